@@ -1,0 +1,2 @@
+//! Placeholder until the bare-metal side lands.
+fn main() {}

@@ -1,0 +1,272 @@
+//! The packed configuration: the TOML file as the monitor gets it, checked and with every default
+//! filled in by the host. The monitor never parses text configuration.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// `"HNYCONF1"`.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"HNYCONF1");
+
+/// Everything the monitor is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The machine.
+    pub machine: Machine,
+    /// Its cells, by [`crate::CellId`].
+    pub cells: Vec<Cell>,
+    /// Its VMs, by [`crate::VmId`].
+    pub vms: Vec<Vm>,
+    /// Bytes of compiled script at [`crate::map::SCRIPT_BASE`]; 0: no script.
+    pub script_len: u64,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Nodes.
+    pub nodes: u32,
+    /// CPUs a node.
+    pub cpus_per_node: u32,
+    /// Bytes of removable window a node.
+    pub window_per_node: u64,
+    /// Bytes of RAM slice a node.
+    pub slice_per_node: u64,
+    /// Runs under `-icount`: nothing may depend on the host.
+    pub icount: bool,
+    /// The seed of the monitor's one random source.
+    pub seed: u64,
+    /// Most bytes a VM's console emits in a virtual second.
+    pub console_rate: u64,
+    /// Host time at start, in seconds since 1970: the RTCs start there. Constant under icount.
+    pub epoch_s: u64,
+    /// Somebody is at a terminal, or no script ends the run: the monitor ends it when every VM has
+    /// ended unless this is set.
+    pub stay: bool,
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Its nodes.
+    pub nodes: Vec<u8>,
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// Its name: unique, letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// The kernel image in low RAM.
+    pub kernel: Blob,
+    /// The initial RAM disk in low RAM, if any (`len` 0: none).
+    pub initrd: Blob,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Bytes of guest-physical memory, a multiple of the page size.
+    pub memory: u64,
+    /// Permitted cells, one bit each.
+    pub cells: u8,
+    /// Where VCPUs and pages go.
+    pub placement: Placement,
+    /// Share of CPU relative to other VMs.
+    pub weight: u32,
+    /// Most guest instructions it may execute; 0: no limit.
+    pub budget: u64,
+    /// How much slower than the machine's its clock goes: 1 is the same speed.
+    pub clock_scale: u32,
+    /// What happens when it ends.
+    pub restart: Restart,
+    /// Started with the machine (else by `start`).
+    pub autostart: bool,
+}
+
+/// Bytes in low RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blob {
+    /// Low physical address.
+    pub base: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Where a VM's VCPUs and pages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Into one cell.
+    Local,
+    /// Over all permitted cells.
+    Spread,
+}
+
+/// What happens when a VM ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Nothing.
+    Never,
+    /// Restarted when it was ended for cause.
+    OnFailure,
+    /// Restarted whenever it ends.
+    Always,
+    /// As [`Restart::OnFailure`], also in another permitted cell.
+    OnFailureElsewhere,
+}
+
+impl Config {
+    /// Encodes the configuration.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u64(MAGIC);
+        let m = &self.machine;
+        w.u32(m.nodes);
+        w.u32(m.cpus_per_node);
+        w.u64(m.window_per_node);
+        w.u64(m.slice_per_node);
+        w.u8(u8::from(m.icount));
+        w.u64(m.seed);
+        w.u64(m.console_rate);
+        w.u64(m.epoch_s);
+        w.u8(u8::from(m.stay));
+        w.u64(self.script_len);
+        w.u32(self.cells.len() as u32);
+        for cell in &self.cells {
+            w.blob(&cell.nodes);
+        }
+        w.u32(self.vms.len() as u32);
+        for vm in &self.vms {
+            w.str(&vm.name);
+            for blob in [vm.kernel, vm.initrd] {
+                w.u64(blob.base);
+                w.u64(blob.len);
+            }
+            w.str(&vm.cmdline);
+            w.u32(vm.vcpus);
+            w.u64(vm.memory);
+            w.u8(vm.cells);
+            w.u8(vm.placement as u8);
+            w.u32(vm.weight);
+            w.u64(vm.budget);
+            w.u32(vm.clock_scale);
+            w.u8(vm.restart as u8);
+            w.u8(u8::from(vm.autostart));
+        }
+        w.bytes
+    }
+
+    /// Decodes a configuration.
+    ///
+    /// # Errors
+    /// When the blob is short or a field has no meaning.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        if r.u64()? != MAGIC {
+            return Err(DecodeError { at: 0, what: "the configuration's magic number" });
+        }
+        let machine_head = (r.u32()?, r.u32()?, r.u64()?, r.u64()?);
+        let machine = Machine {
+            nodes: machine_head.0,
+            cpus_per_node: machine_head.1,
+            window_per_node: machine_head.2,
+            slice_per_node: machine_head.3,
+            icount: bool(&mut r)?,
+            seed: r.u64()?,
+            console_rate: r.u64()?,
+            epoch_s: r.u64()?,
+            stay: bool(&mut r)?,
+        };
+        let script_len = r.u64()?;
+        let mut cells = Vec::new();
+        for _ in 0..r.u32()? {
+            cells.push(Cell { nodes: r.blob()?.to_vec() });
+        }
+        let mut vms = Vec::new();
+        for _ in 0..r.u32()? {
+            vms.push(Vm {
+                name: r.str()?,
+                kernel: blob(&mut r)?,
+                initrd: blob(&mut r)?,
+                cmdline: r.str()?,
+                vcpus: r.u32()?,
+                memory: r.u64()?,
+                cells: r.u8()?,
+                placement: match r.u8()? {
+                    0 => Placement::Local,
+                    1 => Placement::Spread,
+                    _ => return Err(r.error("a placement")),
+                },
+                weight: r.u32()?,
+                budget: r.u64()?,
+                clock_scale: r.u32()?,
+                restart: match r.u8()? {
+                    0 => Restart::Never,
+                    1 => Restart::OnFailure,
+                    2 => Restart::Always,
+                    3 => Restart::OnFailureElsewhere,
+                    _ => return Err(r.error("a restart policy")),
+                },
+                autostart: bool(&mut r)?,
+            });
+        }
+        Ok(Self { machine, cells, vms, script_len })
+    }
+}
+
+fn bool(r: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(r.error("0 or 1")),
+    }
+}
+
+fn blob(r: &mut Reader<'_>) -> Result<Blob, DecodeError> {
+    Ok(Blob { base: r.u64()?, len: r.u64()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_truncation() {
+        let vm = Vm {
+            name: "linux".into(),
+            kernel: Blob { base: 0x500_0000, len: 10 },
+            initrd: Blob::default(),
+            cmdline: "console=ttyS0".into(),
+            vcpus: 1,
+            memory: 64 << 20,
+            cells: 1,
+            placement: Placement::Spread,
+            weight: 100,
+            budget: 7,
+            clock_scale: 1,
+            restart: Restart::OnFailureElsewhere,
+            autostart: true,
+        };
+        let config = Config {
+            machine: Machine {
+                nodes: 1,
+                cpus_per_node: 2,
+                window_per_node: 1,
+                slice_per_node: 2,
+                icount: true,
+                seed: 3,
+                console_rate: 4,
+                epoch_s: 5,
+                stay: false,
+            },
+            cells: alloc::vec![Cell { nodes: alloc::vec![0, 1] }],
+            vms: alloc::vec![vm.clone(), Vm { name: "two".into(), ..vm }],
+            script_len: 6,
+        };
+        let bytes = config.encode();
+        assert_eq!(Config::decode(&bytes), Ok(config));
+        for cut in 0..bytes.len() {
+            assert!(Config::decode(&bytes[..cut]).is_err());
+        }
+    }
+}

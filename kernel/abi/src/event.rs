@@ -1,0 +1,229 @@
+//! Events: what happened, for programs. One record of [`crate::ring::stream::EVENTS`] each; the host
+//! prints them as JSON lines whose schema is `docs/events.md`.
+//!
+//! No event holds host time, a path or a version: two runs of one seed under icount have equal ones.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use alloc::string::String;
+use core::fmt;
+
+/// Version of the schema: the `v` of every line.
+pub const VERSION: u32 = 1;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// How many events of this cell came before it.
+    pub seq: u64,
+    /// Virtual time of the machine in nanoseconds since power-on.
+    pub t_ns: u64,
+    /// The cell that reports; −1: none.
+    pub cell: i32,
+    /// The CPU that reports; −1: none.
+    pub cpu: i32,
+    /// What happened.
+    pub kind: Kind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The cell's monitor is ready for commands.
+    MonitorUp,
+    /// A VM begins to run.
+    VmStart {
+        /// Its configured name.
+        vm: String,
+    },
+    /// A VM has ended.
+    VmEnd {
+        /// Its configured name.
+        vm: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// The monitor itself failed.
+    Panic {
+        /// The panic's message, one line.
+        message: String,
+    },
+}
+
+/// Why a VM ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The guest powered its machine off.
+    PowerOff,
+    /// The guest reset its machine; with `restart = "never"` that ends it.
+    Reset,
+    /// An operator stopped it.
+    Stopped,
+    /// The machine is being shut down (`quit`, the end of a script).
+    Quit,
+    /// An exception's vector could not be fetched.
+    UnreachableVector,
+    /// It used up its `budget` of instructions.
+    Budget,
+    /// Its image could not be loaded (what the host could not check).
+    BadImage,
+    /// There was not enough free memory to start it.
+    NoMemory,
+}
+
+impl Cause {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::PowerOff, "power-off"),
+        (Self::Reset, "reset"),
+        (Self::Stopped, "stopped"),
+        (Self::Quit, "quit"),
+        (Self::UnreachableVector, "unreachable-vector"),
+        (Self::Budget, "budget"),
+        (Self::BadImage, "bad-image"),
+        (Self::NoMemory, "no-memory"),
+    ];
+
+    /// The word in the JSON line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Whether the VM ended as someone wanted it to, not for a fault of its own.
+    #[must_use]
+    pub const fn is_normal(self) -> bool {
+        matches!(self, Self::PowerOff | Self::Reset | Self::Stopped | Self::Quit)
+    }
+}
+
+impl Event {
+    /// Encodes the event as a record's payload.
+    #[must_use]
+    pub fn encode(&self) -> alloc::vec::Vec<u8> {
+        let mut w = Writer::new();
+        w.u64(self.seq);
+        w.u64(self.t_ns);
+        w.u32(self.cell.cast_unsigned());
+        w.u32(self.cpu.cast_unsigned());
+        match &self.kind {
+            Kind::MonitorUp => w.u8(0),
+            Kind::VmStart { vm } => {
+                w.u8(1);
+                w.str(vm);
+            }
+            Kind::VmEnd { vm, cause } => {
+                w.u8(2);
+                w.str(vm);
+                w.u8(*cause as u8);
+            }
+            Kind::Panic { message } => {
+                w.u8(3);
+                w.str(message);
+            }
+        }
+        w.bytes
+    }
+
+    /// Decodes a record's payload.
+    ///
+    /// # Errors
+    /// When the payload is short or names an unknown kind or cause.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        Ok(Self {
+            seq: r.u64()?,
+            t_ns: r.u64()?,
+            cell: r.u32()?.cast_signed(),
+            cpu: r.u32()?.cast_signed(),
+            kind: match r.u8()? {
+                0 => Kind::MonitorUp,
+                1 => Kind::VmStart { vm: r.str()? },
+                2 => Kind::VmEnd {
+                    vm: r.str()?,
+                    cause: {
+                        let error = r.error("a cause");
+                        Cause::ALL.get(usize::from(r.u8()?)).ok_or(error)?.0
+                    },
+                },
+                3 => Kind::Panic { message: r.str()? },
+                _ => return Err(r.error("an event kind")),
+            },
+        })
+    }
+}
+
+/// The JSON line, without its newline: flat, no blanks, keys in the schema's order.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{{\"v\":{VERSION},\"seq\":{},\"t_ns\":{},\"cell\":{},\"cpu\":{},\"kind\":",
+            self.seq, self.t_ns, self.cell, self.cpu
+        )?;
+        match &self.kind {
+            Kind::MonitorUp => f.write_str("\"monitor-up\"")?,
+            Kind::VmStart { vm } => write!(f, "\"vm-start\",\"vm\":{}", Json(vm))?,
+            Kind::VmEnd { vm, cause } => {
+                write!(f, "\"vm-end\",\"vm\":{},\"cause\":\"{}\"", Json(vm), cause.as_str())?;
+            }
+            Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
+        }
+        f.write_str("}")
+    }
+}
+
+/// A string as a JSON string (RFC 8259, section 7).
+struct Json<'a>(&'a str);
+
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => fmt::Write::write_char(f, c)?,
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn every_kind_round_trips() {
+        let mut kinds = alloc::vec![
+            Kind::MonitorUp,
+            Kind::VmStart { vm: "a".into() },
+            Kind::Panic { message: "b\n\"".into() },
+        ];
+        for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, i, "the table is in the order of the enum");
+            kinds.push(Kind::VmEnd { vm: "é".into(), cause });
+        }
+        for kind in kinds {
+            let event = Event { seq: 1, t_ns: 2, cell: -1, cpu: 3, kind };
+            let bytes = event.encode();
+            assert_eq!(Event::decode(&bytes), Ok(event));
+            for cut in 0..bytes.len() {
+                assert!(Event::decode(&bytes[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_is_as_the_schema_says() {
+        let vm = "x\"\u{1}".to_string();
+        let kind = Kind::VmEnd { vm, cause: Cause::Budget };
+        let event = Event { seq: 4, t_ns: 5, cell: 0, cpu: -1, kind };
+        assert_eq!(
+            event.to_string(),
+            r#"{"v":1,"seq":4,"t_ns":5,"cell":0,"cpu":-1,"kind":"vm-end","vm":"x\"\u0001","cause":"budget"}"#
+        );
+    }
+}

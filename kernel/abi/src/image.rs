@@ -1,0 +1,130 @@
+//! The boot block: what the PROM must know before anything can allocate.
+//!
+//! Encoded at [`crate::map::BOOT_BLOCK`] by the host. The monitor image is *flat*: the bytes from
+//! [`crate::map::MONITOR_VA`] to the end of initialised data, as linked, so that copying it into a
+//! cell is one copy and one clear.
+
+#[cfg(feature = "alloc")]
+use crate::codec::Writer;
+use crate::codec::{DecodeError, Reader, checksum};
+
+/// `"HNYBOOT1"`.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"HNYBOOT1");
+/// Encoded size in bytes.
+pub const ENCODED_SIZE: usize = 96;
+
+/// The fixed block that the PROM reads first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootBlock {
+    /// CPUs that will check in (`-smp`).
+    pub cpus: u32,
+    /// Nodes of the machine.
+    pub nodes: u32,
+    /// Bytes of the flat monitor image at [`crate::map::MONITOR_BASE`].
+    pub monitor_len: u64,
+    /// Bytes the monitor occupies in its cell: image and zeroed data.
+    pub monitor_mem: u64,
+    /// Virtual address of the monitor's entry.
+    pub monitor_entry: u64,
+    /// [`checksum`] of the flat monitor image.
+    pub monitor_sum: u64,
+    /// Bytes of packed configuration at [`crate::map::CONFIG_BASE`].
+    pub config_len: u64,
+    /// [`checksum`] of the packed configuration.
+    pub config_sum: u64,
+    /// Bytes of a node's removable window; 0: none.
+    pub window_per_node: u64,
+    /// Bytes of a node's slice; 0: none.
+    pub slice_per_node: u64,
+    /// `-m` in bytes: low RAM and all slices.
+    pub ram_size: u64,
+}
+
+impl BootBlock {
+    /// Encodes the block, its own checksum last.
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub fn encode(&self) -> [u8; ENCODED_SIZE] {
+        let mut w = Writer::new();
+        w.u64(MAGIC);
+        w.u32(self.cpus);
+        w.u32(self.nodes);
+        for v in [
+            self.monitor_len,
+            self.monitor_mem,
+            self.monitor_entry,
+            self.monitor_sum,
+            self.config_len,
+            self.config_sum,
+            self.window_per_node,
+            self.slice_per_node,
+            self.ram_size,
+        ] {
+            w.u64(v);
+        }
+        let sum = checksum(&w.bytes);
+        w.u64(sum);
+        let mut out = [0; ENCODED_SIZE];
+        out.copy_from_slice(&w.bytes);
+        out
+    }
+
+    /// Decodes a block.
+    ///
+    /// # Errors
+    /// When it is too short, has another magic number, or its checksum does not fit.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let bytes =
+            bytes.get(..ENCODED_SIZE).ok_or(DecodeError { at: 0, what: "a whole boot block" })?;
+        let mut r = Reader::new(bytes);
+        if r.u64()? != MAGIC {
+            return Err(DecodeError { at: 0, what: "the boot block's magic number" });
+        }
+        let block = Self {
+            cpus: r.u32()?,
+            nodes: r.u32()?,
+            monitor_len: r.u64()?,
+            monitor_mem: r.u64()?,
+            monitor_entry: r.u64()?,
+            monitor_sum: r.u64()?,
+            config_len: r.u64()?,
+            config_sum: r.u64()?,
+            window_per_node: r.u64()?,
+            slice_per_node: r.u64()?,
+            ram_size: r.u64()?,
+        };
+        if r.u64()? != checksum(&bytes[..ENCODED_SIZE - 8]) {
+            return Err(DecodeError { at: ENCODED_SIZE - 8, what: "the boot block's checksum" });
+        }
+        Ok(block)
+    }
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_damage() {
+        let block = BootBlock {
+            cpus: 2,
+            nodes: 1,
+            monitor_len: 3,
+            monitor_mem: 4,
+            monitor_entry: u64::MAX,
+            monitor_sum: 5,
+            config_len: 6,
+            config_sum: 7,
+            window_per_node: 8,
+            slice_per_node: 9,
+            ram_size: 10,
+        };
+        let bytes = block.encode();
+        assert_eq!(BootBlock::decode(&bytes), Ok(block));
+        for i in 0..bytes.len() {
+            let mut bad = bytes;
+            bad[i] ^= 0x10;
+            assert!(BootBlock::decode(&bad).is_err(), "byte {i} flipped went unnoticed");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Where things lie in the machine's physical memory.
+//!
+//! The first 256 MB of RAM ("low RAM") belong to no node: they model what on an Origin is flash,
+//! hub registers and the system controller. Low RAM appears at physical 0 and at [`RAM_BASE`]; the
+//! PROM runs from the former through KSEG0. The offset into the machine's RAM file on the host is
+//! the low physical address itself.
+//!
+//! | low physical | size | what |
+//! |---|---|---|
+//! | 0 | 1 MB | left to QEMU's firmware tables |
+//! | [`PROM_BASE`] | 1 MB | PROM: text, exception vectors, per-CPU PROM areas |
+//! | [`HUB_BASE`] | 512 KB | hub pages, [`HUB_SIZE`] a node |
+//! | [`BOOT_BLOCK`] | 4 KB | [`crate::image::BootBlock`]: where everything else is |
+//! | [`CONFIG_BASE`] | 1 MB − 4 KB | packed configuration |
+//! | [`MONITOR_BASE`] | 8 MB | the pristine monitor image |
+//! | [`SCRIPT_BASE`] | 4 MB | compiled script |
+//! | [`RING_BASE`] | 64 MB | rings, [`RING_SIZE`] a cell |
+//! | [`IMAGES_BASE`] | to 256 MB | guests' kernels and initial RAM disks |
+
+/// Canonical machine-physical address of the first byte of RAM (its low alias is at 0).
+pub const RAM_BASE: u64 = 0x8000_0000;
+/// Bytes of low RAM.
+pub const LOW_RAM_SIZE: u64 = 256 << 20;
+
+/// Low physical address of the PROM.
+pub const PROM_BASE: u64 = 0x0010_0000;
+/// Bytes set aside for the PROM.
+pub const PROM_SIZE: u64 = 1 << 20;
+/// Low physical address of the first node's hub page.
+pub const HUB_BASE: u64 = 0x0020_0000;
+/// Bytes of one node's hub page.
+pub const HUB_SIZE: u64 = 64 << 10;
+/// Low physical address of the boot block.
+pub const BOOT_BLOCK: u64 = 0x0030_0000;
+/// Low physical address of the packed configuration.
+pub const CONFIG_BASE: u64 = 0x0030_1000;
+/// Most bytes of packed configuration.
+pub const CONFIG_MAX: u64 = (1 << 20) - 0x1000;
+/// Low physical address of the pristine monitor image.
+pub const MONITOR_BASE: u64 = 0x0040_0000;
+/// Most bytes of the monitor image, and of the memory it occupies in a cell (text, data, bss).
+pub const MONITOR_MAX: u64 = 8 << 20;
+/// Low physical address of the compiled script.
+pub const SCRIPT_BASE: u64 = 0x00c0_0000;
+/// Most bytes of compiled script.
+pub const SCRIPT_MAX: u64 = 4 << 20;
+/// Low physical address of cell 0's rings.
+pub const RING_BASE: u64 = 0x0100_0000;
+/// Bytes of one cell's rings: an output ring, then an input ring.
+pub const RING_SIZE: u64 = 8 << 20;
+/// Bytes of the output ring (header included) at the start of a cell's ring area.
+pub const OUT_RING_SIZE: u64 = 7 << 20;
+/// Low physical address of the guest images.
+pub const IMAGES_BASE: u64 = 0x0500_0000;
+/// Most bytes of guest images.
+pub const IMAGES_MAX: u64 = LOW_RAM_SIZE - IMAGES_BASE;
+
+/// Machine-physical address of node 0's slice of RAM (what follows low RAM).
+pub const SLICE_BASE: u64 = RAM_BASE + LOW_RAM_SIZE;
+/// Most RAM the machine has (`-m`), low RAM included, while windows are at [`WINDOW_BASE`].
+pub const RAM_MAX: u64 = 1792 << 20;
+/// Machine-physical address of node 0's removable window.
+pub const WINDOW_BASE: u64 = 0x7000_0000;
+/// Most bytes of removable windows in all.
+pub const WINDOW_MAX: u64 = 256 << 20;
+
+/// Virtual address of the monitor in every cell: CKSEG3, one wired TLB entry of two 4 MB pages.
+pub const MONITOR_VA: u64 = 0xffff_ffff_e000_0000;
+
+/// Physical address of the register whose write of [`POWER_OFF`] ends QEMU with status 0.
+pub const SOFTRES: u64 = 0x1f00_0500;
+/// The value to write to [`SOFTRES`].
+pub const POWER_OFF: u32 = 0x42;
+/// Physical address of the boot ROM's Debug Mode vector, where `sdbbp` lands.
+pub const DEBUG_VECTOR: u64 = 0x1fc0_0480;
+
+const _: () = {
+    assert!(HUB_BASE + 8 * HUB_SIZE <= BOOT_BLOCK);
+    assert!(CONFIG_BASE + CONFIG_MAX <= MONITOR_BASE);
+    assert!(MONITOR_BASE + MONITOR_MAX <= SCRIPT_BASE);
+    assert!(SCRIPT_BASE + SCRIPT_MAX <= RING_BASE);
+    assert!(RING_BASE + 8 * RING_SIZE <= IMAGES_BASE);
+};

@@ -1,0 +1,325 @@
+//! Rings of framed records in shared memory: the host link.
+//!
+//! One producer, one consumer, no locks. Layout of a ring of `size` bytes at some base:
+//!
+//! | offset | who writes | what |
+//! |---|---|---|
+//! | 0 | producer, once | magic number [`MAGIC`]; written last, so that it means "initialised" |
+//! | 8 | producer, once | capacity of the data area in bytes, a multiple of 8 |
+//! | 16 | producer | `head`: bytes ever published |
+//! | 24 | producer | `writing`: bytes that are or may be half-written (≥ `head`) |
+//! | 64 | consumer | `tail`: bytes ever consumed |
+//! | 72 | consumer | 1 while a reader is attached that the producer may wait for |
+//! | [`HEADER`] | producer | data, addressed modulo the capacity |
+//!
+//! A record is a 24-byte header (`len: u32, stream: u16, zero: u16, seq: u64, t_ns: u64`) and `len`
+//! bytes padded to a multiple of 8. `seq` counts the records of its stream from 0: a gap is an
+//! overrun. The consumer copies a record out and only then compares `writing` with its `tail`: what
+//! was copied is whole if the producer has not come round to it.
+
+use crate::codec::{DecodeError, Reader};
+
+/// `"HNYRING1"`.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"HNYRING1");
+/// Bytes before the data area.
+pub const HEADER: u64 = 4096;
+/// Bytes of a record before its payload.
+pub const RECORD_HEADER: u64 = 24;
+/// Most payload bytes of one record.
+pub const RECORD_MAX: usize = 4096;
+
+const CAPACITY: u64 = 8;
+const HEAD: u64 = 16;
+const WRITING: u64 = 24;
+const TAIL: u64 = 64;
+const ATTACHED: u64 = 72;
+
+/// Streams that every cell has; a VM's console is [`vm_stream`].
+pub mod stream {
+    /// The monitor console: what it prints; towards the monitor: what is typed at it.
+    pub const MONITOR: u16 = 0;
+    /// [`crate::event::Event`]s, one a record.
+    pub const EVENTS: u16 = 1;
+    /// The monitor's log, one line a record, without a newline.
+    pub const LOG: u16 = 2;
+    /// [`crate::script::Outcome`]: how the run ended, written just before power-off.
+    pub const OUTCOME: u16 = 3;
+    /// First of the VM consoles.
+    pub const VM_BASE: u16 = 16;
+}
+
+/// The stream of a VM's console.
+#[must_use]
+pub const fn vm_stream(vm: crate::VmId) -> u16 {
+    stream::VM_BASE + vm.0
+}
+
+/// Memory that another program reads and writes at the same time. Offsets are from the ring's base
+/// and, for the word accesses, multiples of 8. Words are little-endian in memory.
+pub trait SharedMem {
+    /// Reads a word, once.
+    fn load(&self, offset: u64) -> u64;
+    /// Writes a word, once, after everything stored or copied before it is visible.
+    fn store(&mut self, offset: u64, value: u64);
+    /// Copies bytes out; happens after every `load` before it.
+    fn copy_out(&self, offset: u64, to: &mut [u8]);
+    /// Copies bytes in.
+    fn copy_in(&mut self, offset: u64, from: &[u8]);
+    /// Orders all accesses before it against all after it.
+    fn fence(&self);
+}
+
+/// One record, without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Payload bytes.
+    pub len: usize,
+    /// Which stream it belongs to.
+    pub stream: u16,
+    /// How many records of the stream came before it.
+    pub seq: u64,
+    /// Virtual time of the machine, in nanoseconds since power-on.
+    pub t_ns: u64,
+}
+
+/// Why nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The attached reader has not made room yet: try again.
+    Wait,
+}
+
+/// The producer's end.
+#[derive(Debug)]
+pub struct Producer<M> {
+    mem: M,
+    capacity: u64,
+    head: u64,
+    /// Whether to wait for an attached reader. Never under icount: there, nothing may depend on the
+    /// reader's position.
+    may_wait: bool,
+}
+
+impl<M: SharedMem> Producer<M> {
+    /// Initialises a ring that occupies `size` bytes of `mem`.
+    pub fn new(mut mem: M, size: u64, may_wait: bool) -> Self {
+        let capacity = (size - HEADER) & !7;
+        mem.store(HEAD, 0);
+        mem.store(WRITING, 0);
+        mem.store(CAPACITY, capacity);
+        mem.store(0, MAGIC);
+        Self { mem, capacity, head: 0, may_wait }
+    }
+
+    /// Writes one record.
+    ///
+    /// # Errors
+    /// [`Full::Wait`] when the ring is full, a reader is attached and the ring may wait for it.
+    ///
+    /// # Panics
+    /// When the payload is longer than [`RECORD_MAX`].
+    pub fn write(&mut self, stream: u16, seq: u64, t_ns: u64, payload: &[u8]) -> Result<(), Full> {
+        assert!(payload.len() <= RECORD_MAX, "a record of at most {RECORD_MAX} bytes");
+        let padded = (payload.len() as u64 + 7) & !7;
+        let end = self.head + RECORD_HEADER + padded;
+        if self.may_wait
+            && self.mem.load(ATTACHED) != 0
+            && end.wrapping_sub(self.mem.load(TAIL)) > self.capacity
+        {
+            return Err(Full::Wait);
+        }
+        let mut header = [0; RECORD_HEADER as usize];
+        header[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        header[4..6].copy_from_slice(&stream.to_le_bytes());
+        header[8..16].copy_from_slice(&seq.to_le_bytes());
+        header[16..24].copy_from_slice(&t_ns.to_le_bytes());
+        self.mem.store(WRITING, end);
+        self.mem.fence();
+        self.put(self.head, &header);
+        self.put(self.head + RECORD_HEADER, payload);
+        self.mem.fence();
+        self.mem.store(HEAD, end);
+        self.head = end;
+        Ok(())
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        let start = at % self.capacity;
+        let first = bytes.len().min((self.capacity - start) as usize);
+        self.mem.copy_in(HEADER + start, &bytes[..first]);
+        self.mem.copy_in(HEADER, &bytes[first..]);
+    }
+}
+
+/// Why a record could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The producer overtook the reader: records are lost.
+    Overrun,
+    /// The ring's words make no sense (scribbled, or not a ring).
+    Corrupt(DecodeError),
+}
+
+/// The consumer's end.
+#[derive(Debug)]
+pub struct Consumer<M> {
+    mem: M,
+    capacity: u64,
+    tail: u64,
+    size: u64,
+}
+
+impl<M: SharedMem> Consumer<M> {
+    /// A consumer of the ring that occupies `size` bytes of `mem`. It may be made before the
+    /// producer has initialised the ring.
+    pub fn new(mut mem: M, size: u64) -> Self {
+        mem.store(TAIL, 0);
+        Self { mem, capacity: 0, tail: 0, size }
+    }
+
+    /// Says whether the producer may wait for this reader.
+    pub fn attach(&mut self, attached: bool) {
+        self.mem.store(ATTACHED, u64::from(attached));
+    }
+
+    /// Takes the next record, its payload into `payload`; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`Broken`]; after it the ring is of no more use.
+    pub fn read(&mut self, payload: &mut [u8; RECORD_MAX]) -> Result<Option<Record>, Broken> {
+        if self.capacity == 0 {
+            if self.mem.load(0) != MAGIC {
+                return Ok(None);
+            }
+            let capacity = self.mem.load(CAPACITY);
+            if capacity == 0 || !capacity.is_multiple_of(8) || capacity > self.size - HEADER {
+                return Err(Broken::Corrupt(DecodeError { at: 8, what: "a ring capacity" }));
+            }
+            self.capacity = capacity;
+        }
+        let head = self.mem.load(HEAD);
+        if head == self.tail {
+            return Ok(None);
+        }
+        self.mem.fence();
+        let mut header = [0; RECORD_HEADER as usize];
+        self.get(self.tail, &mut header);
+        self.still_whole()?;
+        let record = Self::decode(&header).map_err(Broken::Corrupt)?;
+        self.get(self.tail + RECORD_HEADER, &mut payload[..record.len]);
+        self.still_whole()?;
+        self.tail += RECORD_HEADER + ((record.len as u64 + 7) & !7);
+        self.mem.store(TAIL, self.tail);
+        Ok(Some(record))
+    }
+
+    fn decode(header: &[u8]) -> Result<Record, DecodeError> {
+        let mut r = Reader::new(header);
+        let len = r.u32()? as usize;
+        if len > RECORD_MAX {
+            return Err(DecodeError { at: 0, what: "a record length" });
+        }
+        let stream = r.u16()?;
+        r.u16()?;
+        Ok(Record { len, stream, seq: r.u64()?, t_ns: r.u64()? })
+    }
+
+    fn still_whole(&self) -> Result<(), Broken> {
+        self.mem.fence();
+        if self.mem.load(WRITING).wrapping_sub(self.tail) > self.capacity {
+            return Err(Broken::Overrun);
+        }
+        Ok(())
+    }
+
+    fn get(&self, at: u64, bytes: &mut [u8]) {
+        let start = at % self.capacity;
+        let first = bytes.len().min((self.capacity - start) as usize);
+        let (one, two) = bytes.split_at_mut(first);
+        self.mem.copy_out(HEADER + start, one);
+        self.mem.copy_out(HEADER, two);
+    }
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+    use alloc::{rc::Rc, vec, vec::Vec};
+    use core::cell::RefCell;
+
+    #[derive(Clone)]
+    struct Plain(Rc<RefCell<Vec<u8>>>);
+
+    impl SharedMem for Plain {
+        fn load(&self, offset: u64) -> u64 {
+            let at = offset as usize;
+            u64::from_le_bytes(self.0.borrow()[at..at + 8].try_into().unwrap())
+        }
+        fn store(&mut self, offset: u64, value: u64) {
+            let at = offset as usize;
+            self.0.borrow_mut()[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        fn copy_out(&self, offset: u64, to: &mut [u8]) {
+            let at = offset as usize;
+            to.copy_from_slice(&self.0.borrow()[at..at + to.len()]);
+        }
+        fn copy_in(&mut self, offset: u64, from: &[u8]) {
+            let at = offset as usize;
+            self.0.borrow_mut()[at..at + from.len()].copy_from_slice(from);
+        }
+        fn fence(&self) {}
+    }
+
+    fn pair(size: u64, wait: bool) -> (Producer<Plain>, Consumer<Plain>) {
+        let mem = Plain(Rc::new(RefCell::new(vec![0; size as usize])));
+        let consumer = Consumer::new(mem.clone(), size);
+        (Producer::new(mem, size, wait), consumer)
+    }
+
+    #[test]
+    fn records_come_out_as_they_went_in_across_the_wrap() {
+        let (mut tx, mut rx) = pair(HEADER + 512, false);
+        let mut buf = [0; RECORD_MAX];
+        for i in 0..1000u64 {
+            let payload: Vec<u8> = (0..i % 97).map(|b| (b ^ i) as u8).collect();
+            tx.write(i as u16, i, i * 3, &payload).unwrap();
+            let got = rx.read(&mut buf).unwrap().expect("a record");
+            assert_eq!(got, Record { len: payload.len(), stream: i as u16, seq: i, t_ns: i * 3 });
+            assert_eq!(buf[..got.len], payload[..]);
+            assert_eq!(rx.read(&mut buf), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_lapped_reader_is_told() {
+        let (mut tx, mut rx) = pair(HEADER + 512, false);
+        for i in 0..20 {
+            tx.write(0, i, 0, &[0; 40]).unwrap();
+        }
+        assert_eq!(rx.read(&mut [0; RECORD_MAX]), Err(Broken::Overrun));
+    }
+
+    #[test]
+    fn a_full_ring_waits_for_an_attached_reader_only() {
+        let (mut tx, mut rx) = pair(HEADER + 512, true);
+        rx.attach(true);
+        let mut wrote = 0;
+        while tx.write(0, wrote, 0, &[7; 40]).is_ok() {
+            wrote += 1;
+        }
+        assert_eq!(wrote, 8);
+        rx.read(&mut [0; RECORD_MAX]).unwrap().unwrap();
+        assert!(tx.write(0, wrote, 0, &[7; 40]).is_ok());
+        rx.attach(false);
+        assert!(tx.write(0, wrote + 1, 0, &[7; 40]).is_ok());
+    }
+
+    #[test]
+    fn scribbled_words_are_refused() {
+        let (mut tx, mut rx) = pair(HEADER + 512, false);
+        tx.write(0, 0, 0, b"x").unwrap();
+        let mut mem = tx.mem.clone();
+        mem.copy_in(HEADER, &[0xff; 4]);
+        assert!(matches!(rx.read(&mut [0; RECORD_MAX]), Err(Broken::Corrupt(_))));
+    }
+}

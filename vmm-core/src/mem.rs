@@ -1,0 +1,117 @@
+//! Guest memory, as pages that the owner lends.
+//!
+//! This is the one module of the crate that touches raw memory.
+#![allow(unsafe_code)]
+
+use abi::{Gpa, PAGE_SIZE};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// What a page is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// A VM's memory: guest-physical pages and where they lie.
+///
+/// # Safety
+/// A page returned by `resolve` stays readable and writable at that place for as long as any engine
+/// may use it: the owner tells every engine of the VM to forget it (its cached translations) before
+/// it takes the page away. All accesses to it by others, while engines may use it, are atomic.
+pub unsafe trait GuestMemory {
+    /// The page that holds `gpa`; `None` when no memory is there (a device, or nothing).
+    fn resolve(&self, gpa: Gpa, access: Access) -> Option<Page>;
+}
+
+/// One page of guest memory. Bytes lie in it as the guest's bus has them; the accessors take offsets
+/// in bytes and values in the *host's* native order: callers swap when the guest's order differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page(NonNull<u8>);
+
+// SAFETY: a `Page` is a reference to memory that is only accessed atomically (see `GuestMemory`).
+unsafe impl Send for Page {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Page {}
+
+macro_rules! accessors {
+    ($load:ident, $store:ident, $t:ty, $atomic:ty) => {
+        /// Loads at `offset` (taken modulo the page, and aligned down).
+        #[must_use]
+        #[inline(always)]
+        pub fn $load(self, offset: u64) -> $t {
+            self.at::<$atomic>(offset).load(Ordering::Relaxed)
+        }
+        /// Stores at `offset` (taken modulo the page, and aligned down).
+        #[inline(always)]
+        pub fn $store(self, offset: u64, value: $t) {
+            self.at::<$atomic>(offset).store(value, Ordering::Relaxed);
+        }
+    };
+}
+
+impl Page {
+    /// A page at `base`.
+    ///
+    /// # Safety
+    /// `base` is aligned to 8 bytes, and [`PAGE_SIZE`] bytes from it are readable and writable for as
+    /// long as the page is used, as [`GuestMemory`] demands.
+    #[must_use]
+    pub const unsafe fn new(base: NonNull<u8>) -> Self {
+        Self(base)
+    }
+
+    /// Where the page lies.
+    #[must_use]
+    pub const fn base(self) -> NonNull<u8> {
+        self.0
+    }
+
+    #[inline(always)]
+    fn at<A>(&self, offset: u64) -> &A {
+        let offset = offset as usize & (PAGE_SIZE as usize - 1) & !(size_of::<A>() - 1);
+        // SAFETY: the offset is inside the page and aligned for A, an atomic integer, for which any
+        // bytes are a value; the page is valid by the contract of `new`.
+        unsafe { self.0.add(offset).cast::<A>().as_ref() }
+    }
+
+    accessors!(load8, store8, u8, AtomicU8);
+    accessors!(load16, store16, u16, AtomicU16);
+    accessors!(load32, store32, u32, AtomicU32);
+    accessors!(load64, store64, u64, AtomicU64);
+
+    /// Stores `new` at `offset` if `old` is there; whether it was. For SC.
+    #[must_use]
+    pub fn exchange32(self, offset: u64, old: u32, new: u32) -> bool {
+        self.at::<AtomicU32>(offset)
+            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Stores `new` at `offset` if `old` is there; whether it was. For SCD.
+    #[must_use]
+    pub fn exchange64(self, offset: u64, old: u64, new: u64) -> bool {
+        self.at::<AtomicU64>(offset)
+            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Copies bytes in; `offset + bytes.len()` must not pass the page's end (what does is dropped).
+    pub fn copy_in(self, offset: u64, bytes: &[u8]) {
+        for (i, &b) in (offset..PAGE_SIZE).zip(bytes) {
+            self.store8(i, b);
+        }
+    }
+
+    /// Copies bytes out; what passes the page's end is left as it was.
+    pub fn copy_out(self, offset: u64, bytes: &mut [u8]) {
+        for (i, b) in (offset..PAGE_SIZE).zip(bytes) {
+            *b = self.load8(i);
+        }
+    }
+}
