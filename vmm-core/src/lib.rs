@@ -16,5 +16,6 @@
 extern crate alloc;
 
 pub mod bus;
+pub mod endian;
 pub mod mem;
 pub mod time;
