@@ -2,7 +2,9 @@
 
 mod build;
 mod doctor;
+mod endian;
 mod fuzz;
+mod paths;
 mod run;
 mod setup;
 mod sim;

@@ -1,13 +1,132 @@
-//! Builds PROM and monitor for both endiannesses (or one).
+//! Builds the two bare-metal programs: PROM (`boot`) and monitor (`kernel`).
+//!
+//! An inner cargo compiles them together with `core` and `alloc` for the machine. Whatever the
+//! operator's environment sets for host builds (`RUSTC`, `RUSTFLAGS`, `CARGO_TARGET_DIR`, …) is
+//! taken out of its environment: flags for the host are wrong for the machine.
 
-use anyhow::{Result, bail};
-use std::process::ExitCode;
+use crate::endian::Endian;
+use crate::paths;
+use crate::setup::toolchain::{self, Toolchain};
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 /// Builds PROM and monitor for both endiannesses (or one).
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  cargo xtask build                   both endiannesses
+  cargo xtask build --endian little   the default machine only")]
+pub struct Args {
+    /// Build for this byte order only.
+    #[arg(long)]
+    endian: Option<Endian>,
+}
+
+/// What a build leaves behind.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The PROM, an ELF for low RAM.
+    pub boot_elf: PathBuf,
+    /// The monitor, an ELF with its symbols and line tables.
+    pub kernel_elf: PathBuf,
+    /// The compiler's version line, for results.
+    pub compiler: String,
+}
 
 /// Runs the command.
-pub fn main(_: &Args) -> Result<ExitCode> {
-    bail!("not there yet")
+///
+/// # Errors
+/// Set-up or the build itself failed.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    for endian in Endian::ALL {
+        if args.endian.is_none_or(|only| only == endian) {
+            let built = monitor(endian)?;
+            println!("{endian}: {}", built.boot_elf.display());
+            println!("{endian}: {}", built.kernel_elf.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds PROM and monitor for one byte order, getting the compiler first if need be.
+///
+/// # Errors
+/// There is no compiler, or the build failed (cargo has then said why).
+pub fn monitor(endian: Endian) -> Result<Built> {
+    let toolchain = toolchain::toolchain()?;
+    let status = command(&toolchain, endian)
+        .status()
+        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    if !status.success() {
+        bail!(
+            "the monitor does not build for a {endian}-endian machine: see cargo's message above"
+        );
+    }
+    let out = paths::metal_target_dir().join(endian.target()).join("release");
+    Ok(Built {
+        boot_elf: out.join("boot"),
+        kernel_elf: out.join("kernel"),
+        compiler: toolchain.version,
+    })
+}
+
+/// Whether a variable of the environment would change what the inner cargo builds.
+fn is_for_host_builds(name: &str) -> bool {
+    // CARGO_HOME and CARGO_HTTP_…, CARGO_NET_… say where and how to get crates: these stay.
+    const KEPT: [&str; 4] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_TERM_"];
+    const CLEARED: [&str; 5] = ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTDOCFLAGS"];
+    let registries = name.starts_with("CARGO_REGISTR") || name.starts_with("CARGO_SOURCE");
+    if registries || KEPT.iter().any(|kept| name.starts_with(kept)) {
+        return false;
+    }
+    CLEARED.contains(&name) || name.starts_with("CARGO_") || name.starts_with("RUSTC_")
+}
+
+/// The inner cargo's command line.
+fn command(toolchain: &Toolchain, endian: Endian) -> Command {
+    let root = paths::workspace();
+    let mut cargo = Command::new(&toolchain.cargo);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_for_host_builds) {
+            cargo.env_remove(name);
+        }
+    }
+    let linker =
+        format!("CARGO_TARGET_{}_LINKER", endian.target().to_ascii_uppercase().replace('-', "_"));
+    cargo
+        .current_dir(root)
+        .env("RUSTC", &toolchain.rustc)
+        // asm! for MIPS and building the library are unstable features of a stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env(linker, &toolchain.linker)
+        .args(["build", "--release", "--package", "boot", "--package", "kernel"])
+        .arg("--target")
+        .arg(root.join("linker").join(endian.target()).with_extension("json"))
+        .arg("--target-dir")
+        .arg(paths::metal_target_dir())
+        .args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"])
+        .arg("-Zbuild-std-features=compiler-builtins-mem");
+    cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_flags_do_not_reach_the_inner_build() {
+        for name in ["RUSTC", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS"] {
+            assert!(is_for_host_builds(name), "{name}");
+        }
+        for name in ["RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_PROFILE_RELEASE_LTO", "CARGO"] {
+            assert!(is_for_host_builds(name), "{name}");
+        }
+        for name in ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_REGISTRIES_X_INDEX", "PATH", "HOME"] {
+            assert!(!is_for_host_builds(name), "{name}");
+        }
+        for name in ["CARGO_NET_OFFLINE", "CARGO_SOURCE_CRATES_IO_REPLACE_WITH", "RUSTUP_HOME"] {
+            assert!(!is_for_host_builds(name), "{name}");
+        }
+    }
 }

@@ -1,4 +1,7 @@
-//! Fetches what the project lacks into its own cache, and does only this.
+//! Gets what the project needs and the host lacks.
+
+pub mod cache;
+pub mod toolchain;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
