@@ -1,11 +1,52 @@
 //! Compiled scripts: what the player inside the machine executes.
 //!
-//! The host compiles each regular expression to a serialised sparse DFA (regex-automata) in the
-//! machine's byte order; the player runs it without an allocator.
+//! # What a step means
+//!
+//! Steps run in order, each on the console that the last `console` step named; before the first one,
+//! the console of the first VM. Each console has a *position*: the end of its last match, at first the start of its output.
+//!
+//! - `send` types its bytes. Typing at a VM that is not running is typing at a machine that is
+//!   switched off: nobody reads it.
+//! - `expect` ends, and moves the position, at the **first byte** at which the output after the
+//!   position contains a match: `expect "[0-9]+"` ends at the first digit. How the output was cut into
+//!   records does not matter. It fails when `timeout_ns` of virtual time have passed since the step
+//!   began. Output that came before the step began counts, if it is after the position.
+//! - `absent` fails if an `expect` of the same expression would have ended by now; it never waits and
+//!   never moves the position.
+//! - `wait` lets virtual time pass. `quit`, and the end of the script, end the run: it has passed.
+//!
+//! # How an expression is compiled
+//!
+//! Each regular expression is a serialised *sparse* DFA of `regex-automata` 0.4 in the **machine's**
+//! byte order. Host and player must agree on how it is built:
+//!
+//! ```text
+//! use regex_automata::{dfa::{StartKind, dense}, nfa::thompson, util::syntax};
+//! let dfa = dense::Builder::new()
+//!     .configure(dense::Config::new()
+//!         .start_kind(StartKind::Unanchored)   // the player starts it anywhere in the output
+//!         .dfa_size_limit(Some(DFA_LIMIT))     // an expression too large is refused by name
+//!         .determinize_size_limit(Some(DFA_LIMIT)))
+//!     .syntax(syntax::Config::new()
+//!         .unicode(false).utf8(false)          // consoles are bytes; `\w`, `\b`, (?i) are ASCII
+//!         .multi_line(true).crlf(true))        // `^` `$` are the ends of a line, which is \n or \r\n
+//!     .thompson(thompson::Config::new().utf8(false))
+//!     .build(pattern)?
+//!     .to_sparse()?;
+//! let bytes = dfa.to_bytes_little_endian();    // or to_bytes_big_endian()
+//! ```
+//!
+//! - `^` and `\b` see the byte before the position. `$` and `\b` at the end of what has been printed
+//!   so far wait for the next byte: a prompt is not the end of a line.
+//! - A character outside ASCII stands for its UTF-8 bytes.
+//! - An expression that matches the empty string (`a*`) matches at once; the compiler refuses it.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use alloc::string::String;
 use alloc::vec::Vec;
+
+/// Most bytes of memory for building one expression's DFA, and of the dense DFA itself.
+pub const DFA_LIMIT: usize = 4 << 20;
 
 /// One step. `console` is a stream number ([`crate::ring`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +74,7 @@ pub enum Act {
     Expect {
         /// The source of the expression, for the report.
         pattern: String,
-        /// Serialised sparse DFA, anchored nowhere.
+        /// Its DFA, serialised as the module says.
         dfa: Vec<u8>,
         /// How long to wait, in nanoseconds of virtual time.
         timeout_ns: u64,
@@ -42,7 +83,7 @@ pub enum Act {
     Absent {
         /// The source of the expression, for the report.
         pattern: String,
-        /// Serialised sparse DFA, anchored nowhere.
+        /// Its DFA, serialised as the module says.
         dfa: Vec<u8>,
     },
     /// Lets time pass.

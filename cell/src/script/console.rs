@@ -1,0 +1,122 @@
+//! The searches that a script makes on one console.
+
+use super::matcher::{Hit, Matcher, Progress};
+use crate::tail::Tail;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A search of one `expect` or `absent`.
+#[derive(Debug)]
+struct Search {
+    matcher: Matcher,
+    /// Whether the next search starts where this one's match ends: an `expect`.
+    ends_at_match: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Where it starts is not known yet: an `expect` before it has not matched.
+    Ahead,
+    Running(Progress),
+    Matched,
+}
+
+/// A console and the searches on it, in the order of their steps.
+///
+/// Of these, `searches[..done]` belong to steps that are done; `searches[done..opened]` run or have
+/// matched; the rest is ahead. At most one running search ends at its match: the last opened one.
+#[derive(Debug)]
+pub struct Console {
+    stream: u16,
+    name: String,
+    searches: Vec<Search>,
+    done: usize,
+    opened: usize,
+    /// The last byte printed.
+    last: Option<u8>,
+    tail: Tail,
+}
+
+impl Console {
+    pub const fn new(stream: u16, name: String) -> Self {
+        let tail = Tail::new();
+        Self { stream, name, searches: Vec::new(), done: 0, opened: 0, last: None, tail }
+    }
+
+    pub const fn stream(&self) -> u16 {
+        self.stream
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub const fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Adds the search of the next step.
+    pub fn plan(&mut self, matcher: Matcher, ends_at_match: bool) {
+        self.searches.push(Search { matcher, ends_at_match, state: State::Ahead });
+    }
+
+    /// Starts the first searches, when all are planned.
+    pub fn begin(&mut self) {
+        self.open(None);
+    }
+
+    /// Starts the searches that begin after the byte `behind`: all up to the next that ends at its
+    /// match, and on if that one matches the empty string.
+    fn open(&mut self, behind: Option<u8>) {
+        while let Some(search) = self.searches.get_mut(self.opened) {
+            self.opened += 1;
+            match search.matcher.start(behind) {
+                Ok(progress) => {
+                    search.state = State::Running(progress);
+                    if search.ends_at_match {
+                        break;
+                    }
+                }
+                Err(_) => search.state = State::Matched,
+            }
+        }
+    }
+
+    pub fn output(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        for &byte in bytes {
+            self.feed(byte);
+            self.last = Some(byte);
+        }
+    }
+
+    fn feed(&mut self, byte: u8) {
+        let mut at = self.done;
+        // `opened` grows when a match ends before this byte: the searches that start there see it.
+        while at < self.opened {
+            let search = &mut self.searches[at];
+            at += 1;
+            let State::Running(progress) = &mut search.state else { continue };
+            let Some(hit) = search.matcher.feed(progress, byte) else { continue };
+            search.state = State::Matched;
+            if search.ends_at_match {
+                match hit {
+                    Hit::Before => self.open(self.last),
+                    // Those that start after this byte do not see it.
+                    Hit::After => return self.open(Some(byte)),
+                }
+            }
+        }
+    }
+
+    /// Whether the search of the first step that is not done has matched.
+    pub fn has_matched(&self) -> bool {
+        self.searches.get(self.done).is_some_and(|s| matches!(s.state, State::Matched))
+    }
+
+    /// The first step that was not done, is.
+    pub const fn done(&mut self) {
+        self.done += 1;
+    }
+}
