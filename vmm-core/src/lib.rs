@@ -17,5 +17,6 @@ extern crate alloc;
 
 pub mod bus;
 pub mod endian;
+pub mod fpu;
 pub mod mem;
 pub mod time;
