@@ -15,6 +15,7 @@
 
 extern crate alloc;
 
+pub mod board;
 pub mod bus;
 pub mod endian;
 pub mod fpu;
