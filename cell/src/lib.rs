@@ -1,8 +1,30 @@
-//! What a *cell* does: frames, memory accounting, which VCPU runs next, the life cycle of a VM.
+//! What a *cell* does: machine memory and its accounting, which VM runs next, the life cycle of a VM,
+//! the monitor console, the script player. [`LocalCell`] is all of it together.
+//!
+//! Principles:
+//!
+//! 1. No assembly, no hardware, no virtual CPU: the machine below comes in through [`Machine`], what
+//!    runs a VM through [`vm::Guest`]. The crate is tested on the host, on the simulated machine in
+//!    `cell/sim`, and the monitor links the same code.
+//! 2. Equal input gives equal output. Time, input and one seed are all that decides; nothing iterates
+//!    over addresses or hashes.
+//! 3. One VM's trouble is its own: whatever it does, the others get their turns, the console answers,
+//!    and its memory comes back to the page.
+//! 4. An operator's mistake is answered with its culprit and a remedy. A broken invariant is a bug of
+//!    the monitor, named (`MEM-SUM`, …) and asserted.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+pub mod console;
+mod local;
+pub mod memmap;
+pub mod pmap;
+pub mod rng;
+pub mod sched;
 pub mod script;
 mod tail;
+pub mod vm;
+
+pub use local::{LocalCell, Machine, Next, Refused};

@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 /// Most bytes kept.
-const BYTES: usize = 4096;
+const BYTES: usize = 3000;
 /// Most lines shown.
 const LINES: usize = 20;
 

@@ -1,0 +1,138 @@
+//! The commands, and what to say to one that is not.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// A command that was understood. Names are as typed: whether they exist is the cell's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// Nothing was typed.
+    Nothing,
+    /// `help`: explain all commands.
+    Help,
+    /// `vms`: list the VMs.
+    Vms,
+    /// `start VM`.
+    Start(&'a str),
+    /// `stop VM`.
+    Stop(&'a str),
+    /// `stats VM`.
+    Stats(&'a str),
+    /// `mem`: the memory accounting.
+    Mem,
+    /// `quit`: end the run.
+    Quit,
+}
+
+/// Each command with what it does, in the order in which `help` shows them.
+pub const HELP: [(&str, &str); 7] = [
+    ("help", "explain the commands"),
+    ("vms", "list the VMs: name, state, memory, weight, how often started, how it ended"),
+    ("start VM", "start a VM that does not run, from the beginning"),
+    ("stop VM", "end a VM at once, as if its machine were switched off"),
+    ("stats VM", "what a VM has used: instructions, time, exits, device accesses; how it ended"),
+    ("mem", "machine memory by owner, for each node, checked page by page"),
+    ("quit", "stop all VMs and end the run"),
+];
+
+/// Understands a line.
+///
+/// # Errors
+/// What to tell the operator: the culprit and the remedy, one line.
+pub fn parse(line: &str) -> Result<Command<'_>, String> {
+    let mut words = line.split_whitespace();
+    let Some(name) = words.next() else { return Ok(Command::Nothing) };
+    let mut vm = || {
+        words.next().ok_or_else(|| format!("{name}: which VM? Try `{name} VM`; `vms` lists them"))
+    };
+    let command = match name {
+        "help" | "?" => Command::Help,
+        "vms" => Command::Vms,
+        "start" => Command::Start(vm()?),
+        "stop" => Command::Stop(vm()?),
+        "stats" => Command::Stats(vm()?),
+        "mem" => Command::Mem,
+        "quit" => Command::Quit,
+        _ => {
+            let names = HELP.iter().map(|(usage, _)| usage.split(' ').next().unwrap_or(usage));
+            let nearest = nearest(name, names).map(|n| format!("did you mean `{n}`? "));
+            let nearest = nearest.unwrap_or_default();
+            return Err(format!("unknown command `{name}`: {nearest}`help` explains all"));
+        }
+    };
+    match words.next() {
+        Some(excess) => Err(format!("{name}: nothing is known to do with `{excess}`")),
+        None => Ok(command),
+    }
+}
+
+/// The candidate that differs least from `word`, if any is near enough to be meant.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = word.chars().count().div_ceil(2).min(3);
+    candidates.map(|c| (distance(word, c), c)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
+}
+
+/// How many characters to insert, remove or change (Levenshtein 1966), with two neighbours exchanged
+/// counted as one step; by rows of the dynamic program (Damerau's "optimal string alignment").
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    let mut before = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = changed.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before[j - 2] + 1);
+            }
+            row.push(least);
+        }
+        before = core::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_help_names_is_understood() {
+        for (usage, _) in HELP {
+            let parsed = parse(usage);
+            assert!(parsed.is_ok(), "{usage}: {parsed:?}");
+        }
+        assert_eq!(parse("  stop   a-b "), Ok(Command::Stop("a-b")));
+        assert_eq!(parse(" \t"), Ok(Command::Nothing));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_a_remedy() {
+        let said = |line| parse(line).unwrap_err();
+        assert_eq!(said("vm"), "unknown command `vm`: did you mean `vms`? `help` explains all");
+        assert_eq!(
+            said("satrt x"),
+            "unknown command `satrt`: did you mean `start`? `help` explains all"
+        );
+        assert_eq!(said("xyzzy"), "unknown command `xyzzy`: `help` explains all");
+        assert_eq!(said("stop"), "stop: which VM? Try `stop VM`; `vms` lists them");
+        assert_eq!(said("vms now"), "vms: nothing is known to do with `now`");
+    }
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("sotp", "stop", 1),
+            ("ab", "b", 1),
+        ] {
+            assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
+        }
+    }
+}
