@@ -30,7 +30,7 @@ enum Command {
     /// Builds PROM and monitor for both endiannesses (or one).
     Build(build::Args),
     /// Boots the machine and its virtual machines.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Runs a guest kernel in an ordinary process: the reference interpreter and the virtual Malta.
     Sim(sim::Args),
     /// Compares the interpreter with QEMU's own CPU on random instruction streams.

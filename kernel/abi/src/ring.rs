@@ -185,7 +185,7 @@ impl<M: SharedMem> Consumer<M> {
     /// Takes the next record, its payload into `payload`; `None` when there is none yet.
     ///
     /// # Errors
-    /// [`Broken`]; after it the ring is of no more use.
+    /// [`Broken`]; after it the ring is of no more use, but for [`Self::skip`].
     pub fn read(&mut self, payload: &mut [u8; RECORD_MAX]) -> Result<Option<Record>, Broken> {
         if self.capacity == 0 {
             if self.mem.load(0) != MAGIC {
@@ -211,6 +211,13 @@ impl<M: SharedMem> Consumer<M> {
         self.tail += RECORD_HEADER + ((record.len as u64 + 7) & !7);
         self.mem.store(TAIL, self.tail);
         Ok(Some(record))
+    }
+
+    /// After [`Broken::Overrun`]: gives up all records there are and goes on with the next one, whose
+    /// sequence number then shows what its stream has lost.
+    pub fn skip(&mut self) {
+        self.tail = self.mem.load(HEAD);
+        self.mem.store(TAIL, self.tail);
     }
 
     fn decode(header: &[u8]) -> Result<Record, DecodeError> {
@@ -296,7 +303,12 @@ mod tests {
         for i in 0..20 {
             tx.write(0, i, 0, &[0; 40]).unwrap();
         }
-        assert_eq!(rx.read(&mut [0; RECORD_MAX]), Err(Broken::Overrun));
+        let mut buf = [0; RECORD_MAX];
+        assert_eq!(rx.read(&mut buf), Err(Broken::Overrun));
+        rx.skip();
+        assert_eq!(rx.read(&mut buf), Ok(None));
+        tx.write(0, 20, 0, b"x").unwrap();
+        assert_eq!(rx.read(&mut buf).unwrap().map(|record| record.seq), Some(20));
     }
 
     #[test]

@@ -1,13 +1,291 @@
-//! Boots the machine and its virtual machines.
+//! `cargo xtask run`: boots the machine and its virtual machines, and is its system controller:
+//! power, consoles, logs.
+//!
+//! The way of a run: flags and configuration file ([`spec`]) become a checked [`plan`]; [`images`] are
+//! read and checked; everything is [`pack`]ed into the machine's [`ram`]; [`qemu`] starts; a
+//! [`session`] drains the rings until the machine ends, and a [`verdict`] becomes the exit status.
 
-use anyhow::{Result, bail};
-use std::process::ExitCode;
+mod drain;
+mod images;
+mod logs;
+mod pack;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod printer;
+mod qemu;
+mod ram;
+mod session;
+mod size;
+mod source;
+mod spec;
+mod table;
+mod verdict;
+
+use crate::endian::Endian;
+use abi::event::Event;
+use anyhow::{Context, Result, bail};
+use drain::{Drain, Keys};
+use images::Images;
+use logs::Logs;
+use pack::{Mode, Monitor};
+use plan::{Flags, Plan};
+use printer::Printer;
+use qemu::{Names, Options, Qemu};
+use ram::Ram;
+use session::{End, Front, Session};
+use spec::Spec;
+use std::ffi::OsString;
+use std::io::Stdout;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Boots the machine and its virtual machines.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  cargo xtask run                                   the built-in guest, at its console
+  cargo xtask run --kernel vmlinux --initrd rd.cpio your own kernel, in a VM named `guest`
+  cargo xtask run --config machine.toml --log logs  a machine of your own, its consoles kept in logs/
+  cargo xtask run --script steps.txt --icount       the same run every time, bit for bit
+
+Exit status: 0 every script step passed (without a script: every VM ended normally), 1 not so,
+2 configuration or set-up, 3 the monitor panicked, a stream was overrun or QEMU died, 124 time-out.")]
+pub struct Args {
+    /// The machine, its cells and its VMs: a TOML file (docs/configuration.md).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run this kernel image in one VM named `guest` with 128 MB, instead of the file's VMs.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The VM's initial RAM disk.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// The VM's kernel command line.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// Count instructions instead of host time: two runs are the same, bit for bit.
+    #[arg(long)]
+    icount: bool,
+    /// The seed of all randomness.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// End a VM after this many guest instructions (0: no limit).
+    #[arg(long, value_name = "N")]
+    vm_budget: Option<u64>,
+    /// End the run after this many seconds of host time, with status 124.
+    #[arg(long, value_name = "S")]
+    timeout: Option<f64>,
+    /// The machine's byte order; without it, that of the images.
+    #[arg(long)]
+    endian: Option<Endian>,
+    /// Write events to this file, one JSON object a line (docs/events.md).
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Keep each console in this folder as NAME.log.
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Use this QEMU instead of the project's own.
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// A further argument for QEMU; may be repeated.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    qemu_arg: Vec<OsString>,
+    /// Wait for a debugger before the first instruction.
+    #[arg(long)]
+    gdb: bool,
+    /// Print QEMU's command line and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
 
 /// Runs the command.
-pub fn main(_: &Args) -> Result<ExitCode> {
-    bail!("not there yet")
+///
+/// # Errors
+/// Configuration or set-up: whatever keeps the machine from starting.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let timeout = args
+        .timeout
+        .map(|seconds| {
+            Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|timeout| !timeout.is_zero())
+                .with_context(|| format!("--timeout {seconds}: give a number of seconds above 0"))
+        })
+        .transpose()?;
+    let plan = plan(args)?;
+    let images = images::load(&plan, || bail!("the built-in image is not there yet"))?;
+    let endian = images.endian;
+    if args.dry_run {
+        return dry_run(args, &plan, endian);
+    }
+    let built = crate::build::monitor(endian)?;
+    let monitor = std::fs::read(&built.kernel_elf)
+        .with_context(|| built.kernel_elf.display().to_string())
+        .and_then(|elf| Monitor::flatten(&elf))?;
+    let options = options(args, built.boot_elf);
+    let (session, mut front) = prepare(args, &plan, &images, &monitor, &options)?;
+    let end = session.start(&mut front, timeout)?;
+    finish(end)
+}
+
+/// Everything ready but the machine.
+struct Prepared<'a> {
+    command: Command,
+    plan: &'a Plan,
+    options: &'a Options,
+    endian: Endian,
+    ram: Ram,
+    logs: Logs,
+    names: Vec<String>,
+}
+
+fn plan(args: &Args) -> Result<Plan> {
+    let file = args.config.as_deref().map(Spec::read).transpose()?;
+    let flags = Flags {
+        kernel: args.kernel.clone(),
+        initrd: args.initrd.clone(),
+        append: args.append.clone(),
+        vm_budget: args.vm_budget,
+        endian: args.endian,
+    };
+    Plan::new(file, &flags)
+}
+
+fn options(args: &Args, boot_elf: PathBuf) -> Options {
+    Options {
+        boot_elf,
+        icount: args.icount,
+        seed: args.seed,
+        gdb: args.gdb,
+        extra: args.qemu_arg.clone(),
+    }
+}
+
+/// The QEMU to run.
+fn qemu(args: &Args, endian: Endian) -> Command {
+    Command::new(args.qemu.clone().unwrap_or_else(|| endian.qemu().into()))
+}
+
+fn dry_run(args: &Args, plan: &Plan, endian: Endian) -> Result<ExitCode> {
+    let boot = crate::paths::metal_target_dir().join(endian.target()).join("release/boot");
+    let options = options(args, boot);
+    let command = qemu(args, endian);
+    let mut words = vec![quote(&command.get_program().to_string_lossy())];
+    let arguments = qemu::arguments(plan, &options, &Names::placeholders());
+    words.extend(arguments.iter().map(|word| quote(&word.to_string_lossy())));
+    println!("{}", words.join(" "));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A word as a shell reads it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+fn prepare<'a>(
+    args: &Args,
+    plan: &'a Plan,
+    images: &Images,
+    monitor: &Monitor,
+    options: &'a Options,
+) -> Result<(Prepared<'a>, Plain)> {
+    let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
+    let own = ["monitor", "boot", "log"];
+    let streams = names.iter().map(String::as_str).chain(own);
+    let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
+    let ram = Ram::new(plan.ram_size())?;
+    let epoch_s = if args.icount {
+        qemu::ICOUNT_EPOCH_S
+    } else {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    };
+    let mode = Mode { icount: args.icount, seed: args.seed, epoch_s, stay: false };
+    pack::pack(&ram, plan, images, monitor, &[], mode)?;
+    let command = qemu(args, images.endian);
+    let endian = images.endian;
+    Ok((
+        Prepared { command, plan, options, endian, ram, logs, names },
+        Plain(Printer::new(std::io::stdout())),
+    ))
+}
+
+impl Prepared<'_> {
+    /// Starts the machine and runs it to its end.
+    fn start(self, front: &mut dyn Front, timeout: Option<Duration>) -> Result<End> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        for number in signal_hook::consts::TERM_SIGNALS {
+            signal_hook::flag::register_usize(*number, signal.clone(), *number as usize)
+                .context("can't catch signals")?;
+        }
+        // Both ends of the link that are ours are ready before the machine is.
+        let drain = Drain::new(&self.ram, self.plan.cells.len(), self.names.clone());
+        let keys = Keys::new(&self.ram, 0);
+        let qemu = Qemu::start(self.command, self.plan, self.options, &self.ram, self.endian)?;
+        if self.options.gdb {
+            eprintln!("waiting for a debugger: target remote {}", qemu::GDB_ADDRESS);
+        }
+        let session = Session {
+            qemu,
+            drain,
+            keys,
+            logs: self.logs,
+            front,
+            names: self.names,
+            timeout,
+            signal,
+            annotate: Box::new(str::to_string),
+        };
+        Ok(session.run())
+    }
+}
+
+/// Says how the run ended and makes it the exit status.
+fn finish(end: End) -> Result<ExitCode> {
+    match end {
+        End::Signal(signal) => {
+            eprintln!("ended by signal {signal}");
+            // As a shell reports a command that a signal ended.
+            Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)))
+        }
+        End::Verdict(verdict) => {
+            for line in verdict.lines() {
+                eprintln!("run: {line}");
+            }
+            let status = verdict.status();
+            if status == verdict::TIMED_OUT {
+                eprintln!("run: the time-out has passed");
+            }
+            Ok(ExitCode::from(status))
+        }
+    }
+}
+
+/// The operator without a terminal: everything on one output.
+struct Plain(Printer<Stdout>);
+
+impl Front for Plain {
+    fn output(&mut self, name: &str, _: Option<u16>, bytes: &[u8]) {
+        self.0.bytes(name, bytes, Instant::now());
+    }
+
+    fn event(&mut self, _: &Event) {}
+
+    fn wait(&mut self, pause: Duration, _: &mut Keys) -> bool {
+        self.0.tick(Instant::now());
+        std::thread::sleep(pause);
+        true
+    }
+
+    fn finish(&mut self) {
+        self.0.finish();
+    }
 }

@@ -1,0 +1,155 @@
+use super::plan::{Flags, Plan};
+use super::spec::{Kernel, Spec};
+use crate::endian::Endian;
+use anyhow::Result;
+use std::path::Path;
+
+fn plan(text: &str, flags: &Flags) -> Result<Plan> {
+    Plan::new(Some(Spec::parse(Path::new("m.toml"), text)?), flags)
+}
+
+const VM: &str = "[[vm]]\nname = \"a\"\nkernel = \"linux\"\n";
+
+#[test]
+fn a_small_file_gets_every_default() {
+    let plan = plan(VM, &Flags::default()).unwrap();
+    assert_eq!((plan.nodes, plan.cpus(), plan.ram_size()), (1, 2, 512 << 20));
+    assert_eq!((plan.window_per_node, plan.console_rate), (0, 1 << 20));
+    assert_eq!(plan.cells, [[0]]);
+    assert!(plan.endian.is_none());
+    assert_eq!(plan.vms[0].memory.value, 64 << 20);
+    assert!(plan.vms[0].autostart.value);
+}
+
+#[test]
+fn nothing_asked_for_runs_the_built_in_guest() {
+    let plan = Plan::new(None, &Flags::default()).unwrap();
+    assert_eq!(plan.vms[0].name.value, "linux");
+    assert_eq!(plan.vms[0].kernel.value, Kernel::BuiltIn("linux".into()));
+}
+
+#[test]
+fn the_kernel_flag_is_a_configuration_of_one_vm() {
+    let flags = Flags {
+        kernel: Some("v".into()),
+        initrd: Some("i".into()),
+        append: Some("quiet".into()),
+        vm_budget: Some(9),
+        endian: Some(Endian::Big),
+    };
+    let plan = Plan::new(None, &flags).unwrap();
+    let vm = &plan.vms[0];
+    assert_eq!((vm.name.value.as_str(), vm.memory.value), ("guest", 128 << 20));
+    assert_eq!(vm.initrd.as_ref().unwrap().value, Path::new("i"));
+    assert_eq!((vm.cmdline.value.as_str(), vm.budget.value), ("quiet", 9));
+    assert_eq!(plan.endian.unwrap().value, Endian::Big);
+}
+
+#[test]
+fn a_flag_beats_the_file() {
+    let text =
+        format!("[machine]\nendian = \"little\"\nslice_per_node = \"512M\"\n{VM}budget = 5\n");
+    let flags = Flags {
+        kernel: Some("v".into()),
+        vm_budget: Some(9),
+        endian: Some(Endian::Big),
+        ..Flags::default()
+    };
+    let plan = plan(&text, &flags).unwrap();
+    assert_eq!(plan.slice_per_node, 512 << 20, "what no flag says stays");
+    assert_eq!(plan.endian.unwrap().value, Endian::Big);
+    assert_eq!((plan.vms.len(), plan.vms[0].budget.value), (1, 9));
+    assert_eq!(plan.vms[0].name.value, "guest");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_remedy() {
+    for (text, expected) in [
+        (format!("{VM}{VM}"), "m.toml:5: name = \"a\" is taken by the VM at m.toml:2;"),
+        (
+            VM.replace("\"a\"", "\"monitor\""),
+            "m.toml:2: name = \"monitor\" is the name of a console",
+        ),
+        (VM.replace("\"a\"", "\"a b\""), "m.toml:2: name = \"a b\": use 1 to 32 letters"),
+        (VM.replace("\"a\"", "\"../a\""), "use 1 to 32 letters"),
+        (VM.replace("\"a\"", "\"\""), "use 1 to 32 letters"),
+        (
+            format!("{VM}memory = \"300M\"\n"),
+            "m.toml:4: VM \"a\": memory 300M is more than the 240M that the machine has free for VMs; lower it or set slice_per_node = \"320M\"",
+        ),
+        (format!("{VM}memory = \"4G\"\n"), "lower it: no machine is that large"),
+        (
+            format!("{VM}memory = \"18000000000G\"\n"),
+            "m.toml:4: [[vm]] memory: \"18000000000G\" is not a size",
+        ),
+        (format!("{VM}memory = \"16000000000G\"\n"), "lower it: no machine is that large"),
+        (
+            format!("{VM}memory = 4097\n"),
+            "m.toml:4: VM \"a\": memory = 4097: give a multiple of 4K",
+        ),
+        (format!("{VM}memory = \"0\"\n"), "give a multiple of 4K, at least 1M"),
+        (
+            format!("{VM}memory = \"200M\"\n{}", VM.replace("\"a\"", "\"b\"")),
+            "VM \"b\" and those before it: memory 264M is more than the 240M",
+        ),
+        (format!("{VM}cells = [1]\n"), "m.toml:4: VM \"a\": there is no cell 1; the machine has 1"),
+        (format!("{VM}cells = []\n"), "it may run nowhere"),
+        (
+            format!("{VM}cmdline = \"a\\nb\"\n"),
+            "m.toml:4: VM \"a\": the command line has 3 bytes; use at most 1024",
+        ),
+        (
+            "[[cell]]\nnodes = [0]\n[[cell]]\nnodes = [0]\n".into(),
+            "m.toml:4: node 0 is already in cell 0;",
+        ),
+        ("[[cell]]\nnodes = [0, 0]\n".into(), "m.toml:2: node 0 is already in cell 0;"),
+        ("[[cell]]\nnodes = [1]\n".into(), "m.toml:2: there is no node 1; the machine has 1"),
+        ("[[cell]]\nnodes = []\n".into(), "m.toml:2: a cell without nodes;"),
+        (
+            "[machine]\nslice_per_node = \"256M\"\nmemory_per_node = \"255M\"\n".into(),
+            "m.toml:3: memory_per_node = 255M disagrees with window_per_node + slice_per_node = 256M;",
+        ),
+        (
+            "[machine]\nslice_per_node = \"2G\"\n".into(),
+            "m.toml:2: slice_per_node = 2G: 1 node(s) have at most 1536M each",
+        ),
+        (
+            "[machine]\nslice_per_node = \"33M\"\n".into(),
+            "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 32M",
+        ),
+        ("[machine]\nslice_per_node = \"16M\"\n".into(), "at least 32M"),
+        ("[machine]\nconsole_rate = 0\n".into(), "m.toml:2: console_rate = 0:"),
+    ] {
+        let error = format!("{:#}", plan(&text, &Flags::default()).unwrap_err());
+        assert!(error.contains(expected), "{text:?} gave {error:?}");
+        assert!(!error.contains('\n'), "{error:?} is more than one line");
+    }
+}
+
+#[test]
+fn what_is_not_honoured_is_refused_as_not_supported_yet() {
+    for text in [
+        "[machine]\nnodes = 2\n".to_string(),
+        "[machine]\nmemory_kind = \"mixed\"\n".into(),
+        "[machine]\nmemory_kind = \"removable\"\n".into(),
+        "[machine]\nwindow_per_node = \"32M\"\n".into(),
+        format!("{VM}vcpus = 2\n"),
+        format!("{VM}restart = \"always\"\n"),
+        format!("{VM}restart = \"on-failure\"\n"),
+        format!("{VM}restart = \"on-failure: elsewhere\"\n"),
+        format!("{VM}placement = \"spread\"\n"),
+        format!("{VM}clock_scale = 2\n"),
+    ] {
+        let error = format!("{:#}", plan(&text, &Flags::default()).unwrap_err());
+        assert!(error.contains("not supported yet; use "), "{text:?} gave {error:?}");
+        assert!(error.starts_with("m.toml:"), "{error:?}");
+    }
+}
+
+#[test]
+fn flags_that_mean_one_vm_want_one_vm() {
+    let two = format!("{VM}{}", VM.replace("\"a\"", "\"b\""));
+    let flags = Flags { append: Some("x".into()), ..Flags::default() };
+    let error = plan(&two, &flags).unwrap_err().to_string();
+    assert!(error.starts_with("--append: the configuration has 2 VMs;"), "{error}");
+}
