@@ -303,7 +303,8 @@ impl Env {
         }
         self.raised |= Exceptions::INEXACT;
         let away = match self.rounding {
-            Rounding::Nearest => low > 4 || low == 4 && truncated & 1 != 0,
+            // Never a tie: the square of a root with one more bit has too many bits to be `a`.
+            Rounding::Nearest => low > 4,
             Rounding::Up => true,
             Rounding::Zero | Rounding::Down => false,
         };

@@ -103,12 +103,20 @@ pub enum Reduce {
 
 /// `abs`: clears the sign, of a NaN too, and leaves the FCSR alone.
 pub const fn abs(format: Format, fs: u64) -> u64 {
-    fs & !sign(format)
+    own(format, fs) & !sign(format)
 }
 
 /// `neg`: inverts the sign, of a NaN too, and leaves the FCSR alone.
 pub const fn neg(format: Format, fs: u64) -> u64 {
-    fs ^ sign(format)
+    own(format, fs) ^ sign(format)
+}
+
+/// The bits of a register that belong to a number.
+const fn own(format: Format, bits: u64) -> u64 {
+    match format {
+        Format::S => low(bits),
+        Format::D | Format::Ps => bits,
+    }
 }
 
 const fn sign(format: Format) -> u64 {

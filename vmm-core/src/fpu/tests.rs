@@ -1,6 +1,7 @@
 //! The functions against the host's own FPU (to nearest), and the cases where MIPS differs.
 
 use super::*;
+use core::cmp::Ordering::{self, Equal, Greater, Less};
 
 const D_NAN: u64 = 0x7ff7_ffff_ffff_ffff;
 const S_NAN: u64 = 0x7fbf_ffff;
@@ -111,6 +112,74 @@ fn results_to_nearest_are_the_hosts() {
         let expected = if x.is_nan() { D_NAN } else { f64::from(x).to_bits() };
         assert_eq!(cvt_d_s(a, &mut Fcsr::default()), Ok(expected), "cvt.d.s {a:#x}");
     }
+}
+
+/// In every mode, by definition: singles computed exactly in doubles, and the result's neighbours.
+#[test]
+fn directed_rounding_takes_the_right_neighbour() {
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut inexact = 0;
+    for _ in 0..100_000 {
+        let (a, b) = (random.single(), random.single());
+        let (x, y) = (f32::from_bits(a as u32), f32::from_bits(b as u32));
+        if !x.is_finite() || !y.is_finite() || y == 0.0 {
+            continue;
+        }
+        let (x, y) = (f64::from(x), f64::from(y));
+        for modes in 0..4 {
+            // Whether the exact result lies below, at or above `r`. Products of two singles are
+            // exact doubles; a sum is if its operands' bits fit into 53.
+            let product = |r: f32| (x * y).partial_cmp(&f64::from(r));
+            let quotient = |r: f32| (x * y.signum()).partial_cmp(&(f64::from(r) * y.abs()));
+            let root = |r: f32| x.partial_cmp(&(f64::from(r) * f64::from(r)));
+            let sum = |r: f32| (x + y).partial_cmp(&f64::from(r));
+            let mut check =
+                |name: &str, exact: &dyn Fn(f32) -> Option<Ordering>, ours: u64, fcsr: Fcsr| {
+                    let r = f32::from_bits(ours as u32);
+                    // Order of the true result as seen from `r` and from its neighbours.
+                    let place = exact(r).unwrap();
+                    assert_eq!(
+                        place != Equal,
+                        fcsr.bits() & I & 0x7c != 0,
+                        "{name} {x:e} {y:e} inexact"
+                    );
+                    let right = match modes {
+                        _ if place == Equal => true,
+                        0 => return,
+                        1 if r.is_sign_negative() => {
+                            place == Less && exact(r.next_down()) == Some(Greater)
+                        }
+                        1 => place == Greater && exact(r.next_up()) == Some(Less),
+                        2 => place == Less && exact(r.next_down()) == Some(Greater),
+                        _ => place == Greater && exact(r.next_up()) == Some(Less),
+                    };
+                    inexact += u32::from(place != Equal);
+                    assert!(right, "{name} {x:e} {y:e} mode {modes}: {r:e}");
+                };
+            let run = |op| {
+                let mut fcsr = Fcsr::from_bits(modes);
+                (binary(op, Format::S, a, b, &mut fcsr).unwrap(), fcsr)
+            };
+            let finite = |(r, _): (u64, Fcsr)| r & 0x7fff_ffff < 0x7f7f_ffff;
+            let (mul, div, add) = (run(Binary::Mul), run(Binary::Div), run(Binary::Add));
+            if finite(mul) {
+                check("mul", &product, mul.0, mul.1);
+            }
+            if finite(div) {
+                check("div", &quotient, div.0, div.1);
+            }
+            let apart = (a >> 23 & 0xff).abs_diff(b >> 23 & 0xff);
+            if finite(add) && apart < 28 {
+                check("add", &sum, add.0, add.1);
+            }
+            if x > 0.0 {
+                let mut fcsr = Fcsr::from_bits(modes);
+                let ours = unary(Unary::Sqrt, Format::S, a, &mut fcsr).unwrap();
+                check("sqrt", &root, ours, fcsr);
+            }
+        }
+    }
+    assert!(inexact > 300_000, "{inexact}");
 }
 
 #[test]
