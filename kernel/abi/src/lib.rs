@@ -26,6 +26,7 @@ pub mod event;
 pub mod ids;
 pub mod image;
 pub mod map;
+pub mod prom;
 pub mod ring;
 #[cfg(feature = "alloc")]
 pub mod script;

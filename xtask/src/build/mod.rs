@@ -55,13 +55,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 /// There is no compiler, or the build failed (cargo has then said why).
 pub fn monitor(endian: Endian) -> Result<Built> {
     let toolchain = toolchain::toolchain()?;
-    let status = command(&toolchain, endian)
-        .status()
-        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
-    if !status.success() {
-        bail!(
-            "the monitor does not build for a {endian}-endian machine: see cargo's message above"
-        );
+    // One cargo run each: in a common one cargo would unite their features, and the PROM, which has
+    // no allocator, would get the parts of its libraries that need one.
+    for package in ["boot", "kernel"] {
+        let status = command(&toolchain, endian, package)
+            .status()
+            .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+        if !status.success() {
+            bail!(
+                "{package} does not build for a {endian}-endian machine: see cargo's message above"
+            );
+        }
     }
     let out = paths::metal_target_dir().join(endian.target()).join("release");
     Ok(Built {
@@ -84,7 +88,7 @@ fn is_for_host_builds(name: &str) -> bool {
 }
 
 /// The inner cargo's command line.
-fn command(toolchain: &Toolchain, endian: Endian) -> Command {
+fn command(toolchain: &Toolchain, endian: Endian, package: &str) -> Command {
     let root = paths::workspace();
     let mut cargo = Command::new(&toolchain.cargo);
     for (name, _) in std::env::vars_os() {
@@ -100,7 +104,7 @@ fn command(toolchain: &Toolchain, endian: Endian) -> Command {
         // asm! for MIPS and building the library are unstable features of a stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env(linker, &toolchain.linker)
-        .args(["build", "--release", "--package", "boot", "--package", "kernel"])
+        .args(["build", "--release", "--package", package])
         .arg("--target")
         .arg(root.join("linker").join(endian.target()).with_extension("json"))
         .arg("--target-dir")

@@ -1,0 +1,270 @@
+//! All of the PROM's assembly: entry, exception vectors, and the few CP0 operations it needs.
+
+use abi::prom::{PROM_PAGE_VA, PromPage};
+use core::arch::{asm, global_asm};
+use core::mem::offset_of;
+
+/// Bytes of a CPU's PROM stack.
+pub const STACK_SIZE: usize = 4096;
+
+/// Where a field of the CPU's private page is, as a load's signed 16-bit offset from `$zero`.
+const fn page(field: usize) -> i64 {
+    PROM_PAGE_VA.cast_signed() + field as i64
+}
+
+/// The stack of each CPU, used until the monitor has its own, and again when all else has failed.
+#[repr(C, align(16))]
+pub struct Stacks([[u8; STACK_SIZE]; abi::ids::MAX_CPUS]);
+
+/// Only the entry and the last-resort path refer to it, by address.
+#[unsafe(no_mangle)]
+static mut PROM_STACKS: Stacks = Stacks([[0; STACK_SIZE]; abi::ids::MAX_CPUS]);
+
+// Entry. The boot ROM jumps here on every CPU with the same arguments (firmware tables that are of no
+// use to us); EBase.CPUNum (bits 9:0) tells them apart. Status.KX makes the 64-bit segments reachable;
+// BEV stays set until the vectors are in place.
+global_asm!(
+    ".set push", ".set mips64r2", ".set noreorder", ".set noat",
+    ".section .text.entry, \"ax\", @progbits",
+    ".globl _start",
+    "_start:",
+    "li $8, {status}",
+    "mtc0 $8, $12",
+    "ehb",
+    "mfc0 $4, $15, 1",
+    "andi $4, $4, 0x3ff",
+    "sltiu $8, $4, {cpus}",
+    "beqz $8, 1f",
+    "nop",
+    "dla $25, prom_main",
+    "b prom_stack",
+    "nop",
+    // A CPU that no data structure has room for.
+    "1: b 1b",
+    "nop",
+
+    // $4: CPU, $25: function to run on the CPU's PROM stack.
+    "prom_stack:",
+    "dla $29, {stacks}",
+    "daddiu $8, $4, 1",
+    "li $9, {stack_size}",
+    "dmult $8, $9",
+    "mflo $8",
+    "daddu $29, $29, $8",
+    "jr $25",
+    "daddiu $29, $29, -32",
+
+    // Exception vectors. They need no register: the CPU's private page is at a negative offset from
+    // $zero. A trap that finds another one pending goes to prom_nested: trap entry itself failed.
+    ".section .vectors, \"ax\", @progbits",
+    ".macro VECTOR n",
+    ".balign 0x80",
+    "sd $26, {k0}($0)",
+    "sd $27, {k1}($0)",
+    "ld $26, {pending}($0)",
+    "daddiu $27, $26, 1",
+    "bnez $26, prom_nested",
+    "sd $27, {pending}($0)",
+    "ld $26, {vectors} + 8 * \\n($0)",
+    "jr $26",
+    "nop",
+    ".endm",
+    ".globl prom_vectors",
+    "prom_vectors:",
+    "VECTOR 0",
+    "VECTOR 1",
+    "VECTOR 2",
+    "VECTOR 3",
+    "VECTOR 4",
+    ".balign 0x80",
+
+    // Nested: state is lost in any case, so run on the CPU's PROM stack.
+    "prom_nested:",
+    "mfc0 $4, $15, 1",
+    "andi $4, $4, 0x3ff",
+    "move $5, $29",
+    "move $6, $31",
+    "dla $25, {nested}",
+    "b prom_stack",
+    "nop",
+
+    // Where the vectors lead until the monitor has taken them over.
+    ".globl prom_trap",
+    "prom_trap:",
+    "mfc0 $4, $15, 1",
+    "andi $4, $4, 0x3ff",
+    "move $5, $29",
+    "move $6, $31",
+    "dla $25, {trapped}",
+    "b prom_stack",
+    "nop",
+    ".previous",
+    ".set pop",
+    // KX, and BEV and ERL as at reset, until the vectors are in place.
+    status = const 0x0040_0084,
+    cpus = const abi::ids::MAX_CPUS,
+    stack_size = const STACK_SIZE,
+    stacks = sym PROM_STACKS,
+    nested = sym super::fail::nested,
+    trapped = sym super::fail::trapped,
+    k0 = const page(offset_of!(PromPage, k)),
+    k1 = const page(offset_of!(PromPage, k) + 8),
+    pending = const page(offset_of!(PromPage, pending)),
+    vectors = const page(offset_of!(PromPage, vectors)),
+);
+
+unsafe extern "C" {
+    /// The first exception vector: EBase.
+    pub fn prom_vectors();
+    /// Reports a trap that the PROM itself caused.
+    pub fn prom_trap();
+}
+
+macro_rules! cp0 {
+    ($(#[$doc:meta])* $read:ident, $mfc:literal, $sel:literal) => {
+        $(#[$doc])*
+        pub fn $read() -> u64 {
+            let value: u64;
+            // SAFETY: reading a CP0 register of MIPS64 R2 in kernel mode has no side effect.
+            unsafe {
+                asm!(
+                    ".set push", ".set noat", ".set mips64r2",
+                    concat!($mfc, " {0}, $", $sel),
+                    ".set pop",
+                    out(reg) value,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            value
+        }
+    };
+}
+
+cp0!(
+    /// Count.
+    count, "mfc0", "9"
+);
+cp0!(
+    /// Cause.
+    cause, "mfc0", "13"
+);
+cp0!(
+    /// EPC.
+    epc, "dmfc0", "14"
+);
+cp0!(
+    /// BadVAddr.
+    bad_vaddr, "dmfc0", "8"
+);
+
+/// Writes TLB entry `index`.
+///
+/// # Safety
+/// The entry must not change the translation of anything that is in use.
+pub unsafe fn write_tlb(index: u64, page_mask: u64, entry_hi: u64, entry_lo: [u64; 2]) {
+    // SAFETY: the instructions are legal in kernel mode; the caller answers for the translation.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mtc0 {index}, $0",
+            "mtc0 {mask}, $5",
+            "dmtc0 {hi}, $10",
+            "dmtc0 {lo0}, $2",
+            "dmtc0 {lo1}, $3",
+            "ehb",
+            "tlbwi",
+            "ehb",
+            ".set pop",
+            index = in(reg) index,
+            mask = in(reg) page_mask,
+            hi = in(reg) entry_hi,
+            lo0 = in(reg) entry_lo[0],
+            lo1 = in(reg) entry_lo[1],
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Number of TLB entries: Config1.MMUSize - 1 is in bits 30:25.
+pub fn tlb_entries() -> u64 {
+    let config1: u64;
+    // SAFETY: reading Config1 has no side effect.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mfc0 {0}, $16, 1",
+            ".set pop",
+            out(reg) config1,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    (config1 >> 25 & 0x3f) + 1
+}
+
+/// Makes the first `n` TLB entries wired, and no ASID current.
+pub fn set_wired(n: u64) {
+    // SAFETY: Wired and EntryHi only affect random replacement and ASID matches; all entries in use
+    // are global.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mtc0 {0}, $6",
+            "dmtc0 $0, $10",
+            "ehb",
+            ".set pop",
+            in(reg) n,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Points the exception vectors at `base` (in KSEG0), gives interrupts their own one (Cause.IV), and
+/// leaves the bootstrap state: Status becomes KX alone, with neither BEV nor ERL.
+///
+/// # Safety
+/// Vectors must be at `base`.
+pub unsafe fn take_vectors(base: u64) {
+    // SAFETY: the caller answers for the vectors. Cause is written before any interrupt is enabled.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mtc0 {base}, $15, 1",
+            "mtc0 {iv}, $13",
+            "mtc0 {kx}, $12",
+            "ehb",
+            ".set pop",
+            base = in(reg) base,
+            iv = in(reg) 1u64 << 23,
+            kx = in(reg) 1u64 << 7,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Orders all memory accesses before it against all after it, on every CPU.
+pub fn sync() {
+    // SAFETY: a barrier.
+    unsafe {
+        asm!("sync", options(nostack, preserves_flags));
+    }
+}
+
+/// Leaves for the monitor.
+///
+/// # Safety
+/// The monitor must be mapped and `entry` be its entry.
+pub unsafe fn enter(entry: u64, cpu: u64, handoff: u64) -> ! {
+    // SAFETY: the caller answers for the mapping; nothing of the PROM's stack is used again.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set noreorder", ".set mips64r2",
+            "jr {entry}",
+            "nop",
+            ".set pop",
+            entry = in(reg) entry,
+            in("$4") cpu,
+            in("$5") handoff,
+            options(noreturn)
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! What each CPU does to itself: TLB, private pages, exception vectors.
+
+use crate::asm;
+use abi::ids::MAX_CPUS;
+use abi::map;
+use abi::prom::{PROM_PAGE_VA, PromPage, VECTORS};
+use core::cell::UnsafeCell;
+
+/// KSEG0: physical 0 to 512 MB, unmapped and cached.
+pub const KSEG0: u64 = 0xffff_ffff_8000_0000;
+/// KSEG1: the same, uncached.
+pub const KSEG1: u64 = 0xffff_ffff_a000_0000;
+/// XKPHYS with cache attribute 3 (cached): all of physical memory.
+pub const XKPHYS: u64 = 0x9800_0000_0000_0000;
+
+/// Wired TLB entries: the monitor, and the CPU's private pages.
+const TLB_MONITOR: u64 = 0;
+const TLB_PRIVATE: u64 = 1;
+const WIRED: u64 = 2;
+
+/// PageMask of 4 KB and 4 MB pages.
+const MASK_4K: u64 = 0;
+const MASK_4M: u64 = 0x007f_e000;
+
+/// An EntryLo: global, valid, writable, cached (attribute 3).
+const fn entry_lo(mpa: u64) -> u64 {
+    (mpa >> 12) << 6 | 3 << 3 | 0b111
+}
+
+/// An EntryLo that maps nothing. Global too: an entry's G bit is the AND of both halves'.
+const ENTRY_LO_NONE: u64 = 1;
+
+/// A CPU's private page, alone in its physical page.
+#[repr(C, align(4096))]
+struct Private(UnsafeCell<PromPage>);
+
+// SAFETY: each element is accessed by its own CPU alone.
+unsafe impl Sync for Private {}
+
+static PRIVATE: [Private; MAX_CPUS] =
+    [const { Private(UnsafeCell::new(PromPage { k: [0; 2], pending: 0, vectors: [0; VECTORS] })) };
+        MAX_CPUS];
+
+/// The physical address of this CPU's page.
+fn private_mpa(cpu: usize) -> u64 {
+    PRIVATE[cpu].0.get() as u64 - KSEG0 + map::RAM_BASE
+}
+
+/// Empties the TLB, maps the private page, takes over the exceptions.
+pub fn init(cpu: usize) {
+    for index in 0..asm::tlb_entries() {
+        // Distinct addresses in KSEG0, which the TLB never translates: no entry matches anything and
+        // no two match each other.
+        // SAFETY: the PROM runs unmapped.
+        unsafe {
+            asm::write_tlb(index, MASK_4K, KSEG0 + (index << 13), [ENTRY_LO_NONE, ENTRY_LO_NONE]);
+        }
+    }
+    // SAFETY: this CPU's own page, not yet used by any trap of this CPU.
+    unsafe { (*PRIVATE[cpu].0.get()).vectors = [asm::prom_trap as *const () as u64; VECTORS] };
+    // SAFETY: nothing is mapped there yet.
+    unsafe {
+        asm::write_tlb(
+            TLB_PRIVATE,
+            MASK_4K,
+            PROM_PAGE_VA,
+            [entry_lo(private_mpa(cpu)), ENTRY_LO_NONE],
+        );
+    }
+    asm::set_wired(WIRED);
+    // SAFETY: the vectors are linked at this address, and the page they use is mapped.
+    unsafe { asm::take_vectors(asm::prom_vectors as *const () as u64) };
+}
+
+/// Maps the cell's copy of the monitor, and this CPU's private page in it.
+pub fn map_monitor(cpu: usize, base: u64, cell_page: u64) {
+    // SAFETY: the PROM uses neither address range but for its own private page, which stays where it
+    // is.
+    unsafe {
+        asm::write_tlb(
+            TLB_MONITOR,
+            MASK_4M,
+            map::MONITOR_VA,
+            [entry_lo(base), entry_lo(base + (4 << 20))],
+        );
+        asm::write_tlb(
+            TLB_PRIVATE,
+            MASK_4K,
+            PROM_PAGE_VA,
+            [entry_lo(private_mpa(cpu)), entry_lo(cell_page)],
+        );
+    }
+}

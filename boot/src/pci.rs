@@ -1,0 +1,82 @@
+//! PCI configuration through the GT-64120, and the devices the PROM sets up.
+//!
+//! Configuration space is an index/data pair, used here only, before any cell starts; what the
+//! monitor needs of it later is passed on in the hand-off.
+
+use crate::cpu::{KSEG1, XKPHYS};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The GT-64120's registers, where the boot ROM has moved them, and its configuration pair.
+const GT: u64 = KSEG1 + 0x1be0_0000;
+const CONFIG_ADDRESS: u64 = GT + 0xcf8;
+const CONFIG_DATA: u64 = GT + 0xcfc;
+
+/// Vendor (low half) and device ids.
+const GT64120: u32 = 0x4620_11ab;
+const PVPANIC: u32 = 0x0011_1b36;
+
+/// Configuration registers.
+const ID: u32 = 0x00;
+const COMMAND: u32 = 0x04;
+const BAR0: u32 = 0x10;
+/// Command: respond to memory accesses.
+const MEMORY: u32 = 1 << 1;
+
+/// Where pvpanic's register goes: inside the first PCI memory window, which maps bus addresses to
+/// equal physical ones.
+const PVPANIC_AT: u32 = 0x1100_0000;
+/// pvpanic's event for a panicked machine.
+const PANICKED: u8 = 1 << 0;
+
+fn read32(va: u64) -> u32 {
+    // SAFETY: `va` is one of the two configuration registers, 32 bits wide.
+    unsafe { core::ptr::read_volatile(va as *const u32) }
+}
+
+fn write32(va: u64, value: u32) {
+    // SAFETY: as for `read32`; only the PROM's single-threaded start uses them.
+    unsafe { core::ptr::write_volatile(va as *mut u32, value) }
+}
+
+/// Selects one register of function 0 of a device. The pair is little-endian whatever the CPU is.
+fn select(slot: u32, register: u32) {
+    write32(CONFIG_ADDRESS, (1 << 31 | slot << 11 | register).to_le());
+}
+
+fn read(slot: u32, register: u32) -> u32 {
+    select(slot, register);
+    u32::from_le(read32(CONFIG_DATA))
+}
+
+fn write(slot: u32, register: u32, value: u32) {
+    select(slot, register);
+    write32(CONFIG_DATA, value.to_le());
+}
+
+/// Whether configuration space answers as it should: slot 0 is the bridge itself.
+pub fn is_alive() -> Result<(), u32> {
+    match read(0, ID) {
+        GT64120 => Ok(()),
+        other => Err(other),
+    }
+}
+
+/// Machine-physical address of pvpanic's register; sets the device up when first asked.
+pub fn pvpanic() -> Option<u64> {
+    static FOUND: AtomicU64 = AtomicU64::new(0);
+    let found = FOUND.load(Ordering::Relaxed);
+    if found != 0 {
+        return Some(found);
+    }
+    let slot = (1..32).find(|&slot| read(slot, ID) == PVPANIC)?;
+    write(slot, BAR0, PVPANIC_AT);
+    write(slot, COMMAND, read(slot, COMMAND) & 0xffff | MEMORY);
+    FOUND.store(u64::from(PVPANIC_AT), Ordering::Relaxed);
+    Some(u64::from(PVPANIC_AT))
+}
+
+/// Tells the device that the machine has panicked.
+pub fn panic_through(pvpanic: u64) {
+    // SAFETY: `pvpanic` is the device's one-byte register; XKPHYS reaches all of physical memory.
+    unsafe { core::ptr::write_volatile((XKPHYS + pvpanic) as *mut u8, PANICKED) }
+}

@@ -1,0 +1,63 @@
+//! What PROM and monitor share besides the boot block: the CPU's private page that both halves of the
+//! trap path use, and what the PROM found on the machine.
+//!
+//! Unlike everything that the host reads, these structures are in the machine's own byte order: both
+//! programs are built for it, and assembly accesses them.
+//!
+//! Every CPU has two wired private pages below the top of the address space, so that trap entry
+//! reaches them from `$zero` with a negative offset and needs no scratch register. The lower page
+//! lies in low RAM (the node's PROM, which survives the loss of the node's memory), the upper one in
+//! the cell's memory.
+
+/// Virtual address of the CPU's private page in low RAM: [`PromPage`].
+pub const PROM_PAGE_VA: u64 = 0xffff_ffff_ffff_e000;
+/// Virtual address of the CPU's private page in cell memory; what is in it is the monitor's own.
+pub const CELL_PAGE_VA: u64 = 0xffff_ffff_ffff_f000;
+
+/// The exception vectors that the PROM dispatches, in the order of their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Vector {
+    /// TLB refill of a 32-bit address, EBase + 0x000.
+    Refill = 0,
+    /// TLB refill of a 64-bit address, EBase + 0x080.
+    XRefill = 1,
+    /// Cache error, EBase + 0x100.
+    CacheError = 2,
+    /// Everything else, EBase + 0x180.
+    General = 3,
+    /// Interrupts (Cause.IV = 1), EBase + 0x200.
+    Interrupt = 4,
+}
+
+/// Number of [`Vector`]s.
+pub const VECTORS: usize = 5;
+
+/// The half of a CPU's private data that trap entry touches first.
+#[derive(Debug)]
+#[repr(C)]
+pub struct PromPage {
+    /// `$k0` and `$k1` as the trap found them.
+    pub k: [u64; 2],
+    /// Traps taken whose state is not saved yet. The vector counts up, trap entry sets it to 0 once
+    /// everything is in cell memory; a vector that finds another trap pending knows that trap entry
+    /// itself failed (cell memory gone, or a stack that points nowhere) and parks.
+    pub pending: u64,
+    /// Where each [`Vector`] continues.
+    pub vectors: [u64; VECTORS],
+}
+
+/// What the PROM tells the monitor, in low RAM; its KSEG0 address is the entry's second argument.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Handoff {
+    /// Machine-physical address of the pvpanic device's one register; 0: no such device.
+    pub pvpanic: u64,
+    /// Machine-physical address of the cell's copy of the monitor: the 8 MB that
+    /// [`crate::map::MONITOR_VA`] maps.
+    pub monitor_base: u64,
+    /// Bytes of these 8 MB that are in use: image, zeroed data, private pages.
+    pub monitor_used: u64,
+    /// The machine's CPUs; all are in the monitor or on their way to it.
+    pub cpus: u64,
+}

@@ -1,0 +1,89 @@
+//! CP0 registers as typed bit-fields, with the names of the MIPS64 Privileged Resource Architecture
+//! (volume III, revision 2.60, chapter 9).
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Status (register 12, select 0).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Status: u64 {
+        /// Interrupts enabled.
+        const IE = 1 << 0;
+        /// Exception level.
+        const EXL = 1 << 1;
+        /// Error level.
+        const ERL = 1 << 2;
+        /// 64-bit kernel segments and the 64-bit refill vector for them.
+        const KX = 1 << 7;
+        /// Interrupt mask of the CP0 timer (hardware interrupt 5).
+        const IM7 = 1 << 15;
+        /// Bootstrap exception vectors.
+        const BEV = 1 << 22;
+        /// Coprocessor 0 usable outside kernel mode. Never set.
+        const CU0 = 1 << 28;
+        /// The floating-point unit usable.
+        const CU1 = 1 << 29;
+    }
+
+    /// Cause (register 13, select 0), but for its exception code.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Cause: u64 {
+        /// The CP0 timer's interrupt is pending.
+        const IP7 = 1 << 15;
+        /// Interrupts have a vector of their own.
+        const IV = 1 << 23;
+        /// The CP0 timer has reached Compare.
+        const TI = 1 << 30;
+        /// The exception came in a branch delay slot; EPC is the branch.
+        const BD = 1 << 31;
+    }
+}
+
+impl Cause {
+    /// The exception code, bits 6:2.
+    pub(crate) const fn code(self) -> ExcCode {
+        ExcCode((self.bits() >> 2 & 0x1f) as u8)
+    }
+}
+
+/// An exception code (volume III, table 9.45).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExcCode(pub(crate) u8);
+
+impl ExcCode {
+    /// Interrupt.
+    pub(crate) const INT: Self = Self(0);
+
+    const NAMES: [&'static str; 16] = [
+        "interrupt",
+        "TLB modified",
+        "TLB load",
+        "TLB store",
+        "address error, load",
+        "address error, store",
+        "bus error, fetch",
+        "bus error, data",
+        "system call",
+        "breakpoint",
+        "reserved instruction",
+        "coprocessor unusable",
+        "overflow",
+        "trap",
+        "reserved (14)",
+        "floating point",
+    ];
+
+    /// Whether a load or a store of data can be the cause: what a careful access expects.
+    pub(crate) const fn is_data_access(self) -> bool {
+        matches!(self.0, 1..=5 | 7)
+    }
+}
+
+impl core::fmt::Display for ExcCode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match Self::NAMES.get(usize::from(self.0)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "exception {}", self.0),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What happens on a trap, once its state is saved. (How it is saved: [`crate::asm`].)
+
+use crate::cp0::{Cause, ExcCode};
+use crate::page::cell_page;
+use crate::{asm, clock, panic};
+use core::sync::atomic::Ordering;
+
+/// What a trap interrupts: everything that returning from it restores.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(16))]
+pub(crate) struct Frame {
+    /// The general registers; `$0` is 0.
+    pub(crate) gpr: [u64; 32],
+    /// HI and LO.
+    pub(crate) hi: u64,
+    pub(crate) lo: u64,
+    /// CP0 registers, as the exception left them.
+    pub(crate) status: u64,
+    pub(crate) cause: u64,
+    pub(crate) epc: u64,
+    pub(crate) bad_vaddr: u64,
+}
+
+impl Frame {
+    /// Cause, typed.
+    pub(crate) const fn cause(&self) -> Cause {
+        Cause::from_bits_retain(self.cause)
+    }
+}
+
+/// The handler. Interrupts are off.
+pub(crate) extern "C" fn handle(frame: &mut Frame) {
+    let page = cell_page();
+    page.depth.fetch_add(1, Ordering::Relaxed);
+    match frame.cause().code() {
+        ExcCode::INT => interrupt(frame),
+        code => match fix_up(frame, code) {
+            Some(resume) => frame.epc = resume,
+            None => panic::trapped(frame),
+        },
+    }
+    page.depth.fetch_sub(1, Ordering::Relaxed);
+}
+
+fn interrupt(frame: &mut Frame) {
+    // The timer is the only source that Status lets through; whatever the reason for the interrupt
+    // was, arming the timer again answers it.
+    clock::tick();
+    if let Some(resume) = asm::past_idle(frame.epc) {
+        frame.epc = resume;
+    }
+}
+
+/// Where to go on after a careful access that trapped; `None`: it was no careful access.
+fn fix_up(frame: &Frame, code: ExcCode) -> Option<u64> {
+    if !code.is_data_access() || frame.cause().contains(Cause::BD) {
+        return None;
+    }
+    asm::exception_table().iter().find(|pair| pair[0] == frame.epc).map(|pair| pair[1])
+}
