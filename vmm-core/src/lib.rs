@@ -19,5 +19,6 @@ pub mod board;
 pub mod bus;
 pub mod endian;
 pub mod fpu;
+pub mod image;
 pub mod mem;
 pub mod time;

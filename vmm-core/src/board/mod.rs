@@ -21,6 +21,7 @@ pub mod gt64120;
 pub mod i8259;
 pub mod pci;
 pub mod piix4;
+pub mod ram;
 pub mod rtc;
 pub mod uart;
 

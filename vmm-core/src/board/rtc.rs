@@ -230,7 +230,7 @@ impl Rtc {
         if self.reg(REG_B) & B_24H != 0 {
             return self.byte(hour);
         }
-        let byte = self.byte(if hour % 12 == 0 { 12 } else { hour % 12 });
+        let byte = self.byte(if hour.is_multiple_of(12) { 12 } else { hour % 12 });
         if hour >= 12 { byte | HOUR_PM } else { byte }
     }
 
@@ -284,11 +284,7 @@ impl Rtc {
             self.polls = 0;
         }
         match index {
-            0 | 2 | 4 | 6..=9 => {
-                if self.counting() {
-                    self.store_time(now);
-                }
-            }
+            0 | 2 | 4 | 6..=9 if self.counting() => self.store_time(now),
             REG_A => {
                 let uip = self.updating(now);
                 let value = self.reg(REG_A) & !A_UIP | if uip { A_UIP } else { 0 };
