@@ -15,6 +15,7 @@ mod plan_tests;
 mod printer;
 mod qemu;
 mod ram;
+mod script;
 mod session;
 mod size;
 mod source;
@@ -26,7 +27,6 @@ use crate::endian::Endian;
 use abi::event::Event;
 use anyhow::{Context, Result, bail};
 use drain::{Drain, Keys};
-use images::Images;
 use logs::Logs;
 use pack::{Mode, Monitor};
 use plan::{Flags, Plan};
@@ -67,6 +67,9 @@ pub struct Args {
     /// The VM's kernel command line.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
+    /// Play this script, and end the run with it (docs/scripts.md).
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// Count instructions instead of host time: two runs are the same, bit for bit.
     #[arg(long)]
     icount: bool,
@@ -119,6 +122,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let plan = plan(args)?;
     let images = images::load(&plan, || bail!("the built-in image is not there yet"))?;
     let endian = images.endian;
+    let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
+    let script =
+        args.script.as_deref().map(|file| script::read(file, &names, endian)).transpose()?;
     if args.dry_run {
         return dry_run(args, &plan, endian);
     }
@@ -127,8 +133,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         .with_context(|| built.kernel_elf.display().to_string())
         .and_then(|elf| Monitor::flatten(&elf))?;
     let options = options(args, built.boot_elf);
-    let (session, mut front) = prepare(args, &plan, &images, &monitor, &options)?;
-    let end = session.start(&mut front, timeout)?;
+    let own = ["monitor", "boot", "log"];
+    let streams = names.iter().map(String::as_str).chain(own);
+    let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
+    let ram = Ram::new(plan.ram_size())?;
+    let script = script.unwrap_or_default();
+    pack::pack(&ram, &plan, &images, &monitor, &script, mode(args))?;
+    let machine = Prepared {
+        command: qemu(args, endian),
+        plan: &plan,
+        options: &options,
+        endian,
+        ram,
+        logs,
+        names,
+    };
+    let mut front = Plain(Printer::new(std::io::stdout()));
+    let end = machine.start(&mut front, timeout)?;
     finish(end)
 }
 
@@ -191,31 +212,14 @@ fn quote(word: &str) -> String {
     }
 }
 
-fn prepare<'a>(
-    args: &Args,
-    plan: &'a Plan,
-    images: &Images,
-    monitor: &Monitor,
-    options: &'a Options,
-) -> Result<(Prepared<'a>, Plain)> {
-    let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
-    let own = ["monitor", "boot", "log"];
-    let streams = names.iter().map(String::as_str).chain(own);
-    let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
-    let ram = Ram::new(plan.ram_size())?;
+/// What the packed configuration says about this run.
+fn mode(args: &Args) -> Mode {
     let epoch_s = if args.icount {
         qemu::ICOUNT_EPOCH_S
     } else {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     };
-    let mode = Mode { icount: args.icount, seed: args.seed, epoch_s, stay: false };
-    pack::pack(&ram, plan, images, monitor, &[], mode)?;
-    let command = qemu(args, images.endian);
-    let endian = images.endian;
-    Ok((
-        Prepared { command, plan, options, endian, ram, logs, names },
-        Plain(Printer::new(std::io::stdout())),
-    ))
+    Mode { icount: args.icount, seed: args.seed, epoch_s, stay: false }
 }
 
 impl Prepared<'_> {
