@@ -97,12 +97,12 @@ pub(crate) fn init(cell: u8, icount: bool) {
 
 impl Link {
     /// Writes one record; `false` if the ring is full and its reader may yet make room.
-    fn try_write(&mut self, to: u16, payload: &[u8]) -> bool {
+    fn try_write(&mut self, to: u16, t_ns: u64, payload: &[u8]) -> bool {
         let index = usize::from(to);
         if self.sequence.len() <= index {
             self.sequence.resize(index + 1, 0);
         }
-        match self.out.write(to, self.sequence[index], clock::now(), payload) {
+        match self.out.write(to, self.sequence[index], t_ns, payload) {
             Ok(()) => {
                 self.sequence[index] += 1;
                 true
@@ -112,13 +112,14 @@ impl Link {
     }
 }
 
-/// Writes one record, waiting for room. Does nothing while the link is not up.
-pub(crate) fn write(to: u16, payload: &[u8]) {
+/// Writes one record of at most [`RECORD_MAX`] bytes, waiting for room. Does nothing while the link is
+/// not up.
+pub(crate) fn write(to: u16, t_ns: u64, payload: &[u8]) {
     let give_up = clock::now() + PATIENCE_NS;
     loop {
         let mut link = LINK.lock();
         let Some(up) = link.as_mut() else { return };
-        if up.try_write(to, payload) {
+        if up.try_write(to, t_ns, payload) {
             return;
         }
         if clock::now() > give_up {
@@ -127,16 +128,11 @@ pub(crate) fn write(to: u16, payload: &[u8]) {
             return;
         }
         drop(link);
-        clock::sleep_until(clock::now() + 1_000_000);
+        core::hint::spin_loop();
     }
 }
 
-/// Writes one record if there is room now; whether it did.
-pub(crate) fn try_write(to: u16, payload: &[u8]) -> bool {
-    LINK.lock().as_mut().is_none_or(|link| link.try_write(to, payload))
-}
-
-/// Reports an event.
+/// Reports an event that the cell itself can't report any more.
 pub(crate) fn event(kind: Kind) {
     let index = usize::from(stream::EVENTS);
     let head = LINK
@@ -144,8 +140,9 @@ pub(crate) fn event(kind: Kind) {
         .as_ref()
         .map(|link| (link.sequence.get(index).copied().unwrap_or(0), i32::from(link.cell)));
     let Some((seq, cell)) = head else { return };
-    let event = Event { seq, t_ns: clock::now(), cell, cpu: cpu() as i32, kind };
-    write(stream::EVENTS, &event.encode());
+    let t_ns = clock::now();
+    let event = Event { seq, t_ns, cell, cpu: cpu() as i32, kind };
+    write(stream::EVENTS, t_ns, &event.encode());
 }
 
 /// Takes what has been typed, if anything has: the stream and the bytes go to `take`.

@@ -1,7 +1,7 @@
 //! The log: a stream of the host link, and, until the monitor is up, plain text on UART 0.
 
-use crate::link;
 use crate::uart::say;
+use crate::{clock, link};
 use abi::ring::stream;
 use alloc::format;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ impl Log for Logger {
         if self.boot.load(Ordering::Relaxed) {
             say!("monitor: {line}");
         }
-        link::write(stream::LOG, line.as_bytes());
+        link::write(stream::LOG, clock::now(), line.as_bytes());
     }
 
     fn flush(&self) {}

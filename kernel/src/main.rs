@@ -28,6 +28,8 @@ mod cp0;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
+mod host;
+#[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]
 mod lock;

@@ -8,7 +8,7 @@ use crate::cp0::Cause;
 use crate::page::{cell_page, cpu};
 use crate::trap::Frame;
 use crate::uart::say;
-use crate::{asm, backtrace, heap, link, machine};
+use crate::{asm, backtrace, clock, heap, link, machine};
 use abi::event::Kind;
 use abi::ring::stream;
 use alloc::format;
@@ -111,7 +111,11 @@ fn report(message: &str) {
         heap::break_open();
         link::break_open();
     }
-    link::write(stream::LOG, format!("panic: {message}").as_bytes());
+    if heap::usage().1 == 0 {
+        // Too early: there is no link either.
+        return;
+    }
+    link::write(stream::LOG, clock::now(), format!("panic: {message}").as_bytes());
     link::event(Kind::Panic { message: String::from(message) });
 }
 

@@ -2,20 +2,21 @@
 
 use crate::careful::xkphys;
 use crate::cp0::Status;
+use crate::host::Host;
 use crate::page::{cell_page, direct_vectors};
-use crate::uart::say;
 use crate::{asm, clock, heap, link, logger, machine};
 use abi::config::Config;
-use abi::event::Kind;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{Mpa, map};
+use abi::{CellId, Mpa, NodeId, map, script};
+use alloc::vec::Vec;
+use cell::memmap::{Memmap, Region};
+use cell::{LocalCell, Next};
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-/// Bytes of heap beyond what is left of the monitor's own 8 MB.
-const HEAP_EXTRA: u64 = 24 << 20;
-/// The memory that the PROM maps for the monitor.
-const MONITOR_PAIR: u64 = 8 << 20;
+/// How often an idle monitor looks for input from the host, in nanoseconds.
+const INPUT_POLL_NS: u64 = 1_000_000;
 
 /// Where every CPU arrives, on its own stack.
 pub(crate) extern "C" fn enter(cpu: u64, handoff: &'static Handoff) -> ! {
@@ -59,15 +60,15 @@ fn primary(handoff: &'static Handoff) -> ! {
     // The PROM has decoded the same block.
     let block = BootBlock::decode(low_ram(map::BOOT_BLOCK, ENCODED_SIZE as u64))
         .unwrap_or_else(|error| panic!("bad boot block: expected {error}"));
-    let heap = handoff.monitor_base + handoff.monitor_used
-        ..handoff.monitor_base + MONITOR_PAIR + HEAP_EXTRA;
-    // SAFETY: the first call; this memory is the cell's, and the frame allocator starts after it.
+    let reserve = handoff.monitor_base..handoff.monitor_base + map::CELL_RESERVE;
+    let heap = handoff.monitor_base + handoff.monitor_used..reserve.end;
+    // SAFETY: the first call; this memory is the cell's, and the frame allocator leaves it alone.
     unsafe { heap::init(Mpa(heap.start), heap.end - heap.start) };
     logger::init();
     let config = Config::decode(low_ram(map::CONFIG_BASE, block.config_len))
         .unwrap_or_else(|error| panic!("bad configuration: expected {error}"));
     link::init(0, config.machine.icount);
-    if let Err(error) = machine::discover(&block, handoff.monitor_base..heap.end) {
+    if let Err(error) = machine::discover(&block, reserve.clone()) {
         panic!("{error}");
     }
     log::info!(
@@ -77,9 +78,44 @@ fn primary(handoff: &'static Handoff) -> ! {
         block.ram_size >> 20,
         heap::usage().1 >> 10,
     );
-    link::event(Kind::MonitorUp);
+    run(&block, &config, reserve)
+}
+
+/// The cell's memory, and what the monitor keeps of it.
+fn memmap(block: &BootBlock, reserve: Range<u64>) -> Memmap {
+    let regions: Vec<Region> = (0..block.nodes)
+        .map(|node| {
+            let start = map::SLICE_BASE + u64::from(node) * block.slice_per_node;
+            let range = Mpa(start)..Mpa(start + block.slice_per_node);
+            Region { node: NodeId(node as u8), range }
+        })
+        .collect();
+    Memmap::new(&regions, &[Mpa(reserve.start)..Mpa(reserve.end)])
+        .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"))
+}
+
+/// Runs the cell until it is over.
+fn run(block: &BootBlock, config: &Config, reserve: Range<u64>) -> ! {
+    let script = (config.script_len != 0).then(|| {
+        script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
+            .unwrap_or_else(|error| panic!("bad script: expected {error}"))
+    });
+    let memmap = memmap(block, reserve);
+    let mut cell = LocalCell::new(Host::new(config), CellId(0), config, memmap, script);
+    log::info!("up");
     logger::boot_is_over();
-    say!("monitor: up");
-    clock::sleep_until(clock::now() + 5_000_000);
-    machine::power_off()
+    cell.boot();
+    // Under icount nothing comes from outside, so that only time needs to be waited for.
+    let nap = if config.machine.icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
+    loop {
+        link::poll_input(|stream, bytes| cell.input(stream, bytes));
+        match cell.step() {
+            Next::Again => {}
+            Next::Wait(until) => {
+                let poll = clock::now() + nap;
+                clock::sleep_until(until.map_or(poll, |until| until.min(poll)));
+            }
+            Next::Over(_) => machine::power_off(),
+        }
+    }
 }
