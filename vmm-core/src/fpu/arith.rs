@@ -45,6 +45,10 @@ pub trait Precision {
     const DEFAULT_NAN: u64 = Self::EXPONENT | (Self::QUIET_CLEAR - 1);
     /// The first fraction bit, set in a signalling NaN.
     const QUIET_CLEAR: u64 = 1 << (Self::FRACTION_BITS - 1);
+    /// The bit before the fraction, which the encoding leaves out.
+    const LEADING: u64 = 1 << Self::FRACTION_BITS;
+    /// What is added to an exponent to encode it.
+    const BIAS: i32 = <Self::Real as Semantics>::MAX_EXP;
     /// 1.0.
     const ONE: u64;
     /// 2.0.
@@ -156,7 +160,17 @@ impl Env {
     }
 
     /// `a op b`.
+    #[inline]
     pub fn basic<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> u64 {
+        match self.basic_fast::<P>(op, a, b) {
+            Some(result) => result,
+            None => self.basic_exact::<P>(op, a, b),
+        }
+    }
+
+    /// `a op b`, of any numbers.
+    #[cold]
+    pub fn basic_exact<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> u64 {
         if let Some(nan) = self.nan::<P>(&[a, b]) {
             return nan;
         }
@@ -166,7 +180,17 @@ impl Env {
     }
 
     /// A number of format `From` in format `To`.
+    #[inline]
     pub fn convert<From: Precision, To: Precision>(&mut self, a: u64) -> u64 {
+        match self.convert_fast::<From, To>(a) {
+            Some(result) => result,
+            None => self.convert_exact::<From, To>(a),
+        }
+    }
+
+    /// Any number of format `From` in format `To`.
+    #[cold]
+    pub fn convert_exact<From: Precision, To: Precision>(&mut self, a: u64) -> u64 {
         if self.nan::<From>(&[a]).is_some() {
             return To::DEFAULT_NAN;
         }
@@ -178,7 +202,17 @@ impl Env {
     }
 
     /// An integer in format `To`.
+    #[inline]
     pub fn number_of<To: Precision>(&mut self, a: i64) -> u64 {
+        match self.number_of_fast::<To>(a) {
+            Some(result) => result,
+            None => self.number_of_exact::<To>(a),
+        }
+    }
+
+    /// Any integer in format `To`.
+    #[cold]
+    pub fn number_of_exact<To: Precision>(&mut self, a: i64) -> u64 {
         let result = IeeeFloat::<To::Real>::from_i128_r(i128::from(a), self.round());
         self.raise(result.status);
         encode::<To>(result.value)
@@ -278,23 +312,22 @@ impl Env {
         }
         // a = significand × 2^exponent, the significand with FRACTION_BITS + 1 bits.
         let mut exponent = (a >> P::FRACTION_BITS) as ExpInt;
-        let mut significand = a & ((1 << P::FRACTION_BITS) - 1);
+        let mut significand = a & (P::LEADING - 1);
         if exponent == 0 {
             let shift = significand.leading_zeros() - (63 - P::FRACTION_BITS);
             significand <<= shift;
             exponent = 1 - shift as ExpInt;
         } else {
-            significand |= 1 << P::FRACTION_BITS;
+            significand |= P::LEADING;
         }
-        let bias = P::Real::MAX_EXP;
-        exponent -= bias;
+        exponent -= P::BIAS;
         // An even exponent, so that it halves; then the root of a number in [1, 4) is in [1, 2).
         let odd = exponent & 1;
         let radicand = u128::from(significand) << (P::FRACTION_BITS + 4 + odd as u32);
         let root = radicand.isqrt();
         let exact = root * root == radicand;
         let low = (root as u64 & 3) << 1 | u64::from(!exact);
-        let result = ((exponent - odd) / 2 + bias - 1) as u64;
+        let result = ((exponent - odd) / 2 + P::BIAS - 1) as u64;
         // The integer bit of the root adds the one that was taken off the exponent; so does a
         // carry out of the rounded fraction.
         let truncated = (result << P::FRACTION_BITS) + (root >> 2) as u64;

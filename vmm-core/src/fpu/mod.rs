@@ -15,6 +15,7 @@
 
 mod arith;
 mod compare;
+mod fast;
 mod fcsr;
 
 pub use compare::Condition;

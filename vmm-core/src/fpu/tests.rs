@@ -384,3 +384,75 @@ fn paired_singles_are_two_singles() {
     assert_eq!((fcsr.condition(2), fcsr.condition(3)), (false, true));
     assert_eq!(fcsr.bits() & 0x7f, 0);
 }
+
+/// Runs `fast` and `exact` under the same modes; when the first has a result, both must be equal.
+fn agree(
+    modes: u32,
+    fast: impl FnOnce(&mut Env) -> Option<u64>,
+    exact: impl FnOnce(&mut Env) -> u64,
+) -> bool {
+    let mut env = Env::new(Fcsr::from_bits(modes));
+    let Some(result) = fast(&mut env) else {
+        assert_eq!(env.raised, Exceptions::NONE, "an undecided case leaves no trace");
+        return false;
+    };
+    let mut reference = Env::new(Fcsr::from_bits(modes));
+    assert_eq!(result, exact(&mut reference), "modes {modes:#x}");
+    assert_eq!(env.raised, reference.raised, "modes {modes:#x}");
+    true
+}
+
+#[test]
+fn the_fast_path_computes_what_the_library_does() {
+    let mut random = Random(0xdead_beef_0bad_cafe);
+    let mut decided = 0;
+    for _ in 0..60_000 {
+        let modes = (random.next() & 3) as u32 | (random.next() & 1 << 24) as u32;
+        let (mut a, mut b) = (random.double(), random.double());
+        // Runs of equal bits make ties and carries; near numbers cancel.
+        match random.next() & 7 {
+            0 => b = a ^ random.next() & (1 << 63 | 7),
+            1 => a &= u64::MAX << (random.next() % 53),
+            2 => a |= (1 << (random.next() % 53)) - 1,
+            3 => b |= (1 << (random.next() % 53)) - 1,
+            4 => a &= 1 << 63 | 1 << 31,
+            5 => b &= 1 << 63 | 1 << 31,
+            _ => {}
+        }
+        for op in [Basic::Add, Basic::Sub, Basic::Mul, Basic::Div] {
+            decided += u32::from(agree(
+                modes,
+                |env| env.basic_fast::<Double>(op, a, b),
+                |env| env.basic_exact::<Double>(op, a, b),
+            ));
+            let (a, b) = (high(a), high(b));
+            decided += u32::from(agree(
+                modes,
+                |env| env.basic_fast::<Single>(op, a, b),
+                |env| env.basic_exact::<Single>(op, a, b),
+            ));
+        }
+        agree(
+            modes,
+            |env| env.convert_fast::<Double, Single>(a),
+            |env| env.convert_exact::<Double, Single>(a),
+        );
+        agree(
+            modes,
+            |env| env.convert_fast::<Single, Double>(high(a)),
+            |env| env.convert_exact::<Single, Double>(high(a)),
+        );
+        let integer = a as i64 >> (b & 63);
+        agree(
+            modes,
+            |env| env.number_of_fast::<Double>(integer),
+            |env| env.number_of_exact::<Double>(integer),
+        );
+        agree(
+            modes,
+            |env| env.number_of_fast::<Single>(integer),
+            |env| env.number_of_exact::<Single>(integer),
+        );
+    }
+    assert!(decided > 200_000, "{decided}");
+}
