@@ -20,6 +20,8 @@ pub const SLICE_NS: u64 = 8_000_000;
 const JITTER_NS: u64 = SLICE_NS / 8;
 /// The shortest slice: a VM that wakes does not cut another's shorter.
 const SHORTEST_NS: u64 = 1_000_000;
+/// What a turn costs at least: else a VM that always stops at once would keep the others out.
+const TURN_NS: u64 = 10_000;
 /// Pass units in a nanosecond of a VM of weight 1.
 const PASS_SCALE: u64 = 1 << 10;
 
@@ -93,7 +95,7 @@ impl RunQueue {
     pub fn charge(&mut self, vm: VmId, ns: u64) {
         if let Some(entry) = self.entry(vm) {
             let pass = entry.pass;
-            entry.pass += ns.saturating_mul(PASS_SCALE) / entry.weight;
+            entry.pass += ns.max(TURN_NS).saturating_mul(PASS_SCALE) / entry.weight;
             self.reached = self.reached.max(pass);
         }
     }

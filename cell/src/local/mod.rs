@@ -285,8 +285,7 @@ impl<M: Machine> LocalCell<M> {
         let exit = life.guest.run(until);
         let to = self.out.machine.now();
         life.ran(from, to, &exit);
-        // A slice is never free: else one that always ends at once would keep the others out.
-        self.queue.charge(id, (to - from).max(1));
+        self.queue.charge(id, to - from);
         let (out, tail) = (&mut self.out, &mut vm.tail);
         life.guest.take_output(&mut |bytes| {
             out.emit(vm_stream(id), bytes);
@@ -457,7 +456,9 @@ struct Pages(u64);
 impl core::fmt::Display for Pages {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let kb = self.0 << (PAGE_SHIFT - 10);
-        if kb.is_multiple_of(1024) {
+        if kb < 1024 {
+            write!(f, "{kb} KB")
+        } else if kb.is_multiple_of(1024) {
             write!(f, "{} MB", kb >> 10)
         } else {
             write!(f, "{}.{} MB", kb >> 10, kb % 1024 * 10 / 1024)
