@@ -1,4 +1,4 @@
-//! Builds the two bare-metal programs: PROM (`boot`) and monitor (`kernel`).
+//! Builds the bare-metal programs: PROM (`boot`), monitor (`kernel`) and our own guests.
 //!
 //! An inner cargo compiles them together with `core` and `alloc` for the machine. Whatever the
 //! operator's environment sets for host builds (`RUSTC`, `RUSTFLAGS`, `CARGO_TARGET_DIR`, …) is
@@ -57,22 +57,29 @@ pub fn monitor(endian: Endian) -> Result<Built> {
     let toolchain = toolchain::toolchain()?;
     // One cargo run each: in a common one cargo would unite their features, and the PROM, which has
     // no allocator, would get the parts of its libraries that need one.
-    for package in ["boot", "kernel"] {
-        let status = command(&toolchain, endian, package)
-            .status()
-            .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
-        if !status.success() {
-            bail!(
-                "{package} does not build for a {endian}-endian machine: see cargo's message above"
-            );
-        }
-    }
-    let out = paths::metal_target_dir().join(endian.target()).join("release");
     Ok(Built {
-        boot_elf: out.join("boot"),
-        kernel_elf: out.join("kernel"),
+        boot_elf: package(&toolchain, "boot", endian)?,
+        kernel_elf: package(&toolchain, "kernel", endian)?,
         compiler: toolchain.version,
     })
+}
+
+/// Builds one of our own guests (a package below `tests/guests`) and returns its ELF.
+///
+/// # Errors
+/// As [`monitor`].
+pub fn guest(name: &str, endian: Endian) -> Result<PathBuf> {
+    package(&toolchain::toolchain()?, name, endian)
+}
+
+fn package(toolchain: &Toolchain, name: &str, endian: Endian) -> Result<PathBuf> {
+    let status = command(toolchain, endian, name)
+        .status()
+        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    if !status.success() {
+        bail!("{name} does not build for a {endian}-endian machine: see cargo's message above");
+    }
+    Ok(paths::metal_target_dir().join(endian.target()).join("release").join(name))
 }
 
 /// Whether a variable of the environment would change what the inner cargo builds.

@@ -29,21 +29,21 @@ pub struct Images {
     pub endian: Endian,
 }
 
-/// Files of the built-in image "linux".
+/// Files of a built-in image.
 #[derive(Clone, Debug)]
-pub struct Linux {
+pub struct BuiltIn {
     /// The kernel.
     pub kernel: PathBuf,
     /// The initial RAM disk.
-    pub initrd: PathBuf,
+    pub initrd: Option<PathBuf>,
 }
 
-/// Reads and checks the images of all VMs. `linux` gets the built-in image's files, if need be by
-/// fetching them first.
+/// Reads and checks the images of all VMs. `built_in` gets a built-in image's files by its name, in
+/// a byte order if there is a choice, if need be by fetching or building them first.
 ///
 /// # Errors
 /// The first image that can't be read or can't be booted, with its source and a remedy.
-pub fn load(plan: &Plan, linux: impl Fn() -> Result<Linux>) -> Result<Images> {
+pub fn load(plan: &Plan, built_in: impl Fn(&str, Endian) -> Result<BuiltIn>) -> Result<Images> {
     let mut cache: BTreeMap<PathBuf, Rc<[u8]>> = BTreeMap::new();
     let mut endian = plan.endian.clone();
     let mut vms = Vec::new();
@@ -51,10 +51,15 @@ pub fn load(plan: &Plan, linux: impl Fn() -> Result<Linux>) -> Result<Images> {
         let name = &vm.name.value;
         let (kernel, mut initrd) = match &vm.kernel.value {
             Kernel::File(path) => (read(&mut cache, &vm.kernel, path, name, "kernel")?, None),
-            Kernel::BuiltIn(_) => {
-                let files = linux()?;
+            Kernel::BuiltIn(image) => {
+                let order = endian.as_ref().map_or(Endian::default(), |item| item.value);
+                let files = built_in(image, order)?;
                 let kernel = read(&mut cache, &vm.kernel, &files.kernel, name, "kernel")?;
-                (kernel, Some(read(&mut cache, &vm.kernel, &files.initrd, name, "initrd")?))
+                let initrd = files
+                    .initrd
+                    .map(|path| read(&mut cache, &vm.kernel, &path, name, "initrd"))
+                    .transpose()?;
+                (kernel, initrd)
             }
         };
         if let Some(item) = &vm.initrd {

@@ -105,6 +105,16 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// The files of a built-in image.
+fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
+    match name {
+        "hello" => {
+            Ok(images::BuiltIn { kernel: crate::build::guest("hello", endian)?, initrd: None })
+        }
+        _ => bail!("the built-in image {name:?} is not there yet"),
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -120,7 +130,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         })
         .transpose()?;
     let plan = plan(args)?;
-    let images = images::load(&plan, || bail!("the built-in image is not there yet"))?;
+    let images = images::load(&plan, built_in)?;
     let endian = images.endian;
     let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
     let script =

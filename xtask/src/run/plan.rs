@@ -199,8 +199,12 @@ impl Plan {
 }
 
 /// The built-in guest that runs when nothing was asked for.
-fn default_guest(_: Option<Endian>) -> &'static str {
-    "linux"
+fn default_guest(endian: Option<Endian>) -> &'static str {
+    match endian.unwrap_or_default() {
+        Endian::Little => "linux",
+        // Nobody packages a stock kernel for a big-endian Malta.
+        Endian::Big => "hello",
+    }
 }
 
 fn apply_flags(spec: &mut Spec, flags: &Flags) -> Result<()> {

@@ -72,7 +72,7 @@ pub enum Kernel {
 }
 
 /// Names of built-in images.
-pub const BUILT_IN: [&str; 1] = ["linux"];
+pub const BUILT_IN: [&str; 2] = ["linux", "hello"];
 
 /// `[[vm]]`.
 #[derive(Clone, Debug)]
