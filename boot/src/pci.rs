@@ -10,6 +10,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 const GT: u64 = KSEG1 + 0x1be0_0000;
 const CONFIG_ADDRESS: u64 = GT + 0xcf8;
 const CONFIG_DATA: u64 = GT + 0xcfc;
+/// PCI_0 Command, and its bit MByteSwap: without it, a big-endian bridge swaps the data of every device
+/// but itself.
+const PCI0_COMMAND: u64 = GT + 0xc00;
+const MBYTE_SWAP: u32 = 1 << 0;
 
 /// Vendor (low half) and device ids.
 const GT64120: u32 = 0x4620_11ab;
@@ -29,7 +33,7 @@ const PVPANIC_AT: u32 = 0x1100_0000;
 const PANICKED: u8 = 1 << 0;
 
 fn read32(va: u64) -> u32 {
-    // SAFETY: `va` is one of the two configuration registers, 32 bits wide.
+    // SAFETY: `va` is one of the three registers above, 32 bits wide.
     unsafe { core::ptr::read_volatile(va as *const u32) }
 }
 
@@ -38,8 +42,13 @@ fn write32(va: u64, value: u32) {
     unsafe { core::ptr::write_volatile(va as *mut u32, value) }
 }
 
-/// Selects one register of function 0 of a device. The pair is little-endian whatever the CPU is.
+/// Selects one register of function 0 of a device. With MByteSwap the pair is little-endian, whatever
+/// the CPU is, for all devices.
 fn select(slot: u32, register: u32) {
+    let command = u32::from_le(read32(PCI0_COMMAND));
+    if command & MBYTE_SWAP == 0 {
+        write32(PCI0_COMMAND, (command | MBYTE_SWAP).to_le());
+    }
     write32(CONFIG_ADDRESS, (1 << 31 | slot << 11 | register).to_le());
 }
 

@@ -23,7 +23,7 @@ use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA, PromPage};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-/// Bytes of a CPU's stack.
+/// Bytes of a CPU's stack: one TLB page.
 pub(crate) const STACK_SIZE: usize = 64 << 10;
 /// Bytes of a CPU's spare stack.
 pub(crate) const SPARE_SIZE: usize = 8 << 10;
@@ -36,34 +36,49 @@ const fn cell(field: usize) -> i64 {
     CELL_PAGE_VA.cast_signed() + field as i64
 }
 
-/// The CPUs' stacks.
+/// The memory of the CPUs' stacks, each a TLB page of its own (see [`crate::stack`]).
+#[repr(C, align(65536))]
+pub(crate) struct Stacks([[u8; STACK_SIZE]; abi::ids::MAX_CPUS]);
+const _: () = assert!(align_of::<Stacks>() == STACK_SIZE);
+
+/// What a CPU stands on before it has its stack, and in a trap when `$sp` is not in it.
 #[repr(C, align(16))]
-pub(crate) struct Stacks<const SIZE: usize>([[u8; SIZE]; abi::ids::MAX_CPUS]);
+pub(crate) struct Spares([[u8; SPARE_SIZE]; abi::ids::MAX_CPUS]);
 
 /// Only ever used by address.
-pub(crate) static mut STACKS: Stacks<STACK_SIZE> = Stacks([[0; STACK_SIZE]; abi::ids::MAX_CPUS]);
+pub(crate) static mut STACKS: Stacks = Stacks([[0; STACK_SIZE]; abi::ids::MAX_CPUS]);
 /// Only ever used by address.
-pub(crate) static mut SPARE_STACKS: Stacks<SPARE_SIZE> =
-    Stacks([[0; SPARE_SIZE]; abi::ids::MAX_CPUS]);
+pub(crate) static mut SPARE_STACKS: Spares = Spares([[0; SPARE_SIZE]; abi::ids::MAX_CPUS]);
 
 global_asm!(
     ".set push", ".set mips64r2", ".set noreorder", ".set noat",
 
-    // Entry, from the PROM: $4 is the CPU, $5 the hand-off.
+    // Entry, from the PROM: $4 is the CPU, $5 the hand-off. On the spare stack until `prepare` has
+    // mapped the CPU's own, whose top it returns.
     ".section .text.entry, \"ax\", @progbits",
     ".globl _start",
     "_start:",
-    "dla $29, {stacks}",
+    "dla $29, {spares}",
     "daddiu $8, $4, 1",
-    "li $9, {stack_size}",
+    "li $9, {spare_size}",
     "dmult $8, $9",
     "mflo $8",
     "daddu $29, $29, $8",
-    "dla $25, {main}",
+    "daddiu $29, $29, -32",
     "move $30, $0",
     "move $31, $0",
+    "move $16, $4",
+    "move $17, $5",
+    "dla $25, {prepare}",
+    "jalr $25",
+    "nop",
+    "daddiu $29, $2, -32",
+    "move $4, $16",
+    "move $5, $17",
+    "dla $25, {main}",
+    "move $31, $0",
     "jr $25",
-    "daddiu $29, $29, -32",
+    "nop",
 
     ".text",
     ".balign 16",
@@ -270,9 +285,10 @@ global_asm!(
     "jr $31",
     "sd $2, {bad_vaddr}($4)",
     ".set pop",
-    stacks = sym STACKS,
-    stack_size = const STACK_SIZE,
-    main = sym crate::start::enter,
+    spares = sym SPARE_STACKS,
+    spare_size = const SPARE_SIZE,
+    prepare = sym crate::start::prepare,
+    main = sym crate::start::main,
     handler = sym crate::trap::handle,
     frame = const size_of::<Frame>(),
     stack_low = const cell(offset_of!(CellPage, stack_low)),
@@ -378,6 +394,43 @@ cp0!(
     /// Processor identification.
     read prid, "15"
 );
+
+/// Writes a wired TLB entry, and says that entries below `wired` are.
+///
+/// # Safety
+/// The entry must not change the translation of anything that is in use, and match nothing that another
+/// entry does.
+pub(crate) unsafe fn wire(
+    index: u64,
+    wired: u64,
+    page_mask: u64,
+    entry_hi: u64,
+    entry_lo: [u64; 2],
+) {
+    // SAFETY: the instructions are legal in kernel mode; the caller answers for the translation.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mtc0 {wired}, $6",
+            "mtc0 {index}, $0",
+            "mtc0 {mask}, $5",
+            "dmtc0 {hi}, $10",
+            "dmtc0 {lo0}, $2",
+            "dmtc0 {lo1}, $3",
+            "ehb",
+            "tlbwi",
+            "ehb",
+            ".set pop",
+            index = in(reg) index,
+            wired = in(reg) wired,
+            mask = in(reg) page_mask,
+            hi = in(reg) entry_hi,
+            lo0 = in(reg) entry_lo[0],
+            lo1 = in(reg) entry_lo[1],
+            options(nostack, preserves_flags)
+        );
+    }
+}
 
 /// Writes Compare, which also takes back a pending timer interrupt.
 pub(crate) fn set_compare(value: u32) {

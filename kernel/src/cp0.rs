@@ -39,6 +39,31 @@ bitflags! {
     }
 }
 
+bitflags! {
+    /// The flags of EntryLo0 and EntryLo1 (registers 2 and 3); the frame number lies above them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct EntryLo: u64 {
+        /// Global: matches whatever the ASID. An entry is global if both halves are.
+        const G = 1 << 0;
+        /// Valid.
+        const V = 1 << 1;
+        /// Dirty: stores allowed.
+        const D = 1 << 2;
+        /// Cache attribute 3: cached.
+        const CACHED = 3 << 3;
+    }
+}
+
+impl EntryLo {
+    /// The register's value for the page at `mpa`.
+    pub(crate) const fn at(self, mpa: abi::Mpa) -> u64 {
+        mpa.page() << 6 | self.bits()
+    }
+}
+
+/// PageMask (register 5) of 64 KB pages.
+pub(crate) const PAGE_MASK_64K: u64 = 0x0001_e000;
+
 impl Cause {
     /// The exception code, bits 6:2.
     pub(crate) const fn code(self) -> ExcCode {

@@ -42,6 +42,10 @@ mod page;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
+mod selftest;
+#[cfg(target_os = "none")]
+mod stack;
+#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 mod trap;

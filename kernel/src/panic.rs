@@ -14,7 +14,7 @@ use abi::ring::stream;
 use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
-use core::panic::PanicInfo;
+use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How far a panic has got: a panic in the report of a panic must come to an end.
@@ -46,7 +46,7 @@ pub(crate) fn trapped(frame: &Frame) -> ! {
     if page.depth.load(Ordering::Relaxed) > 1 {
         let _ = write!(message, "; in a trap handler");
     }
-    end(message.as_str(), frame)
+    end(message.as_str(), None, frame)
 }
 
 #[panic_handler]
@@ -55,16 +55,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let frame = asm::capture();
     let mut message = Short::new();
     let _ = write!(message, "{}", info.message());
-    if let Some(place) = info.location() {
-        let _ = write!(message, ", {}:{}", place.file(), place.line());
-    }
-    end(message.as_str(), &frame)
+    end(message.as_str(), info.location(), &frame)
 }
 
-fn end(message: &str, frame: &Frame) -> ! {
+fn end(message: &str, place: Option<&Location<'_>>, frame: &Frame) -> ! {
     match STAGE.fetch_add(1, Ordering::Relaxed) {
         0 => {
-            print(message, frame);
+            print(message, place, frame);
             STAGE.fetch_add(1, Ordering::Relaxed);
             report(message);
         }
@@ -76,8 +73,12 @@ fn end(message: &str, frame: &Frame) -> ! {
     machine::fail()
 }
 
-fn print(message: &str, frame: &Frame) {
+fn print(message: &str, place: Option<&Location<'_>>, frame: &Frame) {
     say!("monitor: panic: {message}");
+    if let Some(place) = place {
+        // Here alone: an event holds no path.
+        say!("monitor: in {place}");
+    }
     say!(
         "monitor: CPU {} status {:#x} cause {:#x} epc {:#x} badvaddr {:#x} hi {:#x} lo {:#x}",
         cpu(),

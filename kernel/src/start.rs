@@ -4,7 +4,7 @@ use crate::careful::xkphys;
 use crate::cp0::Status;
 use crate::host::Host;
 use crate::page::{cell_page, direct_vectors};
-use crate::{asm, clock, heap, link, logger, machine};
+use crate::{asm, clock, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
@@ -18,12 +18,13 @@ use core::sync::atomic::Ordering;
 /// How often an idle monitor looks for input from the host, in nanoseconds.
 const INPUT_POLL_NS: u64 = 1_000_000;
 
-/// Where every CPU arrives, on its own stack.
-pub(crate) extern "C" fn enter(cpu: u64, handoff: &'static Handoff) -> ! {
+/// Where every CPU arrives, on its spare stack: takes its traps over, and maps its stack. Returns the
+/// stack's top.
+pub(crate) extern "C" fn prepare(cpu: u64, handoff: &'static Handoff) -> u64 {
     let page = cell_page();
-    let top = (&raw const asm::STACKS as u64) + (cpu + 1) * asm::STACK_SIZE as u64;
-    page.stack_low.store(top - asm::STACK_SIZE as u64 + 1024, Ordering::Relaxed);
-    page.stack_high.store(top, Ordering::Relaxed);
+    let stack = stack::map(cpu, Mpa(handoff.monitor_base));
+    page.stack_low.store(stack.start, Ordering::Relaxed);
+    page.stack_high.store(stack.end, Ordering::Relaxed);
     let spare = (&raw const asm::SPARE_STACKS as u64) + (cpu + 1) * asm::SPARE_SIZE as u64;
     page.spare_stack.store(spare, Ordering::Relaxed);
     page.cpu.store(cpu, Ordering::Relaxed);
@@ -32,6 +33,11 @@ pub(crate) extern "C" fn enter(cpu: u64, handoff: &'static Handoff) -> ! {
     // SAFETY: trap entry keeps the PROM's contract, and what it needs of this page is in place.
     unsafe { direct_vectors(asm::trap_entry_address()) };
     clock::arm(u64::MAX / 8);
+    stack.end
+}
+
+/// Where every CPU goes on, on its own stack.
+pub(crate) extern "C" fn main(cpu: u64, handoff: &'static Handoff) -> ! {
     let status = Status::KX | Status::IM7 | Status::IE;
     // SAFETY: kernel mode, 64-bit, no bootstrap vectors, no coprocessor for anybody else.
     unsafe { asm::set_status(status.bits()) };

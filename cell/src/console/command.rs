@@ -22,18 +22,24 @@ pub enum Command<'a> {
     Stats(&'a str),
     /// `mem`: the memory accounting.
     Mem,
+    /// `debug FAULT`: make the monitor fail.
+    Debug(&'a str),
     /// `quit`: end the run.
     Quit,
 }
 
 /// Each command with what it does, in the order in which `help` shows them.
-pub const HELP: [(&str, &str); 7] = [
+pub const HELP: [(&str, &str); 8] = [
     ("help", "explain the commands"),
     ("vms", "list the VMs: name, state, memory, weight, how often started, how it ended"),
     ("start VM", "start a VM that does not run, from the beginning"),
     ("stop VM", "end a VM at once, as if its machine were switched off"),
     ("stats VM", "what a VM has used: instructions, time, exits, device accesses; how it ended"),
     ("mem", "machine memory by owner, for each node, checked page by page"),
+    (
+        "debug FAULT",
+        "make the monitor itself fail, to test its own handling; `debug ?` lists faults",
+    ),
     ("quit", "stop all VMs and end the run"),
 ];
 
@@ -54,6 +60,7 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         "stop" => Command::Stop(vm()?),
         "stats" => Command::Stats(vm()?),
         "mem" => Command::Mem,
+        "debug" => Command::Debug(words.next().unwrap_or("?")),
         "quit" => Command::Quit,
         _ => {
             let names = HELP.iter().map(|(usage, _)| usage.split(' ').next().unwrap_or(usage));

@@ -47,6 +47,15 @@ pub trait Machine {
         pmap: &Arc<Pmap>,
     ) -> Result<Self::Guest, String>;
 
+    /// Makes the monitor fail in the way called `fault`, to test its own handling; `?` asks which
+    /// there are. What it answers, if it comes back.
+    ///
+    /// # Errors
+    /// There is no such fault: what to tell the operator.
+    fn debug(&mut self, fault: &str) -> Result<String, String> {
+        Err(format!("debug: this machine knows no fault `{fault}`"))
+    }
+
     /// Writes a record of at most [`RECORD_MAX`] bytes to a stream of the host link.
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]);
 }

@@ -62,6 +62,7 @@ impl<M: Machine> LocalCell<M> {
             }
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Mem => Ok(self.memory()),
+            Command::Debug(fault) => self.out.machine.debug(fault),
             Command::Quit => {
                 let player = self.out.player.as_ref();
                 self.over = Some(player.map_or(Outcome::Done, Player::interrupted));
@@ -153,7 +154,7 @@ fn help() -> String {
     let mut out = String::new();
     for (usage, what) in HELP {
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{usage:9} {what}");
+        let _ = writeln!(out, "{usage:11} {what}");
     }
     out
 }

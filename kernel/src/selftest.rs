@@ -1,0 +1,102 @@
+//! Faults of the monitor, on purpose: `debug FAULT` at the monitor console. The boot tests see that
+//! each is reported and ends the machine as it should.
+
+use crate::careful;
+use crate::page::cell_page;
+use abi::{Mpa, map};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+type Fault = fn() -> String;
+
+const FAULTS: [(&str, &str, Fault); 8] = [
+    ("panic", "a failed assertion", panic),
+    ("trap", "a load from an unmapped address", trap),
+    ("bus", "a load that nothing answers", bus),
+    ("stack", "endless recursion", overflow),
+    ("entry", "a trap whose state can't be saved", entry),
+    ("heap", "more memory than there is", heap),
+    ("hang", "an endless loop", hang),
+    ("careful", "the same bad loads, carefully: comes back", careful_loads),
+];
+
+/// A place in CKSEG3 that no TLB entry maps.
+const UNMAPPED: u64 = 0xffff_ffff_f000_0000;
+/// A physical address that nothing answers: past all RAM.
+const NOWHERE: Mpa = Mpa(map::RAM_BASE + (2 << 30));
+
+/// Fails as `fault` says.
+pub(crate) fn fail(fault: &str) -> Result<String, String> {
+    if let Some((_, _, act)) = FAULTS.iter().find(|(name, ..)| *name == fault) {
+        return Ok(act());
+    }
+    let list: Vec<String> =
+        FAULTS.iter().map(|(name, what, _)| format!("  {name:8} {what}")).collect();
+    let list = list.join("\n");
+    if fault == "?" {
+        Ok(format!("{list}\n"))
+    } else {
+        Err(format!("debug: there is no fault `{fault}`; there are:\n{list}"))
+    }
+}
+
+fn panic() -> String {
+    panic!("on purpose")
+}
+
+fn trap() -> String {
+    // SAFETY: none; that is the point. The machine is ended by the trap.
+    let value = unsafe { core::ptr::read_volatile(UNMAPPED as *const u64) };
+    format!("an unmapped load answered {value:#x}\n")
+}
+
+fn bus() -> String {
+    // SAFETY: as for `trap`.
+    let value = unsafe { core::ptr::read_volatile(careful::xkphys(NOWHERE) as *const u64) };
+    format!("an empty address answered {value:#x}\n")
+}
+
+fn overflow() -> String {
+    #[inline(never)]
+    fn deeper(n: u64) -> u64 {
+        let mut pad = [n; 64];
+        core::hint::black_box(&mut pad);
+        if n == u64::MAX { 0 } else { deeper(n + 1) + pad[7] }
+    }
+    format!("the stack was deep enough for {}\n", deeper(0))
+}
+
+fn entry() -> String {
+    let page = cell_page();
+    page.spare_stack.store(UNMAPPED, Ordering::Relaxed);
+    page.stack_low.store(u64::MAX, Ordering::Relaxed);
+    trap()
+}
+
+fn heap() -> String {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        all.push(Vec::with_capacity(1 << 20));
+        core::hint::black_box(&mut all);
+    }
+}
+
+fn hang() -> String {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+fn careful_loads() -> String {
+    let unmapped = careful::load64_at(UNMAPPED);
+    let nowhere = careful::load64(NOWHERE);
+    let ram = careful::load64(Mpa(map::RAM_BASE + map::BOOT_BLOCK));
+    match (unmapped, nowhere, ram) {
+        (None, Err(_), Ok(_)) => {
+            "careful loads: errors where nothing is, a value where RAM is\n".into()
+        }
+        other => format!("careful loads are broken: {other:x?}\n"),
+    }
+}
