@@ -1,16 +1,245 @@
-//! Gets what the project needs and the host lacks.
+//! Gets what the project needs and the host lacks: a compiler for the bare machine, the emulator,
+//! and the stock guest. Nothing is installed; all goes into the cache (see [`cache`]).
 
+mod apt;
 pub mod cache;
+mod fetch;
+pub mod guest;
+pub mod lock;
+pub mod qemu;
+mod renew;
+mod sources;
 pub mod toolchain;
+mod unpack;
 
-use anyhow::{Result, bail};
-use std::process::ExitCode;
+pub use qemu::qemu;
+
+use anyhow::{Context, Result, bail};
+use cache::Store;
+use fetch::{Failure, Plan};
+use lock::{Group, Lock};
+use sources::Mirror;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 /// Fetches what the project lacks into its own cache, and does only this.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  cargo xtask setup                                    all that builds, boots and tests need
+  HONEYCOMB_CACHE=/big/disk cargo xtask setup          into another folder
+  HONEYCOMB_DEBIAN_MIRROR=URL cargo xtask setup        where the system's apt names no mirror
+  cargo xtask setup --update-lock                      pin the mirror's current versions instead")]
+pub struct Args {
+    /// Write the mirror's current versions into packages.lock.
+    #[arg(long)]
+    update_lock: bool,
+}
+
+/// Something that a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A compiler for the bare machine.
+    Compiler,
+    /// The emulator.
+    Qemu,
+    /// The stock guest: kernel and initramfs.
+    Guest,
+}
 
 /// Runs the command.
-pub fn main(_: &Args) -> Result<ExitCode> {
-    bail!("not there yet")
+///
+/// # Errors
+/// What can't be had, with the remedy.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    if args.update_lock {
+        update_lock()?;
+    }
+    ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
+    fetch_crates()?;
+    println!("everything is there; `cargo xtask doctor` shows it");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that what a command needs is there: one announcement for all of it. Whatever is
+/// there already costs neither network nor time.
+///
+/// # Errors
+/// What can't be had, with the remedy.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let mut groups = Vec::new();
+    for need in needs {
+        match need {
+            Need::Compiler if toolchain::Host::find()?.is_enough() => {}
+            Need::Compiler => groups.push(Group::Compiler),
+            Need::Qemu if qemu::is_own_preferred() => {}
+            Need::Qemu => groups.push(Group::Qemu),
+            Need::Guest => groups.extend([Group::Linux, Group::Busybox]),
+        }
+    }
+    provide(&groups).map(|_| ())
+}
+
+/// Makes sure that groups are in the cache.
+fn provide(groups: &[Group]) -> Result<Store> {
+    let store = Store::open()?;
+    if groups.iter().all(|group| store.missing(*group).is_empty()) {
+        warn_of_substitutes(&store, groups);
+        return Ok(store);
+    }
+    can_use_packages()?;
+    let mirrors = sources::mirrors()?;
+    let _guard = store.change()?;
+    // Somebody else may have been faster.
+    let mut store = Store::open()?;
+    let mut renewed = Vec::new();
+    loop {
+        match install(&store, &mirrors, groups) {
+            Ok(()) => break,
+            Err(Failure::Other(error)) => return Err(error),
+            Err(Failure::Dropped(group, uri)) if renewed.contains(&group) => {
+                bail!("{uri} has just gone from the mirror: try later")
+            }
+            Err(Failure::Dropped(group, uri)) => {
+                eprintln!("{uri} has gone: looking for the current version of {group}");
+                renewed.push(group);
+                let current = renew::group(&store, group, &mirrors[0])?;
+                store.substitute(group, current)?;
+            }
+        }
+    }
+    warn_of_substitutes(&store, groups);
+    Ok(store)
+}
+
+/// Downloads and unpacks what is missing of groups. The caller holds the cache.
+fn install(store: &Store, mirrors: &[Mirror], groups: &[Group]) -> Result<(), Failure> {
+    let items: Vec<_> = groups
+        .iter()
+        .flat_map(|group| store.missing(*group).into_iter().map(|artefact| (*group, artefact)))
+        .collect();
+    let derived = if groups.contains(&Group::Linux) { guest::DERIVED_SIZE } else { 0 };
+    let plan = Plan::new(store, items, derived)?;
+    let free = fetch::free_space(store.dir())?;
+    let from = format!("{} ({})", mirrors[0].main, mirrors[0].said_by);
+    eprintln!("{}", plan.announcement(store.dir(), free, &from));
+    plan.check_room(store.dir(), free)?;
+    fetch::download(store, mirrors, &plan)?;
+    for group in groups {
+        let missing: Vec<_> = plan.items.iter().filter(|(of, _)| of == group).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        eprintln!("unpacking {group}");
+        let own = store.temporary().join(group.name());
+        for (_, artefact) in &missing {
+            let file = store.download(artefact);
+            if artefact.is_library() {
+                let into = store.temporary().join(artefact.folder_name());
+                unpack::unpack(*group, artefact, &file, &into)?;
+                move_to(&into, &store.library_folder(artefact))?;
+            } else {
+                unpack::unpack(*group, artefact, &file, &own)?;
+            }
+        }
+        // Last, because a group that is there is complete.
+        if own.exists() {
+            if *group == Group::Compiler {
+                toolchain::write_wrapper(store, &own)?;
+            }
+            move_to(&own, &store.folder(*group))?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a complete folder to its place, unless that is taken: then by the same.
+fn move_to(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    let blame = || format!("cannot write {}", to.display());
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).with_context(blame)?;
+    }
+    std::fs::rename(from, to).with_context(blame)
+}
+
+/// Says each time that something else ran than what the lock file names, and how to end that.
+fn warn_of_substitutes(store: &Store, groups: &[Group]) {
+    for group in groups.iter().filter(|group| store.is_substituted(**group)) {
+        eprintln!(
+            "warning: the mirror has dropped a pinned version of {group}; its current one stands \
+             in, and results name it. For packages.lock (`cargo xtask setup --update-lock` writes \
+             it):"
+        );
+        for line in store.changed_lines(*group) {
+            eprintln!("  {line}");
+        }
+    }
+}
+
+/// Whether this host can run Debian's packages and get them.
+///
+/// # Errors
+/// Why not, and what to do instead.
+fn can_use_packages() -> Result<()> {
+    let instead = "instead, `rustup component add rust-src` and have QEMU 10 or newer in PATH, or \
+                   use a Debian 12 container: docs/setup.md";
+    if std::env::consts::ARCH != "x86_64" || !Path::new("/lib64/ld-linux-x86-64.so.2").exists() {
+        bail!(
+            "the packages in packages.lock run on x86-64 with glibc, which this host is not; {instead}"
+        );
+    }
+    for tool in ["dpkg-deb", "tar"] {
+        if toolchain::find_in_path(tool).is_none() {
+            bail!("{tool} is not in PATH; install it, or {instead}");
+        }
+    }
+    if !Path::new(fetch::APT_HELPER).exists() {
+        bail!("{} is not here: install apt, or {instead}", fetch::APT_HELPER);
+    }
+    Ok(())
+}
+
+/// Writes the mirror's current versions into the lock file.
+fn update_lock() -> Result<()> {
+    can_use_packages()?;
+    let mirrors = sources::mirrors()?;
+    let store = Store::open()?;
+    let _guard = store.change()?;
+    let mut packages = BTreeMap::new();
+    for group in Group::ALL {
+        packages.insert(group, renew::group(&store, group, &mirrors[0])?);
+    }
+    let lock = Lock::new(packages);
+    cache::write_atomically(&Lock::path(), lock.text().as_bytes())?;
+    eprintln!("wrote {}", Lock::path().display());
+    Ok(())
+}
+
+/// Gets the crates that the bare-metal build needs, so that it needs no network later: those of the
+/// workspace, and those of the library that is built with it.
+fn fetch_crates() -> Result<()> {
+    let tools = toolchain::toolchain()?;
+    for folder in [crate::paths::workspace(), &tools.library] {
+        let status = Command::new(&tools.cargo)
+            .args(["fetch", "--quiet", "--locked", "--manifest-path"])
+            .arg(folder.join("Cargo.toml"))
+            .current_dir(folder)
+            .env_remove("RUSTC")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .status()
+            .with_context(|| format!("cannot run {}", tools.cargo.display()))?;
+        if !status.success() {
+            bail!("cannot get the crates of {}: see cargo's message above", folder.display());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a group is complete in the cache.
+fn is_cached(group: Group) -> bool {
+    Store::open().is_ok_and(|store| store.missing(group).is_empty())
 }

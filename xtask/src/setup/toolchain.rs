@@ -4,7 +4,8 @@
 //! with the library source of exactly its version. Two places are looked at: the active toolchain,
 //! when somebody has added its `rust-src`, and Debian's packages unpacked in the cache.
 
-use super::cache;
+use super::cache::Store;
+use super::lock::Group;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,8 @@ pub struct Toolchain {
     pub rustc: PathBuf,
     /// An LLD that links for MIPS.
     pub linker: PathBuf,
+    /// The source of the compiler's library: a workspace of cargo.
+    pub library: PathBuf,
     /// What `rustc --version` says, for results.
     pub version: String,
 }
@@ -43,7 +46,7 @@ fn has_library_source(sysroot: &Path) -> bool {
 }
 
 /// Runs a program and returns its trimmed standard output.
-fn output_of(command: &mut Command) -> Result<String> {
+pub fn output_of(command: &mut Command) -> Result<String> {
     let out = command
         .output()
         .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
@@ -111,35 +114,55 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
 }
 
 /// Whether this is a file that may be run.
-fn is_executable(file: &Path) -> bool {
+pub fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The toolchain that builds for the bare machine.
+/// The toolchain that builds for the bare machine, fetched if need be.
 ///
 /// # Errors
-/// No compiler with library source is there.
+/// There is no compiler with library source, and none can be had.
 pub fn toolchain() -> Result<Toolchain> {
     let host = Host::find()?;
     let linker = host.linker()?;
-    let rustc = if host.is_enough() { host.rustc.clone() } else { cached_compiler()? };
+    let (rustc, sysroot) = if host.is_enough() {
+        (host.rustc.clone(), host.sysroot)
+    } else {
+        let folder = super::provide(&[Group::Compiler])?.folder(Group::Compiler);
+        (folder.join("rustc"), folder.join("usr"))
+    };
     let version = output_of(Command::new(&rustc).arg("--version"))?;
-    Ok(Toolchain { cargo: host.cargo, rustc, linker, version })
+    let library = sysroot.join("lib/rustlib/src/rust/library");
+    Ok(Toolchain { cargo: host.cargo, rustc, linker, library, version })
 }
 
-/// Debian's compiler in the cache.
-fn cached_compiler() -> Result<PathBuf> {
-    let cache = cache::dir()?;
-    let rustc = std::fs::read_dir(&cache)
-        .ok()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("compiler-"))
-        .map(|entry| entry.path().join("rustc"))
-        .find(|file| is_executable(file));
-    rustc.with_context(|| {
-        format!("no compiler with library source in {}; run `cargo xtask setup`", cache.display())
-    })
+/// Writes the script `rustc` into a folder in which the compiler's packages have been unpacked.
+///
+/// It starts the compiler through the dynamic loader, which is told where the libraries are: set
+/// in the environment instead, that would reach the linkers and build scripts which the compiler
+/// and cargo start. Paths are relative to the script, so that the cache may be moved.
+///
+/// # Errors
+/// The script can't be written.
+pub fn write_wrapper(store: &Store, folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let lib = "usr/lib/x86_64-linux-gnu";
+    let mut path = vec![format!("$here/{lib}")];
+    for library in store.artefacts(Group::Compiler).iter().filter(|one| one.is_library()) {
+        // Named even when the host has the library: the loader passes over what is not there, and
+        // the host may lose it later.
+        for sub in [lib, "lib/x86_64-linux-gnu"] {
+            path.push(format!("$here/../library/{}/{sub}", library.folder_name()));
+        }
+    }
+    let script = format!(
+        "#!/bin/sh\nhere=${{0%/*}}\nexec /lib64/ld-linux-x86-64.so.2 --library-path \"{}\" \
+         \"$here/usr/bin/rustc\" --sysroot \"$here/usr\" \"$@\"\n",
+        path.join(":")
+    );
+    let file = folder.join("rustc");
+    std::fs::write(&file, script)
+        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
