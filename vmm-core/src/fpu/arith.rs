@@ -168,6 +168,17 @@ impl Env {
         }
     }
 
+    /// `a op b`, if they are everyday numbers.
+    #[inline]
+    pub fn basic_fast<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> Option<u64> {
+        match op {
+            Basic::Add => self.add_fast::<P>(a, b),
+            Basic::Sub => self.add_fast::<P>(a, b ^ P::SIGN),
+            Basic::Mul => self.mul_fast::<P>(a, b),
+            Basic::Div => self.div_fast::<P>(a, b),
+        }
+    }
+
     /// `a op b`, of any numbers.
     #[cold]
     pub fn basic_exact<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> u64 {
@@ -220,7 +231,22 @@ impl Env {
 
     /// A number in a signed integer format of `width` bits, under `rounding`. What doesn't fit, and
     /// every NaN, is invalid and gives the largest positive integer.
+    #[inline]
     pub fn integer_of<From: Precision>(&mut self, a: u64, width: u32, rounding: Rounding) -> u64 {
+        match self.integer_of_fast::<From>(a, width, rounding) {
+            Some(result) => result,
+            None => self.integer_of_exact::<From>(a, width, rounding),
+        }
+    }
+
+    /// Any number as an integer: see [`Env::integer_of`].
+    #[cold]
+    pub fn integer_of_exact<From: Precision>(
+        &mut self,
+        a: u64,
+        width: u32,
+        rounding: Rounding,
+    ) -> u64 {
         let largest = (1 << (width - 1)) - 1;
         if From::is_nan(a) {
             self.raised |= Exceptions::INVALID;

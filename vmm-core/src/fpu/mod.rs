@@ -132,6 +132,7 @@ const fn sign(format: Format) -> u64 {
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn unary(op: Unary, format: Format, fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
     instruction(fcsr, |env| match format {
         Format::S => env.unary::<Single>(op, low(fs)),
@@ -144,6 +145,7 @@ pub fn unary(op: Unary, format: Format, fs: u64, fcsr: &mut Fcsr) -> Result<u64,
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn binary(
     op: Binary,
     format: Format,
@@ -165,6 +167,7 @@ pub fn binary(
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn mul_add(
     op: MulAdd,
     format: Format,
@@ -204,6 +207,7 @@ pub fn reduce(op: Reduce, fs: u64, ft: u64, fcsr: &mut Fcsr) -> Result<u64, FpTr
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised; the condition codes are then as before.
+#[inline]
 pub fn compare(
     condition: Condition,
     absolute: bool,
@@ -237,6 +241,7 @@ pub fn compare(
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn to_integer(
     from: Scalar,
     to: Integer,
@@ -261,6 +266,7 @@ pub fn to_integer(
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn from_integer(from: Integer, to: Scalar, fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
     instruction(fcsr, |env| {
         let value = match from {
@@ -278,6 +284,7 @@ pub fn from_integer(from: Integer, to: Scalar, fs: u64, fcsr: &mut Fcsr) -> Resu
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn cvt_s_d(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
     instruction(fcsr, |env| env.convert::<Double, Single>(fs))
 }
@@ -286,12 +293,14 @@ pub fn cvt_s_d(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
+#[inline]
 pub fn cvt_d_s(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
     instruction(fcsr, |env| env.convert::<Single, Double>(low(fs)))
 }
 
 /// `cvt.s.pu` (`upper`) and `cvt.s.pl`: one half, unchanged even if it is a signalling NaN. It
 /// clears the Cause field.
+#[inline]
 pub fn cvt_s_p(upper: bool, fs: u64, fcsr: &mut Fcsr) -> u64 {
     // An operation that raises nothing can't trap.
     let _ = fcsr.finish(Exceptions::NONE);
@@ -353,6 +362,7 @@ fn instruction(fcsr: &mut Fcsr, compute: impl FnOnce(&mut Env) -> u64) -> Result
 }
 
 impl Env {
+    #[inline]
     fn unary<P: Precision>(&mut self, op: Unary, fs: u64) -> u64 {
         match op {
             Unary::Sqrt => self.sqrt::<P>(fs),
@@ -364,6 +374,7 @@ impl Env {
         }
     }
 
+    #[inline]
     fn binary<P: Precision>(&mut self, op: Binary, fs: u64, ft: u64) -> u64 {
         match op {
             Binary::Add => self.basic::<P>(Basic::Add, fs, ft),
@@ -384,6 +395,7 @@ impl Env {
         self.basic::<P>(Basic::Sub, product, P::ONE)
     }
 
+    #[inline]
     fn mul_add<P: Precision>(&mut self, op: MulAdd, fr: u64, fs: u64, ft: u64) -> u64 {
         let product = self.basic::<P>(Basic::Mul, fs, ft);
         match op {

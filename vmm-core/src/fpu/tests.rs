@@ -442,6 +442,22 @@ fn the_fast_path_computes_what_the_library_does() {
             |env| env.convert_fast::<Single, Double>(high(a)),
             |env| env.convert_exact::<Single, Double>(high(a)),
         );
+        for (rounding, width) in [(Rounding::Nearest, 32), (Rounding::Down, 64)] {
+            // 2^-20 to 2^76.
+            let exponent = 0x3ff - 20 + random.next() % 96;
+            let number = a & !(0x7ff << 52) | exponent << 52;
+            agree(
+                modes,
+                |env| env.integer_of_fast::<Double>(number, width, rounding),
+                |env| env.integer_of_exact::<Double>(number, width, rounding),
+            );
+            let number = high(a) & !(0xff << 23) | (exponent + 0x7f - 0x3ff) << 23;
+            agree(
+                modes,
+                |env| env.integer_of_fast::<Single>(number, width, rounding),
+                |env| env.integer_of_exact::<Single>(number, width, rounding),
+            );
+        }
         let integer = a as i64 >> (b & 63);
         agree(
             modes,
