@@ -10,7 +10,7 @@ const BYTES: usize = 3000;
 const LINES: usize = 20;
 
 /// The last bytes of a console.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tail {
     bytes: VecDeque<u8>,
 }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn shows_the_last_lines_whole_and_printable() {
-        let mut tail = Tail::default();
+        let mut tail = Tail::new();
         for i in 0..1000 {
             tail.push(alloc::format!("line {i}\r\n").as_bytes());
         }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn is_bounded() {
-        let mut tail = Tail::default();
+        let mut tail = Tail::new();
         tail.push(&[b'x'; 3 * BYTES]);
         tail.push(&[b'y'; BYTES - 1]);
         assert_eq!(tail.bytes.len(), BYTES);

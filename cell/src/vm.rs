@@ -183,7 +183,7 @@ pub(crate) struct Vm<G> {
 
 impl<G: Guest> Vm<G> {
     pub fn new(config: config::Vm) -> Self {
-        let (typed, tail) = (VecDeque::new(), Tail::default());
+        let (typed, tail) = (VecDeque::new(), Tail::new());
         Self { config, state: State::Defined, lives: 0, typed, tail }
     }
 

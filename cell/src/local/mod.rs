@@ -8,6 +8,7 @@ use crate::pmap::Pmap;
 use crate::rng::Rng;
 use crate::sched::{Pick, RunQueue};
 use crate::script::{Action, Player};
+use crate::tail::Tail;
 use crate::vm::{End, Exit, Guest, Life, State, Usage, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Event, Kind};
@@ -353,6 +354,7 @@ impl<M: Machine> LocalCell<M> {
             Ok(guest) => {
                 let now = self.out.machine.now();
                 vm.lives += 1;
+                vm.tail = Tail::new();
                 vm.state = State::Running(Life::new(guest, pmap, now));
                 self.queue.add(id, vm.config.weight);
                 let name = name.clone();
