@@ -17,8 +17,12 @@ extern crate alloc;
 
 pub mod board;
 pub mod bus;
+pub mod cpu;
+pub mod emulate;
 pub mod endian;
 pub mod fpu;
 pub mod image;
+pub mod interp;
+pub mod isa;
 pub mod mem;
 pub mod time;

@@ -1,0 +1,203 @@
+//! The guest's TLB: fully associative, with a hash beside it so that a lookup costs the same with
+//! 64 entries and with thousands.
+//!
+//! Where several entries match (UNPREDICTABLE in the manual), the one with the lowest index wins, as
+//! in QEMU.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// End of a hash chain.
+const NONE: u16 = u16::MAX;
+/// Page sizes: 4 KB to 256 MB in steps of four.
+const SIZES: usize = 9;
+/// Offset bits of the smallest pair of pages.
+const PAIR_MASK: u64 = 0x1fff;
+
+/// EntryLo.G.
+pub const LO_G: u64 = 1;
+/// EntryLo.V.
+pub const LO_V: u64 = 2;
+/// EntryLo.D.
+pub const LO_D: u64 = 4;
+/// Position of EntryLo.PFN.
+pub const LO_PFN_SHIFT: u32 = 6;
+
+/// One entry: a pair of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Region and VPN2, in place: EntryHi without its low 13 bits and what SEGBITS cuts off.
+    pub vpn: u64,
+    /// PageMask, in place: bits 28:13.
+    pub mask: u64,
+    /// Address space.
+    pub asid: u8,
+    /// Matches whatever the address space.
+    pub global: bool,
+    /// Matches nothing (EHINV).
+    pub invalid: bool,
+    /// EntryLo0 and EntryLo1: PFN (of this size), C, D, V; G in both or neither.
+    pub lo: [u64; 2],
+}
+
+impl Entry {
+    const RESET: Self =
+        Self { vpn: 0, mask: 0, asid: 0, global: false, invalid: false, lo: [0; 2] };
+
+    /// The offset bits of the pair.
+    #[must_use]
+    pub const fn pair_mask(&self) -> u64 {
+        self.mask | PAIR_MASK
+    }
+
+    /// EntryLo of the page of the pair that holds `va`.
+    #[must_use]
+    pub const fn page(&self, va: u64) -> u64 {
+        let odd = self.pair_mask() & !(self.pair_mask() >> 1);
+        self.lo[(va & odd != 0) as usize]
+    }
+
+    /// The physical address of `va` under an EntryLo of this entry.
+    #[must_use]
+    pub const fn physical(&self, lo: u64, va: u64) -> u64 {
+        (lo >> LO_PFN_SHIFT) << 12 | va & (self.pair_mask() >> 1)
+    }
+}
+
+/// The TLB.
+#[derive(Debug)]
+pub struct Tlb {
+    entries: Vec<Entry>,
+    /// Hash heads, a power of two of them, and chains.
+    heads: Vec<u16>,
+    next: Vec<u16>,
+    /// Live entries of each page size: private and global.
+    counts: [[u32; 2]; SIZES],
+    segment_mask: u64,
+}
+
+const fn size_class(mask: u64) -> usize {
+    (mask.count_ones() / 2) as usize
+}
+
+impl Tlb {
+    /// `size` entries in their state at reset.
+    #[must_use]
+    pub fn new(size: u32, segment_mask: u64, reset_invalid: bool) -> Self {
+        let size = size as usize;
+        let mut tlb = Self {
+            entries: vec![Entry { invalid: true, ..Entry::RESET }; size],
+            heads: vec![NONE; (2 * size).next_power_of_two()],
+            next: vec![NONE; size],
+            counts: [[0; 2]; SIZES],
+            segment_mask,
+        };
+        if !reset_invalid {
+            for index in 0..size {
+                tlb.write(index, Entry::RESET);
+            }
+        }
+        tlb
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Never: a TLB has at least one entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Entry `index`, which must be below [`Tlb::len`].
+    #[must_use]
+    pub fn entry(&self, index: usize) -> &Entry {
+        &self.entries[index]
+    }
+
+    fn bucket(&self, vpn: u64, mask: u64, space: u64) -> usize {
+        let page = (vpn & !(mask | PAIR_MASK)) >> 13;
+        let hash = (page ^ page >> 17 ^ space << 5 ^ mask >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> 40) as usize & (self.heads.len() - 1)
+    }
+
+    fn bucket_of(&self, entry: &Entry) -> usize {
+        let space = if entry.global { 256 } else { u64::from(entry.asid) };
+        self.bucket(entry.vpn, entry.mask, space)
+    }
+
+    fn unlink(&mut self, index: usize) {
+        let entry = self.entries[index];
+        if entry.invalid {
+            return;
+        }
+        let bucket = self.bucket_of(&entry);
+        let following = self.next[index];
+        let mut at = self.heads[bucket];
+        if usize::from(at) == index {
+            self.heads[bucket] = following;
+        } else {
+            while at != NONE {
+                let next = self.next[usize::from(at)];
+                if usize::from(next) == index {
+                    self.next[usize::from(at)] = following;
+                    break;
+                }
+                at = next;
+            }
+        }
+        self.counts[size_class(entry.mask)][usize::from(entry.global)] -= 1;
+    }
+
+    /// Replaces entry `index`, which must be below [`Tlb::len`].
+    pub fn write(&mut self, index: usize, entry: Entry) {
+        self.unlink(index);
+        self.entries[index] = entry;
+        if !entry.invalid {
+            let bucket = self.bucket_of(&entry);
+            self.next[index] = self.heads[bucket];
+            self.heads[bucket] = index as u16;
+            self.counts[size_class(entry.mask)][usize::from(entry.global)] += 1;
+        }
+    }
+
+    /// Marks entries invalid: all, or the private ones of one address space.
+    pub fn invalidate(&mut self, asid: Option<u8>) {
+        for index in 0..self.entries.len() {
+            let entry = self.entries[index];
+            if asid.is_none_or(|asid| !entry.global && entry.asid == asid) {
+                self.unlink(index);
+                self.entries[index].invalid = true;
+            }
+        }
+    }
+
+    /// The index of the entry that maps `va` in address space `asid`.
+    #[must_use]
+    pub fn lookup(&self, va: u64, asid: u8) -> Option<usize> {
+        let va = va & self.segment_mask;
+        let mut found = NONE;
+        for (size, counts) in self.counts.iter().enumerate() {
+            let mask = ((1 << (2 * size)) - 1) << 13;
+            for (global, _) in counts.iter().enumerate().filter(|(_, count)| **count != 0) {
+                let space = if global == 1 { 256 } else { u64::from(asid) };
+                let mut at = self.heads[self.bucket(va, mask, space)];
+                while at != NONE {
+                    let entry = &self.entries[usize::from(at)];
+                    if at < found
+                        && entry.mask == mask
+                        && (va ^ entry.vpn) & !entry.pair_mask() == 0
+                        && (entry.global || entry.asid == asid)
+                    {
+                        found = at;
+                    }
+                    at = self.next[usize::from(at)];
+                }
+            }
+        }
+        (found != NONE).then_some(usize::from(found))
+    }
+}

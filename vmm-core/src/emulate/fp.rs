@@ -1,0 +1,454 @@
+//! Floating point: which registers, which checks, and what happens to the result. The arithmetic is
+//! [`crate::fpu`]'s.
+//!
+//! What needs 64-bit registers is a reserved instruction without them, as are odd registers in
+//! double precision; loads, stores and moves of an odd pair use the even one, as in QEMU (all this
+//! is UNPREDICTABLE in the manual).
+
+use super::Context;
+use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
+use crate::fpu::{
+    self, Binary, Condition, Fcsr, Format, FpTrap, Integer, MulAdd, Reduce, Rounding, Scalar, Unary,
+};
+use crate::isa::{Insn, Op, Reg};
+
+type Done = Result<(), Trap>;
+
+fn read(cpu: &Vcpu, format: Format, reg: Reg) -> u64 {
+    match format {
+        Format::S => cpu.fpr32(reg),
+        Format::D | Format::Ps => cpu.fpr64(reg),
+    }
+}
+
+fn write(cpu: &mut Vcpu, format: Format, reg: Reg, value: u64) {
+    match format {
+        Format::S => cpu.set_fpr32(reg, value),
+        Format::D | Format::Ps => cpu.set_fpr64(reg, value),
+    }
+}
+
+/// The registers of an instruction of this format are usable ones.
+fn check(cpu: &mut Vcpu, format: Format, registers: &[Reg]) -> Done {
+    match format {
+        Format::S => cpu.need_fpu(),
+        Format::D => {
+            cpu.need_fpu()?;
+            cpu.need_even(registers)
+        }
+        // Reserved comes before unusable.
+        Format::Ps => {
+            cpu.need_wide_registers()?;
+            cpu.need_fpu()
+        }
+    }
+}
+
+/// As [`check`], for what exists with 64-bit registers only.
+fn check_wide(cpu: &mut Vcpu, format: Format) -> Done {
+    check(cpu, format, &[])?;
+    cpu.need_wide_registers()
+}
+
+/// Computes, and either writes the result or raises FPE.
+fn compute(
+    cpu: &mut Vcpu,
+    format: Format,
+    fd: Reg,
+    operation: impl FnOnce(&mut Fcsr) -> Result<u64, FpTrap>,
+) -> Done {
+    let result = operation(&mut cpu.fcsr);
+    match result {
+        Ok(value) => {
+            write(cpu, format, fd, value);
+            Ok(())
+        }
+        Err(FpTrap) => Err(cpu.trap(Exception::Plain(ExcCode::Fpe))),
+    }
+}
+
+/// `add`, `sub`, `mul`, `div`
+fn binary(cpu: &mut Vcpu, insn: Insn, op: Binary, format: Format) -> Done {
+    check(cpu, format, &[insn.a, insn.b, insn.c])?;
+    let (fs, ft) = (read(cpu, format, insn.a), read(cpu, format, insn.b));
+    compute(cpu, format, insn.c, |fcsr| fpu::binary(op, format, fs, ft, fcsr))
+}
+
+/// `recip2`, `rsqrt2`
+fn binary_wide(cpu: &mut Vcpu, insn: Insn, op: Binary, format: Format) -> Done {
+    check_wide(cpu, format)?;
+    binary(cpu, insn, op, format)
+}
+
+/// `sqrt`, `recip`, `rsqrt`
+fn unary(cpu: &mut Vcpu, insn: Insn, op: Unary, format: Format) -> Done {
+    check(cpu, format, &[insn.a, insn.c])?;
+    let fs = read(cpu, format, insn.a);
+    compute(cpu, format, insn.c, |fcsr| fpu::unary(op, format, fs, fcsr))
+}
+
+/// `recip1`, `rsqrt1`
+fn unary_wide(cpu: &mut Vcpu, insn: Insn, op: Unary, format: Format) -> Done {
+    check_wide(cpu, format)?;
+    unary(cpu, insn, op, format)
+}
+
+/// `abs`, `neg`, `mov`: no exceptions, the FCSR untouched.
+fn plain(cpu: &mut Vcpu, insn: Insn, format: Format, f: fn(Format, u64) -> u64) -> Done {
+    check(cpu, format, &[insn.a, insn.c])?;
+    let value = f(format, read(cpu, format, insn.a));
+    write(cpu, format, insn.c, value);
+    Ok(())
+}
+
+fn identity(_: Format, value: u64) -> u64 {
+    value
+}
+
+/// `madd`, `msub`, `nmadd`, `nmsub`
+fn mul_add(cpu: &mut Vcpu, insn: Insn, op: MulAdd) -> Done {
+    let format = insn.format();
+    // Of COP1X, unusable comes first even in PS format.
+    cpu.need_fpu()?;
+    check(cpu, format, &[insn.a, insn.b, insn.c, insn.fr()])?;
+    let fr = read(cpu, format, insn.fr());
+    let (fs, ft) = (read(cpu, format, insn.a), read(cpu, format, insn.b));
+    compute(cpu, format, insn.c, |fcsr| fpu::mul_add(op, format, fr, fs, ft, fcsr))
+}
+
+/// `addr`, `mulr`
+fn reduce(cpu: &mut Vcpu, insn: Insn, op: Reduce) -> Done {
+    check_wide(cpu, Format::Ps)?;
+    let (fs, ft) = (cpu.fpr64(insn.a), cpu.fpr64(insn.b));
+    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::reduce(op, fs, ft, fcsr))
+}
+
+/// `c.cond` and `cabs.cond`
+fn compare(cpu: &mut Vcpu, insn: Insn, absolute: bool) -> Done {
+    let format = insn.format();
+    check(cpu, format, &[insn.a, insn.b])?;
+    let (fs, ft) = (read(cpu, format, insn.a), read(cpu, format, insn.b));
+    let condition = Condition::from_bits(insn.condition());
+    fpu::compare(condition, absolute, format, fs, ft, insn.cc(), &mut cpu.fcsr)
+        .map_err(|FpTrap| cpu.trap(Exception::Plain(ExcCode::Fpe)))
+}
+
+/// `cvt.w`, `cvt.l`, `round`, `trunc`, `ceil`, `floor`
+fn to_integer(cpu: &mut Vcpu, insn: Insn, from: Scalar, to: Integer) -> Done {
+    let format = format_of(from);
+    match to {
+        Integer::W => check(cpu, format, &[insn.a])?,
+        Integer::L => check_wide(cpu, format)?,
+    }
+    let rounding = match insn.imm {
+        0 => Some(Rounding::Nearest),
+        1 => Some(Rounding::Zero),
+        2 => Some(Rounding::Up),
+        3 => Some(Rounding::Down),
+        _ => None,
+    };
+    let fs = read(cpu, format, insn.a);
+    let result = match to {
+        Integer::W => Format::S,
+        Integer::L => Format::D,
+    };
+    compute(cpu, result, insn.c, |fcsr| fpu::to_integer(from, to, rounding, fs, fcsr))
+}
+
+/// `cvt.s` and `cvt.d` of an integer
+fn from_integer(cpu: &mut Vcpu, insn: Insn, from: Integer, to: Scalar) -> Done {
+    let format = format_of(to);
+    let fs = match from {
+        Integer::W => {
+            check(cpu, format, &[insn.c])?;
+            cpu.fpr32(insn.a)
+        }
+        Integer::L => {
+            check_wide(cpu, format)?;
+            cpu.fpr64(insn.a)
+        }
+    };
+    compute(cpu, format, insn.c, |fcsr| fpu::from_integer(from, to, fs, fcsr))
+}
+
+const fn format_of(scalar: Scalar) -> Format {
+    match scalar {
+        Scalar::S => Format::S,
+        Scalar::D => Format::D,
+    }
+}
+
+/// `cvt.s.d`
+fn cvt_s_d(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check(cpu, Format::D, &[insn.a])?;
+    let fs = cpu.fpr64(insn.a);
+    compute(cpu, Format::S, insn.c, |fcsr| fpu::cvt_s_d(fs, fcsr))
+}
+
+/// `cvt.d.s`
+fn cvt_d_s(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check(cpu, Format::D, &[insn.c])?;
+    let fs = cpu.fpr32(insn.a);
+    compute(cpu, Format::D, insn.c, |fcsr| fpu::cvt_d_s(fs, fcsr))
+}
+
+/// `cvt.s.pu`, `cvt.s.pl`
+fn cvt_s_p(cpu: &mut Vcpu, insn: Insn, upper: bool) -> Done {
+    check_wide(cpu, Format::Ps)?;
+    let value = fpu::cvt_s_p(upper, cpu.fpr64(insn.a), &mut cpu.fcsr);
+    cpu.set_fpr32(insn.c, value);
+    Ok(())
+}
+
+/// `cvt.ps.pw`: in the W format, so unusable comes before reserved.
+fn cvt_ps_pw(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check_wide(cpu, Format::S)?;
+    let fs = cpu.fpr64(insn.a);
+    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::cvt_ps_pw(fs, fcsr))
+}
+
+/// `cvt.pw.ps`
+fn cvt_pw_ps(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check_wide(cpu, Format::Ps)?;
+    let fs = cpu.fpr64(insn.a);
+    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::cvt_pw_ps(fs, fcsr))
+}
+
+/// `cvt.ps.s`
+fn cvt_ps_s(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check_wide(cpu, Format::S)?;
+    let value = fpu::pair(cpu.fpr32(insn.a), cpu.fpr32(insn.b));
+    cpu.set_fpr64(insn.c, value);
+    Ok(())
+}
+
+/// `pll`, `plu`, `pul`, `puu`: a half of `fs` and a half of `ft`.
+fn pack(cpu: &mut Vcpu, insn: Insn) -> Done {
+    check_wide(cpu, Format::Ps)?;
+    let half = |value, bit| if insn.imm & bit != 0 { fpu::high(value) } else { fpu::low(value) };
+    let value = fpu::pair(half(cpu.fpr64(insn.a), 2), half(cpu.fpr64(insn.b), 1));
+    cpu.set_fpr64(insn.c, value);
+    Ok(())
+}
+
+/// `alnv.ps`: eight bytes out of two registers, from the offset in a general one: 0 or 4, others are
+/// UNPREDICTABLE (here, as in QEMU: no effect).
+fn alnv_ps<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let cpu = cx.cpu();
+    cpu.need_fpu()?;
+    check_wide(cpu, Format::Ps)?;
+    let (fs, ft) = (cpu.fpr64(insn.a), cpu.fpr64(insn.b));
+    let value = match (cpu.reg(insn.fr()) & 7, cpu.endian) {
+        (0, _) => fs,
+        (4, crate::endian::Endian::Big) => fpu::pair(fpu::low(fs), fpu::high(ft)),
+        (4, crate::endian::Endian::Little) => fpu::pair(fpu::low(ft), fpu::high(fs)),
+        _ => return Ok(()),
+    };
+    cpu.set_fpr64(insn.c, value);
+    Ok(())
+}
+
+/// `movf.fmt`, `movt.fmt`: each half of a pair by its own condition code.
+fn move_on_condition(cpu: &mut Vcpu, insn: Insn) -> Done {
+    let format = insn.format();
+    check(cpu, format, &[])?;
+    let wanted = insn.imm & 1 != 0;
+    if cpu.fcsr.condition(insn.cc()) == wanted {
+        let value = read(cpu, format, insn.a);
+        match format {
+            Format::S | Format::D => write(cpu, format, insn.c, value),
+            Format::Ps => cpu.set_fpr32(insn.c, value),
+        }
+    }
+    if format == Format::Ps && cpu.fcsr.condition(insn.cc() + 1) == wanted {
+        let value = cpu.fpr32_high(insn.a);
+        cpu.set_fpr32_high(insn.c, value);
+    }
+    Ok(())
+}
+
+/// `movz.fmt`, `movn.fmt`
+fn move_on_register(cpu: &mut Vcpu, insn: Insn, zero: bool) -> Done {
+    let format = insn.format();
+    check(cpu, format, &[])?;
+    if (cpu.b(insn) == 0) == zero {
+        let value = read(cpu, format, insn.a);
+        write(cpu, format, insn.c, value);
+    }
+    Ok(())
+}
+
+/// `movf`, `movt`: general registers.
+fn move_general(cpu: &mut Vcpu, insn: Insn, wanted: bool) -> Done {
+    cpu.need_fpu()?;
+    if cpu.fcsr.condition(insn.cc()) == wanted {
+        let value = cpu.a(insn);
+        cpu.set_reg(insn.c, value);
+    }
+    Ok(())
+}
+
+/// `mfc1` and the other moves to a general register.
+fn move_from(cpu: &mut Vcpu, insn: Insn) -> Done {
+    cpu.need_fpu()?;
+    let value = match insn.op {
+        Op::Mfc1 => cpu.fpr32(insn.a) as i32 as u64,
+        Op::Mfhc1 => cpu.fpr32_high(insn.a) as i32 as u64,
+        Op::Dmfc1 => cpu.fpr64(insn.a),
+        _ => match insn.a.index() as u8 {
+            0 => u64::from(cpu.model.fir),
+            register => cpu.fcsr.read(register) as i32 as u64,
+        },
+    };
+    cpu.set_reg(insn.c, value);
+    Ok(())
+}
+
+/// `mtc1` and the other moves from a general register.
+fn move_to(cpu: &mut Vcpu, insn: Insn) -> Done {
+    cpu.need_fpu()?;
+    let value = cpu.b(insn);
+    match insn.op {
+        Op::Mtc1 => cpu.set_fpr32(insn.a, value),
+        Op::Mthc1 => cpu.set_fpr32_high(insn.a, value),
+        Op::Dmtc1 => cpu.set_fpr64(insn.a, value),
+        _ => match insn.a.index() as u8 {
+            0 => {}
+            // It takes the value even if that makes it trap.
+            register => {
+                if cpu.fcsr.write(register, value as u32).is_err() {
+                    return Err(cpu.trap(Exception::Plain(ExcCode::Fpe)));
+                }
+            }
+        },
+    }
+    Ok(())
+}
+
+/// The loads and stores. An index or an offset; `luxc1` and `suxc1` align the address.
+fn memory<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let cpu = cx.cpu();
+    cpu.need_fpu()?;
+    match insn.op {
+        Op::Ldxc1 | Op::Sdxc1 => cpu.need_even(&[insn.c])?,
+        Op::Luxc1 | Op::Suxc1 => cpu.need_wide_registers()?,
+        _ => {}
+    }
+    let offset = match insn.op {
+        Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => insn.simm(),
+        _ => cpu.b(insn),
+    };
+    let va = cpu.a(insn).wrapping_add(offset);
+    match insn.op {
+        Op::Lwc1 | Op::Lwxc1 => {
+            let value = cx.load::<u32>(va)?;
+            cx.cpu().set_fpr32(insn.c, value.into());
+        }
+        Op::Ldc1 | Op::Ldxc1 => {
+            let value = cx.load::<u64>(va)?;
+            cx.cpu().set_fpr64(insn.c, value);
+        }
+        Op::Luxc1 => {
+            let value = cx.load::<u64>(va & !7)?;
+            cx.cpu().set_fpr64(insn.c, value);
+        }
+        Op::Swc1 | Op::Swxc1 => {
+            let value = cx.cpu().fpr32(insn.c);
+            cx.store(va, value as u32)?;
+        }
+        Op::Sdc1 | Op::Sdxc1 => {
+            let value = cx.cpu().fpr64(insn.c);
+            cx.store(va, value)?;
+        }
+        _ => {
+            let value = cx.cpu().fpr64(insn.c);
+            cx.store(va & !7, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Any floating-point instruction but branches.
+///
+/// # Errors
+/// Coprocessor 1 unusable, reserved instruction, floating point, and what a load or store causes.
+pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    use Format::{D, Ps, S};
+    let cpu = cx.cpu();
+    match insn.op {
+        Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => memory(cx, insn),
+        Op::Lwxc1 | Op::Ldxc1 | Op::Luxc1 | Op::Swxc1 | Op::Sdxc1 | Op::Suxc1 => memory(cx, insn),
+        Op::Mfc1 | Op::Dmfc1 | Op::Mfhc1 | Op::Cfc1 => move_from(cpu, insn),
+        Op::Mtc1 | Op::Dmtc1 | Op::Mthc1 | Op::Ctc1 => move_to(cpu, insn),
+        Op::Movf => move_general(cpu, insn, false),
+        Op::Movt => move_general(cpu, insn, true),
+        Op::Prefx => cpu.need_fpu(),
+        Op::AddS => binary(cpu, insn, Binary::Add, S),
+        Op::AddD => binary(cpu, insn, Binary::Add, D),
+        Op::AddPs => binary(cpu, insn, Binary::Add, Ps),
+        Op::SubS => binary(cpu, insn, Binary::Sub, S),
+        Op::SubD => binary(cpu, insn, Binary::Sub, D),
+        Op::SubPs => binary(cpu, insn, Binary::Sub, Ps),
+        Op::MulS => binary(cpu, insn, Binary::Mul, S),
+        Op::MulD => binary(cpu, insn, Binary::Mul, D),
+        Op::MulPs => binary(cpu, insn, Binary::Mul, Ps),
+        Op::DivS => binary(cpu, insn, Binary::Div, S),
+        Op::DivD => binary(cpu, insn, Binary::Div, D),
+        Op::SqrtS => unary(cpu, insn, Unary::Sqrt, S),
+        Op::SqrtD => unary(cpu, insn, Unary::Sqrt, D),
+        Op::RecipS => unary(cpu, insn, Unary::Recip, S),
+        Op::RecipD => unary(cpu, insn, Unary::Recip, D),
+        Op::RsqrtS => unary(cpu, insn, Unary::Rsqrt, S),
+        Op::RsqrtD => unary(cpu, insn, Unary::Rsqrt, D),
+        Op::AbsS => plain(cpu, insn, S, fpu::abs),
+        Op::AbsD => plain(cpu, insn, D, fpu::abs),
+        Op::AbsPs => plain(cpu, insn, Ps, fpu::abs),
+        Op::NegS => plain(cpu, insn, S, fpu::neg),
+        Op::NegD => plain(cpu, insn, D, fpu::neg),
+        Op::NegPs => plain(cpu, insn, Ps, fpu::neg),
+        Op::MovS => plain(cpu, insn, S, identity),
+        Op::MovD => plain(cpu, insn, D, identity),
+        Op::MovPs => plain(cpu, insn, Ps, identity),
+        Op::Recip1S => unary_wide(cpu, insn, Unary::Recip, S),
+        Op::Recip1D => unary_wide(cpu, insn, Unary::Recip, D),
+        Op::Recip1Ps => unary_wide(cpu, insn, Unary::Recip, Ps),
+        Op::Rsqrt1S => unary_wide(cpu, insn, Unary::Rsqrt, S),
+        Op::Rsqrt1D => unary_wide(cpu, insn, Unary::Rsqrt, D),
+        Op::Rsqrt1Ps => unary_wide(cpu, insn, Unary::Rsqrt, Ps),
+        Op::Recip2S => binary_wide(cpu, insn, Binary::Recip2, S),
+        Op::Recip2D => binary_wide(cpu, insn, Binary::Recip2, D),
+        Op::Recip2Ps => binary_wide(cpu, insn, Binary::Recip2, Ps),
+        Op::Rsqrt2S => binary_wide(cpu, insn, Binary::Rsqrt2, S),
+        Op::Rsqrt2D => binary_wide(cpu, insn, Binary::Rsqrt2, D),
+        Op::Rsqrt2Ps => binary_wide(cpu, insn, Binary::Rsqrt2, Ps),
+        Op::ToWS => to_integer(cpu, insn, Scalar::S, Integer::W),
+        Op::ToWD => to_integer(cpu, insn, Scalar::D, Integer::W),
+        Op::ToLS => to_integer(cpu, insn, Scalar::S, Integer::L),
+        Op::ToLD => to_integer(cpu, insn, Scalar::D, Integer::L),
+        Op::CvtSW => from_integer(cpu, insn, Integer::W, Scalar::S),
+        Op::CvtSL => from_integer(cpu, insn, Integer::L, Scalar::S),
+        Op::CvtDW => from_integer(cpu, insn, Integer::W, Scalar::D),
+        Op::CvtDL => from_integer(cpu, insn, Integer::L, Scalar::D),
+        Op::CvtSD => cvt_s_d(cpu, insn),
+        Op::CvtDS => cvt_d_s(cpu, insn),
+        Op::CvtPsS => cvt_ps_s(cpu, insn),
+        Op::CvtSPu => cvt_s_p(cpu, insn, true),
+        Op::CvtSPl => cvt_s_p(cpu, insn, false),
+        Op::CvtPsPw => cvt_ps_pw(cpu, insn),
+        Op::CvtPwPs => cvt_pw_ps(cpu, insn),
+        Op::PackPs => pack(cpu, insn),
+        Op::AddrPs => reduce(cpu, insn, Reduce::Add),
+        Op::MulrPs => reduce(cpu, insn, Reduce::Mul),
+        Op::AlnvPs => alnv_ps(cx, insn),
+        Op::Movcf => move_on_condition(cpu, insn),
+        Op::MovzF => move_on_register(cpu, insn, true),
+        Op::MovnF => move_on_register(cpu, insn, false),
+        Op::Cmp => compare(cpu, insn, false),
+        Op::Cabs => compare(cpu, insn, true),
+        Op::MaddF => mul_add(cpu, insn, MulAdd::Madd),
+        Op::MsubF => mul_add(cpu, insn, MulAdd::Msub),
+        Op::NmaddF => mul_add(cpu, insn, MulAdd::Nmadd),
+        Op::NmsubF => mul_add(cpu, insn, MulAdd::Nmsub),
+        _ => Err(cpu.trap(Exception::Plain(ExcCode::Ri))),
+    }
+}

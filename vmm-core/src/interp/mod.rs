@@ -1,0 +1,251 @@
+//! The interpreter: the reference engine.
+//!
+//! It executes *decoded pages* ([`CodeCache`]): a fetch is translated once per page entered, not once
+//! per instruction. The inner loop walks a slice of the page, the *segment*, whose end is the page's
+//! end or that of the allowance of instructions, so that one comparison an instruction bounds
+//! everything. A taken branch shortens the segment to its delay slot; when a segment ends in a delay
+//! slot, execution goes on at the target. So no instruction pays for delay slots, interrupts, limits
+//! or page ends.
+//!
+//! Interrupts and time are looked at when a run starts, after [`POLL`] instructions, and after what
+//! may change them (a system instruction, a store to a device).
+//!
+//! State is exact at every exit: an instruction is executed or not, and each that is executed, or
+//! ends in an exception, counts one in [`Vcpu::retired`].
+
+mod code;
+mod exec;
+mod memory;
+mod softtlb;
+#[cfg(test)]
+mod tests;
+
+pub use code::CodeCache;
+pub use softtlb::SoftTlb;
+
+use crate::bus::Bus;
+use crate::cpu::{Access, ExcCode, Exception, Status, Trap, Vcpu};
+use crate::emulate::{Context, Data};
+use crate::endian::Endian;
+use crate::mem::{GuestMemory, Page};
+use crate::time::Clock;
+use abi::{Gpa, PAGE_SIZE};
+
+/// Instructions between two looks at the clock and the interrupt lines, at most.
+pub const POLL: u64 = 1024;
+
+/// Failed fetches from one vector, with nothing executed in between, that prove that it will never
+/// be fetched: refill vector, general vector, general vector again.
+const VECTOR_FAULTS: u32 = 3;
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The limit of instructions is reached.
+    Limit,
+    /// The VCPU waits for an interrupt; nothing happens before virtual time `until` (nanoseconds),
+    /// or ever, unless input comes from outside.
+    Wait {
+        /// When the timer or a device wants to be asked again.
+        until: Option<u64>,
+    },
+    /// A device asked for the exit ([`Bus::wants_exit`]).
+    Device,
+    /// The exception vector can't be fetched: the VCPU would take exceptions for ever.
+    UnreachableVector(UnreachableVector),
+}
+
+/// What is known when an exception vector can't be fetched. (The registers are in the [`Vcpu`].)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreachableVector {
+    /// The vector's address.
+    pub vector: u64,
+    /// The exception that the fetch from it causes.
+    pub exception: Exception,
+    /// EPC: where the first exception was.
+    pub epc: u64,
+    /// The instruction there, if it can be read.
+    pub instruction: Option<u32>,
+}
+
+/// Runs `vcpu` for at most `limit` instructions.
+pub fn run<M: GuestMemory, B: Bus, C: Clock>(
+    vcpu: &mut Vcpu,
+    mem: &M,
+    bus: &mut B,
+    clock: &C,
+    limit: u64,
+) -> Exit {
+    // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
+    let code = vcpu.code.take();
+    let exit = match vcpu.endian {
+        Endian::Little => Engine::<false, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
+        Endian::Big => Engine::<true, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
+    };
+    vcpu.code = code;
+    exit
+}
+
+/// What executing needs at hand.
+struct Engine<'a, const BIG: bool, M, B, C> {
+    cpu: &'a mut Vcpu,
+    code: &'a CodeCache,
+    mem: &'a M,
+    bus: &'a mut B,
+    clock: &'a C,
+    /// Something wants the inner loop to be left after this instruction.
+    attention: bool,
+}
+
+impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B, C> {
+    /// The guest's byte order.
+    const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
+
+    fn new(
+        cpu: &'a mut Vcpu,
+        code: &'a CodeCache,
+        mem: &'a M,
+        bus: &'a mut B,
+        clock: &'a C,
+    ) -> Self {
+        Self { cpu, code, mem, bus, clock, attention: false }
+    }
+
+    fn run(&mut self, limit: u64) -> Exit {
+        let end = self.cpu.retired.saturating_add(limit);
+        let mut next_poll = self.cpu.retired;
+        loop {
+            if self.cpu.retired >= end {
+                return Exit::Limit;
+            }
+            if self.cpu.retired >= next_poll || self.attention {
+                self.attention = false;
+                next_poll = self.cpu.retired.saturating_add(POLL);
+                if let Some(exit) = self.poll() {
+                    return exit;
+                }
+            }
+            match self.fetch() {
+                Ok(slot) => {
+                    self.execute(slot, end.min(next_poll));
+                    if self.bus.wants_exit() {
+                        return Exit::Device;
+                    }
+                }
+                Err(Trap) => {
+                    if let Some(exit) = self.fetch_failed() {
+                        return exit;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes a reserved instruction.
+    #[cold]
+    fn reserved(&mut self) -> Trap {
+        self.cpu.trap(Exception::Plain(ExcCode::Ri))
+    }
+
+    /// Leave the inner loop if there is an interrupt to be taken, as far as the lines are known. (Those
+    /// that have changed since are seen at the next poll; and a poll comes before an interrupt is
+    /// taken, so that one that has gone is not taken.)
+    fn check_interrupts(&mut self) {
+        self.attention |=
+            self.cpu.has_unmasked_interrupt() && self.cpu.cp0.status.interrupts_enabled();
+    }
+
+    /// Brings Cause up to date and takes an interrupt if one is to be taken.
+    fn poll(&mut self) -> Option<Exit> {
+        self.sample_interrupts();
+        if self.cpu.take_interrupt() || !self.cpu.waiting {
+            return None;
+        }
+        // Interrupts that are masked by IE alone end the waiting too: a kernel that waits with
+        // interrupts off looks for itself.
+        if self.cpu.has_unmasked_interrupt() {
+            self.cpu.waiting = false;
+            return None;
+        }
+        let now = self.now();
+        let timer = self.cpu.timer_deadline().filter(|_| self.cpu.timer_unmasked());
+        let until = [timer, self.bus.deadline(now)].into_iter().flatten().min();
+        Some(Exit::Wait { until })
+    }
+
+    /// The slot of decoded code for the page of the program counter.
+    #[inline]
+    fn fetch(&mut self) -> Result<usize, Trap> {
+        match self.cpu.soft.fetch(self.cpu.pc) {
+            Some(slot) => Ok(slot),
+            None => self.fetch_slow(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_slow(&mut self) -> Result<usize, Trap> {
+        let cpu = &mut *self.cpu;
+        cpu.pc = cpu.wrap(cpu.pc);
+        if cpu.pc & 3 != 0 {
+            return Err(cpu.trap(Exception::Unaligned(cpu.pc, Access::Execute)));
+        }
+        let gpa = match cpu.translate(cpu.pc, Access::Execute) {
+            Ok(physical) => Gpa(physical & !(PAGE_SIZE - 1)),
+            Err(exception) => return Err(cpu.trap(exception)),
+        };
+        let slot = match self.code.find(gpa.page()) {
+            Some(slot) => slot,
+            None => {
+                let Some(page) = self.mem.resolve(gpa, Access::Execute) else {
+                    return Err(cpu.trap(Exception::Plain(ExcCode::Ibe)));
+                };
+                let (slot, replaced) = self.code.allocate(gpa.page(), page);
+                if replaced {
+                    cpu.soft.flush_fetch();
+                }
+                // The page may be known under another name for stores.
+                let stores = self.mem.resolve(gpa, Access::Write).unwrap_or(page);
+                cpu.soft.protect(stores);
+                slot
+            }
+        };
+        cpu.soft.set_fetch(cpu.pc, slot);
+        Ok(slot)
+    }
+
+    /// Takes the exception of a failed fetch, which counts as an instruction.
+    fn fetch_failed(&mut self) -> Option<Exit> {
+        let cpu = &mut *self.cpu;
+        // Each failure counts one; if the count has grown by more, something was executed.
+        let again = cpu.retired == cpu.vector_fault_at;
+        cpu.vector_faults = if again { cpu.vector_faults + 1 } else { 1 };
+        if cpu.pc != cpu.vector || !cpu.cp0.status.contains(Status::EXL) {
+            cpu.vector_faults = 0;
+        } else if cpu.vector_faults >= VECTOR_FAULTS {
+            let exception = cpu.pending;
+            return Some(Exit::UnreachableVector(self.unreachable(exception)));
+        }
+        let (pc, in_slot) = (cpu.pc, cpu.in_slot);
+        cpu.take_exception(pc, in_slot);
+        cpu.retired += 1;
+        cpu.vector_fault_at = cpu.retired;
+        None
+    }
+
+    /// The instruction word at `pc`, whose page lies at `page`.
+    fn word(page: Page, pc: u64) -> u32 {
+        u32::load(page, pc, Self::ENDIAN)
+    }
+
+    fn unreachable(&mut self, exception: Exception) -> UnreachableVector {
+        let epc = self.cpu.cp0.epc;
+        let instruction = self
+            .cpu
+            .translate(epc & !3, Access::Execute)
+            .ok()
+            .and_then(|physical| self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Read))
+            .map(|page| Self::word(page, epc));
+        UnreachableVector { vector: self.cpu.vector, exception, epc, instruction }
+    }
+}

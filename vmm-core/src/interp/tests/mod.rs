@@ -1,0 +1,4 @@
+//! The interpreter on small programs.
+
+mod machine;
+mod programs;
