@@ -57,6 +57,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         update_lock()?;
     }
     ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
+    guest::linux()?;
     fetch_crates()?;
     println!("everything is there; `cargo xtask doctor` shows it");
     Ok(ExitCode::SUCCESS)
