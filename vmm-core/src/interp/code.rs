@@ -1,5 +1,6 @@
-//! Decoded code: for each guest-physical page that has been executed, an array of its instructions,
-//! decoded when first reached.
+//! Decoded code: for each page of guest memory that has been executed, an array of its instructions,
+//! decoded when first reached. A page is known by where it lies in the host, for a board may show
+//! the same memory at several guest-physical addresses.
 //!
 //! Stores of the VCPU itself reach the arrays through [`CodeCache::written`], so that code is
 //! coherent with them at once, to the instruction. What others write is announced by
@@ -26,10 +27,10 @@ pub(super) type CodePage = [Cell<Insn>; INSNS];
 
 #[derive(Clone, Debug)]
 struct Slot {
-    /// The guest-physical page's number.
-    page: Cell<u64>,
-    /// Where it lies; `None` while the slot is free.
-    memory: Cell<Option<Page>>,
+    /// The page; `None` while the slot is free.
+    page: Cell<Option<Page>>,
+    /// The number that it was last executed under.
+    number: Cell<u64>,
     /// The next slot with the same hash.
     next: Cell<u32>,
 }
@@ -47,7 +48,7 @@ pub struct CodeCache {
 impl CodeCache {
     pub(crate) fn new(pages: usize) -> Self {
         let pages = pages.max(1);
-        let free = Slot { page: Cell::new(0), memory: Cell::new(None), next: Cell::new(NONE) };
+        let free = Slot { page: Cell::new(None), number: Cell::new(0), next: Cell::new(NONE) };
         Self {
             insns: vec![Cell::new(Insn::UNDECODED); pages * INSNS],
             slots: vec![free; pages],
@@ -64,16 +65,17 @@ impl CodeCache {
         )
     }
 
-    fn head(&self, page: u64) -> &Cell<u32> {
-        &self.heads[page as usize & (self.heads.len() - 1)]
+    fn head(&self, page: Page) -> &Cell<u32> {
+        let number = page.base().as_ptr().addr() >> PAGE_SHIFT;
+        &self.heads[number & (self.heads.len() - 1)]
     }
 
-    /// The slot of guest-physical page number `page`.
-    pub(super) fn find(&self, page: u64) -> Option<usize> {
+    /// The slot of `page`.
+    pub(super) fn find(&self, page: Page) -> Option<usize> {
         let mut at = self.head(page).get();
         while at != NONE {
             let slot = &self.slots[at as usize];
-            if slot.page.get() == page {
+            if slot.page.get() == Some(page) {
                 return Some(at as usize);
             }
             at = slot.next.get();
@@ -81,31 +83,34 @@ impl CodeCache {
         None
     }
 
-    /// A slot for page number `page`, which lies at `memory` and has none; whether another page has
-    /// lost it.
-    pub(super) fn allocate(&self, page: u64, memory: Page) -> (usize, bool) {
+    /// A slot for `page`, which has none; whether another page has lost it.
+    pub(super) fn allocate(&self, page: Page) -> (usize, bool) {
         let index = self.victim.get();
         self.victim.set((index + 1) % self.slots.len() as u32);
         let slot = &self.slots[index as usize];
-        let replaced = slot.memory.get().is_some();
+        let replaced = slot.page.get().is_some();
         if replaced {
             self.release(index as usize);
         }
-        slot.page.set(page);
-        slot.memory.set(Some(memory));
+        slot.page.set(Some(page));
         slot.next.set(self.head(page).replace(index));
         (index as usize, replaced)
+    }
+
+    /// Notes the guest-physical address that a slot's page is executed under.
+    pub(super) fn executed_at(&self, index: usize, gpa: Gpa) {
+        self.slots[index].number.set(gpa.page());
     }
 
     /// Unlinks a slot in use and clears its instructions.
     fn release(&self, index: usize) {
         let slot = &self.slots[index];
-        let mut link = self.head(slot.page.get());
+        let Some(page) = slot.page.take() else { return };
+        let mut link = self.head(page);
         while link.get() != NONE && link.get() as usize != index {
             link = &self.slots[link.get() as usize].next;
         }
         link.set(slot.next.get());
-        slot.memory.set(None);
         for insn in self.code(index) {
             insn.set(Insn::UNDECODED);
         }
@@ -117,19 +122,19 @@ impl CodeCache {
         self.insns.as_chunks().0.get(index).expect("slots and instructions correspond")
     }
 
-    /// Where a slot's page lies.
-    pub(super) fn memory(&self, index: usize) -> Option<Page> {
-        self.slots[index].memory.get()
+    /// The page of a slot.
+    pub(super) fn page(&self, index: usize) -> Option<Page> {
+        self.slots[index].page.get()
     }
 
-    /// A store of `size` bytes at `gpa`: what was decoded there is not so any more. Whether the page
-    /// has a slot at all.
-    pub(super) fn written(&self, gpa: Gpa, size: u64) -> bool {
-        let Some(index) = self.find(gpa.page()) else { return false };
-        let code = self.code(index);
-        let first = gpa.offset() as usize / 4;
-        let last = (gpa.offset() + size - 1) as usize / 4;
-        for insn in &code[first..=last.min(INSNS - 1)] {
+    /// A store of `size` bytes at `offset` in `page`: what was decoded there is not so any more.
+    /// Whether the page has a slot at all.
+    pub(super) fn written(&self, page: Page, offset: u64, size: u64) -> bool {
+        let Some(index) = self.find(page) else { return false };
+        let offset = offset & (PAGE_SIZE - 1);
+        let first = offset as usize / 4;
+        let last = (offset + size - 1) as usize / 4;
+        for insn in &self.code(index)[first..=last.min(INSNS - 1)] {
             insn.set(Insn::UNDECODED);
         }
         true
@@ -139,7 +144,7 @@ impl CodeCache {
     pub(crate) fn forget(&self, range: &Range<Gpa>) {
         let (first, end) = (range.start.page(), range.end.0.div_ceil(1 << PAGE_SHIFT));
         for (index, slot) in self.slots.iter().enumerate() {
-            if slot.memory.get().is_some() && (first..end).contains(&slot.page.get()) {
+            if (first..end).contains(&slot.number.get()) {
                 self.release(index);
             }
         }

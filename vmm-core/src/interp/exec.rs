@@ -224,7 +224,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
             let insn = cell.get();
             match insn.op {
                 Op::Undecoded => {
-                    let Some(memory) = self.code.memory(slot) else {
+                    let Some(memory) = self.code.page(slot) else {
                         // Nothing frees the slot that is being executed.
                         leave!(here!());
                     };
@@ -430,7 +430,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     fn check_narrow(&mut self, slot: usize, index: usize) -> Result<(), Trap> {
         let cell = &self.code.code(slot)[index];
         if cell.get().op == Op::Undecoded
-            && let Some(memory) = self.code.memory(slot)
+            && let Some(memory) = self.code.page(slot)
         {
             cell.set(decode(Self::word(memory, index as u64 * 4)));
         }

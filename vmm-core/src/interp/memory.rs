@@ -11,7 +11,7 @@ use abi::{Gpa, PAGE_SIZE};
 
 /// Where an access goes.
 enum Place {
-    Memory(Page, Gpa),
+    Memory(Page),
     Device(Gpa),
 }
 
@@ -29,7 +29,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
             Err(exception) => return Err(cpu.trap(exception)),
         };
         let place = match self.mem.resolve(Gpa(gpa.0 & !(PAGE_SIZE - 1)), access) {
-            Some(page) => Place::Memory(page, gpa),
+            Some(page) => Place::Memory(page),
             None => Place::Device(gpa),
         };
         Ok((va, place))
@@ -39,7 +39,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     #[inline(never)]
     fn load_slow<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
         match self.place(va, T::SIZE, Access::Read)? {
-            (va, Place::Memory(page, _)) => {
+            (va, Place::Memory(page)) => {
                 self.cpu.soft.set_read(va, page);
                 Ok(T::load(page, va, Self::ENDIAN))
             }
@@ -56,9 +56,9 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     #[inline(never)]
     fn store_slow<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
         match self.place(va, T::SIZE, Access::Write)? {
-            (va, Place::Memory(page, gpa)) => {
+            (va, Place::Memory(page)) => {
                 value.store(page, va, Self::ENDIAN);
-                if !self.code.written(gpa, T::SIZE) {
+                if !self.code.written(page, va, T::SIZE) {
                     self.cpu.soft.set_write(va, page);
                 }
                 Ok(())
@@ -105,10 +105,10 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, B
 
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
         match self.place(va, T::SIZE, Access::Write)? {
-            (va, Place::Memory(page, gpa)) => {
+            (va, Place::Memory(page)) => {
                 let stored = T::exchange(page, va, old, new, Self::ENDIAN);
                 if stored {
-                    self.code.written(gpa, T::SIZE);
+                    self.code.written(page, va, T::SIZE);
                 }
                 Ok(stored)
             }
@@ -133,8 +133,10 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, B
 
     fn code_changed(&mut self, va: u64) {
         let line = u64::from(self.cpu.model.synci_step);
-        if let Ok(physical) = self.cpu.translate(va, Access::Execute) {
-            self.code.written(Gpa(physical & !(line - 1)), line);
+        if let Ok(physical) = self.cpu.translate(va, Access::Execute)
+            && let Some(page) = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Execute)
+        {
+            self.code.written(page, physical & !(line - 1), line);
         }
     }
 }

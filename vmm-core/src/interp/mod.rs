@@ -194,22 +194,21 @@ impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B
             Ok(physical) => Gpa(physical & !(PAGE_SIZE - 1)),
             Err(exception) => return Err(cpu.trap(exception)),
         };
-        let slot = match self.code.find(gpa.page()) {
+        let Some(page) = self.mem.resolve(gpa, Access::Execute) else {
+            return Err(cpu.trap(Exception::Plain(ExcCode::Ibe)));
+        };
+        let slot = match self.code.find(page) {
             Some(slot) => slot,
             None => {
-                let Some(page) = self.mem.resolve(gpa, Access::Execute) else {
-                    return Err(cpu.trap(Exception::Plain(ExcCode::Ibe)));
-                };
-                let (slot, replaced) = self.code.allocate(gpa.page(), page);
+                let (slot, replaced) = self.code.allocate(page);
                 if replaced {
                     cpu.soft.flush_fetch();
                 }
-                // The page may be known under another name for stores.
-                let stores = self.mem.resolve(gpa, Access::Write).unwrap_or(page);
-                cpu.soft.protect(stores);
+                cpu.soft.protect(page);
                 slot
             }
         };
+        self.code.executed_at(slot, gpa);
         cpu.soft.set_fetch(cpu.pc, slot);
         Ok(slot)
     }
