@@ -38,7 +38,7 @@ pub fn read(file: &Path, vms: &[String], endian: Endian) -> Result<Vec<u8>> {
             Act::Expect { dfa, .. } | Act::Absent { dfa, .. } => dfa.len(),
             _ => 0,
         };
-        let line = steps.iter().max_by_key(size).map_or(0, |step| step.line);
+        let line = steps.iter().rev().max_by_key(size).map_or(0, |step| step.line);
         bail!(
             "{}:{line}: the compiled script has {} bytes, its place {}, and this line the largest \
              expression; make it simpler",
@@ -343,7 +343,7 @@ mod tests {
         assert!(error.to_string().starts_with("/nonexistent: no such script;"));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("big");
-        let large = "expect \"a.{9}b\"\n".repeat(200);
+        let large = "expect \"a.{11}b\"\n".repeat(60);
         std::fs::write(&file, large).unwrap();
         let error = read(&file, &vms(), Endian::Little).unwrap_err().to_string();
         assert!(error.contains("the compiled script has ") && error.contains(":1"), "{error}");

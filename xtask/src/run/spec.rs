@@ -3,7 +3,7 @@
 //! Reading knows the keys and the form of their values; whether they fit together is [`super::plan`]'s
 //! business. The keys, their meaning and defaults are documented in `docs/configuration.md`.
 
-use super::source::{Item, Source};
+use super::source::Item;
 use super::table::{Table, Text};
 use crate::endian::Endian;
 use abi::config::{Placement, Restart};
