@@ -20,6 +20,7 @@ mod session;
 mod size;
 mod source;
 mod spec;
+mod symbols;
 mod table;
 mod verdict;
 
@@ -42,6 +43,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use symbols::Symbols;
 
 /// Boots the machine and its virtual machines.
 #[derive(clap::Args, Debug)]
@@ -157,6 +159,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         ram,
         logs,
         names,
+        symbols: Symbols::new(&built.kernel_elf),
     };
     let mut front = Plain(Printer::new(std::io::stdout()));
     let end = machine.start(&mut front, timeout)?;
@@ -172,6 +175,7 @@ struct Prepared<'a> {
     ram: Ram,
     logs: Logs,
     names: Vec<String>,
+    symbols: Symbols,
 }
 
 fn plan(args: &Args) -> Result<Plan> {
@@ -256,7 +260,7 @@ impl Prepared<'_> {
             names: self.names,
             timeout,
             signal,
-            annotate: Box::new(str::to_string),
+            symbols: self.symbols,
         };
         Ok(session.run())
     }

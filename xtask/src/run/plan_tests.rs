@@ -96,7 +96,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         (format!("{VM}cells = []\n"), "it may run nowhere"),
         (
             format!("{VM}cmdline = \"a\\nb\"\n"),
-            "m.toml:4: VM \"a\": the command line has 3 bytes; use at most 1024",
+            "m.toml:4: VM \"a\": the command line has a control character; remove it",
         ),
         (
             "[[cell]]\nnodes = [0]\n[[cell]]\nnodes = [0]\n".into(),

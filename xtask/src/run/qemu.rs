@@ -204,13 +204,15 @@ impl Qemu {
         let _ = self.child.wait();
     }
 
-    /// The last line QEMU itself printed.
+    /// The last line QEMU itself printed, but for warnings: of these it has one whenever a MIPS machine
+    /// has several threads.
     pub fn message(&mut self) -> Option<String> {
         let mut bytes = Vec::new();
         self.messages.seek(SeekFrom::Start(0)).ok()?;
         self.messages.read_to_end(&mut bytes).ok()?;
         let text = String::from_utf8_lossy(&bytes);
-        text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_string)
+        let mut lines = text.lines().rev().map(str::trim);
+        lines.find(|line| !line.is_empty() && !line.contains("warning:")).map(str::to_string)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::drain::{Drain, Keys, stream_name};
 use super::logs::Logs;
 use super::qemu::Qemu;
+use super::symbols::Symbols;
 use super::verdict::Verdict;
 use abi::event::{Event, Kind};
 use abi::ring::{Record, stream};
@@ -49,8 +50,8 @@ pub struct Session<'a> {
     pub timeout: Option<Duration>,
     /// The signal that asked this program to end, or 0.
     pub signal: Arc<AtomicUsize>,
-    /// Makes a line of the boot log more readable (symbols for addresses).
-    pub annotate: Box<dyn FnMut(&str) -> String + 'a>,
+    /// Names for addresses in the boot log and in panics.
+    pub symbols: Symbols,
 }
 
 /// How a session ended.
@@ -157,7 +158,7 @@ impl Session<'_> {
 
     fn boot_line(&mut self, line: &[u8]) -> Result<()> {
         let text = String::from_utf8_lossy(line);
-        let mut text = (self.annotate)(text.trim_end_matches(['\r', '\n']));
+        let mut text = self.symbols.annotate(text.trim_end_matches(['\r', '\n']));
         text.push('\n');
         self.logs.stream("boot", text.as_bytes())?;
         self.front.output("boot", None, text.as_bytes());
@@ -172,7 +173,7 @@ impl Session<'_> {
                 Ok(mut event) => {
                     if let Kind::Panic { message } = &mut event.kind {
                         // Events hold nothing of the build: only the operator's copy gets symbols.
-                        let shown = (self.annotate)(message);
+                        let shown = self.symbols.annotate(message);
                         verdict.broken.push(format!("the monitor panicked: {shown}"));
                     } else {
                         verdict.event(&event);
