@@ -208,8 +208,8 @@ mod tests {
         fn load(&self, text: &str) -> Result<Images, String> {
             let file = self.0.path().join("m.toml");
             let plan = Plan::new(Some(Spec::parse(&file, text).unwrap()), &Flags::default());
-            let linux = || -> Result<Linux> { panic!("no VM has the built-in image") };
-            load(&plan.unwrap(), linux).map_err(|error| {
+            let built_in = |name: &str, _| panic!("no VM has the built-in image {name}");
+            load(&plan.unwrap(), built_in).map_err(|error| {
                 format!("{error:#}").replace(&format!("{}/", self.0.path().display()), "")
             })
         }

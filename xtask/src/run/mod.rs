@@ -25,6 +25,8 @@ mod table;
 mod verdict;
 
 use crate::endian::Endian;
+use crate::setup::lock::Group;
+use crate::setup::{self, Need};
 use abi::event::Event;
 use anyhow::{Context, Result, bail};
 use drain::{Drain, Keys};
@@ -35,7 +37,7 @@ use printer::Printer;
 use qemu::{Names, Options, Qemu};
 use ram::Ram;
 use session::{End, Front, Session};
-use spec::Spec;
+use spec::{Kernel, Spec};
 use std::ffi::OsString;
 use std::io::Stdout;
 use std::path::PathBuf;
@@ -131,7 +133,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
                 .with_context(|| format!("--timeout {seconds}: give a number of seconds above 0"))
         })
         .transpose()?;
-    let plan = plan(args)?;
+    let mut plan = plan(args)?;
+    if args.dry_run {
+        // Nothing is fetched or built for it.
+        plan.vms.retain(|vm| matches!(vm.kernel.value, Kernel::File(_)));
+    } else {
+        setup::ensure(&needs(&plan))?;
+    }
     let images = images::load(&plan, built_in)?;
     let endian = images.endian;
     let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
@@ -140,6 +148,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.dry_run {
         return dry_run(args, &plan, endian);
     }
+    let qemu = setup::qemu(endian, args.qemu.as_deref())?.command();
     let built = crate::build::monitor(endian)?;
     let monitor = std::fs::read(&built.kernel_elf)
         .with_context(|| built.kernel_elf.display().to_string())
@@ -152,7 +161,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let script = script.unwrap_or_default();
     pack::pack(&ram, &plan, &images, &monitor, &script, mode(args))?;
     let machine = Prepared {
-        command: qemu(args, endian),
+        command: qemu,
         plan: &plan,
         options: &options,
         endian,
@@ -200,16 +209,27 @@ fn options(args: &Args, boot_elf: PathBuf) -> Options {
     }
 }
 
-/// The QEMU to run.
-fn qemu(args: &Args, endian: Endian) -> Command {
-    Command::new(args.qemu.clone().unwrap_or_else(|| endian.qemu().into()))
+/// What has to be fetched first.
+fn needs(plan: &Plan) -> Vec<Need> {
+    let mut needs = vec![Need::Compiler, Need::Qemu];
+    if plan.vms.iter().any(|vm| vm.kernel.value == Kernel::BuiltIn("linux".into())) {
+        needs.push(Need::Guest);
+    }
+    needs
 }
 
 fn dry_run(args: &Args, plan: &Plan, endian: Endian) -> Result<ExitCode> {
     let boot = crate::paths::metal_target_dir().join(endian.target()).join("release/boot");
     let options = options(args, boot);
-    let command = qemu(args, endian);
-    let mut words = vec![quote(&command.get_program().to_string_lossy())];
+    let command = if args.qemu.is_some() || setup::is_cached(Group::Qemu) {
+        setup::qemu(endian, args.qemu.as_deref())?.command()
+    } else {
+        Command::new(endian.qemu())
+    };
+    let mut words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| quote(&word.to_string_lossy()))
+        .collect();
     let arguments = qemu::arguments(plan, &options, &Names::placeholders());
     words.extend(arguments.iter().map(|word| quote(&word.to_string_lossy())));
     println!("{}", words.join(" "));
@@ -292,7 +312,10 @@ struct Plain(Printer<Stdout>);
 
 impl Front for Plain {
     fn output(&mut self, name: &str, _: Option<u16>, bytes: &[u8]) {
-        self.0.bytes(name, bytes, Instant::now());
+        // What the monitor logs is in the boot log already.
+        if name != "log" {
+            self.0.bytes(name, bytes, Instant::now());
+        }
     }
 
     fn event(&mut self, _: &Event) {}

@@ -241,6 +241,6 @@ fn fetch_crates() -> Result<()> {
 }
 
 /// Whether a group is complete in the cache.
-fn is_cached(group: Group) -> bool {
+pub fn is_cached(group: Group) -> bool {
     Store::open().is_ok_and(|store| store.missing(group).is_empty())
 }
