@@ -26,3 +26,4 @@ pub mod interp;
 pub mod isa;
 pub mod mem;
 pub mod time;
+pub mod vm;

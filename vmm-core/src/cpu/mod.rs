@@ -79,8 +79,6 @@ pub struct Vcpu {
     pub(crate) link: Option<Link>,
     /// The exception of the last [`Trap`].
     pub(crate) pending: Exception,
-    /// Something wants the engine's inner loop to be left after this instruction.
-    pub(crate) attention: bool,
     /// A `wait` is being executed.
     pub(crate) waiting: bool,
     /// Address of the last exception vector.
@@ -129,7 +127,6 @@ impl Vcpu {
             tlb: Tlb::new(model.tlb_entries, model.segment_mask(), model.tlb_reset_invalid),
             link: None,
             pending: Exception::Plain(ExcCode::Int),
-            attention: false,
             waiting: false,
             vector: 0,
             vector_faults: 0,

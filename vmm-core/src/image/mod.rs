@@ -7,7 +7,7 @@ pub mod elf;
 pub mod error;
 pub mod firmware;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::board::ram;
 use crate::endian::Endian;

@@ -8,20 +8,20 @@ const SEED: [u8; 32] = [7; 32];
 
 /// An ELF64 file under construction.
 #[derive(Clone)]
-struct Builder {
+pub(crate) struct Builder {
     endian: Endian,
     class: u8,
     machine: u16,
     kind: u16,
     flags: u32,
-    entry: u64,
+    pub(crate) entry: u64,
     /// vaddr, paddr, bytes, bytes in memory.
-    segments: Vec<(u64, u64, Vec<u8>, u64)>,
+    pub(crate) segments: Vec<(u64, u64, Vec<u8>, u64)>,
     sections: u16,
 }
 
 impl Builder {
-    fn new(endian: Endian) -> Self {
+    pub(crate) fn new(endian: Endian) -> Self {
         let text = (0..100).collect();
         Self {
             endian,
@@ -42,7 +42,7 @@ impl Builder {
         b
     }
 
-    fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let order = |v: u64, n: usize| match self.endian {
             Endian::Little => v.to_le_bytes()[..n].to_vec(),
@@ -272,7 +272,14 @@ fn every_error_is_one_line_with_a_remedy() {
 }
 
 /// RAM in one piece.
-struct Ram(core::cell::UnsafeCell<Vec<u64>>);
+#[derive(Debug)]
+pub(crate) struct Ram(core::cell::UnsafeCell<Vec<u64>>);
+
+impl Ram {
+    pub(crate) fn new(size: u64) -> Self {
+        Self(core::cell::UnsafeCell::new(alloc::vec![0; size as usize / 8]))
+    }
+}
 
 // SAFETY: the vector is never resized while pages are lent, and is only accessed through pages.
 #[allow(unsafe_code)]
@@ -294,7 +301,7 @@ fn loading_puts_every_byte_in_its_place() {
     let initrd: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
     let images = Images { kernel: &kernel, initrd: Some(&initrd), cmdline: "hello" };
     let plan = Plan::new(&images, Endian::Big, 4 * MB, &SEED).unwrap();
-    let memory = Ram(core::cell::UnsafeCell::new(alloc::vec![0; 4 * MB as usize / 8]));
+    let memory = Ram::new(4 * MB);
     plan.load(&images, &memory).unwrap();
     let byte = |at: u64| memory.resolve(Gpa(at), Access::Read).unwrap().load8(at % PAGE_SIZE);
     for i in 0..200 {
@@ -304,6 +311,6 @@ fn loading_puts_every_byte_in_its_place() {
         assert_eq!(byte(plan.initrd.unwrap().0 + i as u64), want);
     }
     assert_eq!([0, 1, 2, 3].map(|i| byte(firmware::BASE + i)), [0x80, 0, 0x20, 44]);
-    let short = Ram(core::cell::UnsafeCell::new(alloc::vec![0; MB as usize / 8]));
+    let short = Ram::new(MB);
     assert_eq!(plan.load(&images, &short), Err(ImageError::NoMemory { gpa: 0x10_0000 }));
 }

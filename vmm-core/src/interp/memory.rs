@@ -1,7 +1,7 @@
 //! Loads and stores as the interpreter makes them: the fast way through the soft TLB, the slow way
 //! through address map, memory and board.
 
-use super::{Cx, Engine};
+use super::Engine;
 use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Trap, Vcpu};
 use crate::emulate::{Context, Data, Exchange};
@@ -18,13 +18,8 @@ enum Place {
 impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
     /// Checks and translates an access that missed the soft TLB. Returns the address as the mode has
     /// it, and where it goes.
-    fn place(
-        &self,
-        cpu: &mut Vcpu,
-        va: u64,
-        size: u64,
-        access: Access,
-    ) -> Result<(u64, Place), Trap> {
+    fn place(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Trap> {
+        let cpu = &mut *self.cpu;
         let va = cpu.wrap(va);
         if va & (size - 1) != 0 {
             return Err(cpu.trap(Exception::Unaligned(va, access)));
@@ -42,44 +37,48 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
 
     #[cold]
     #[inline(never)]
-    fn load_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64) -> Result<T, Trap> {
-        match self.place(cpu, va, T::SIZE, Access::Read)? {
+    fn load_slow<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
+        match self.place(va, T::SIZE, Access::Read)? {
             (va, Place::Memory(page)) => {
-                cpu.soft.set_read(va, page);
+                self.cpu.soft.set_read(va, page);
                 Ok(T::load(page, va, Self::ENDIAN))
             }
             (_, Place::Device(gpa)) => {
-                let now = self.now(cpu);
+                let now = self.now();
                 let value = self.bus.read(gpa, T::SIZE as u8, now);
-                cpu.attention |= self.bus.wants_exit();
-                value.map(T::from_register).map_err(|_| cpu.trap(Exception::Plain(ExcCode::Dbe)))
+                self.attention |= self.bus.wants_exit();
+                value.map(T::from_register).map_err(|_| self.bus_error())
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn store_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64, value: T) -> Result<(), Trap> {
-        match self.place(cpu, va, T::SIZE, Access::Write)? {
+    fn store_slow<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
+        match self.place(va, T::SIZE, Access::Write)? {
             (va, Place::Memory(page)) => {
                 value.store(page, va, Self::ENDIAN);
                 if !self.code.written(page, va, T::SIZE) {
-                    cpu.soft.set_write(va, page);
+                    self.cpu.soft.set_write(va, page);
                 }
                 Ok(())
             }
             (_, Place::Device(gpa)) => {
-                let now = self.now(cpu);
+                let now = self.now();
                 let result = self.bus.write(gpa, T::SIZE as u8, value.zero_extend(), now);
                 // It may have changed an interrupt line.
-                cpu.attention = true;
-                result.map_err(|_| cpu.trap(Exception::Plain(ExcCode::Dbe)))
+                self.attention = true;
+                result.map_err(|_| self.bus_error())
             }
         }
     }
+
+    fn bus_error(&mut self) -> Trap {
+        self.cpu.trap(Exception::Plain(ExcCode::Dbe))
+    }
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, BIG, M, B, C> {
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, BIG, M, B, C> {
     #[inline(always)]
     fn cpu(&mut self) -> &mut Vcpu {
         self.cpu
@@ -88,8 +87,8 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, B
     #[inline(always)]
     fn load<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
         match self.cpu.soft.read(va, T::SIZE) {
-            Some(page) => Ok(T::load(page, va, Engine::<BIG, M, B, C>::ENDIAN)),
-            None => self.engine.load_slow(self.cpu, va),
+            Some(page) => Ok(T::load(page, va, Self::ENDIAN)),
+            None => self.load_slow(va),
         }
     }
 
@@ -97,20 +96,19 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, B
     fn store<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
         match self.cpu.soft.write(va, T::SIZE) {
             Some(page) => {
-                value.store(page, va, Engine::<BIG, M, B, C>::ENDIAN);
+                value.store(page, va, Self::ENDIAN);
                 Ok(())
             }
-            None => self.engine.store_slow(self.cpu, va, value),
+            None => self.store_slow(va, value),
         }
     }
 
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
-        match self.engine.place(self.cpu, va, T::SIZE, Access::Write)? {
+        match self.place(va, T::SIZE, Access::Write)? {
             (va, Place::Memory(page)) => {
-                let endian = Engine::<BIG, M, B, C>::ENDIAN;
-                let stored = T::exchange(page, va, old, new, endian);
+                let stored = T::exchange(page, va, old, new, Self::ENDIAN);
                 if stored {
-                    self.engine.code.written(page, va, T::SIZE);
+                    self.code.written(page, va, T::SIZE);
                 }
                 Ok(stored)
             }
@@ -124,20 +122,21 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, B
     }
 
     fn now(&mut self) -> u64 {
-        self.engine.now(self.cpu)
+        self.clock.now(self.cpu.retired)
     }
 
     fn sample_interrupts(&mut self) {
-        self.engine.sample_interrupts(self.cpu);
+        let now = self.now();
+        let levels = self.bus.interrupts(now);
+        self.cpu.update_interrupts(levels, now);
     }
 
     fn code_changed(&mut self, va: u64) {
         let line = u64::from(self.cpu.model.synci_step);
-        if let Ok(physical) = self.cpu.translate(va, Access::Execute) {
-            let gpa = Gpa(physical & !(PAGE_SIZE - 1));
-            if let Some(page) = self.engine.mem.resolve(gpa, Access::Execute) {
-                self.engine.code.written(page, physical & !(line - 1), line);
-            }
+        if let Ok(physical) = self.cpu.translate(va, Access::Execute)
+            && let Some(page) = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Execute)
+        {
+            self.code.written(page, physical & !(line - 1), line);
         }
     }
 }

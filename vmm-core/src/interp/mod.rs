@@ -25,7 +25,7 @@ pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Status, Trap, Vcpu};
-use crate::emulate::Data;
+use crate::emulate::{Context, Data};
 use crate::endian::Endian;
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
@@ -79,76 +79,61 @@ pub fn run<M: GuestMemory, B: Bus, C: Clock>(
     // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
     let code = vcpu.code.take();
     let exit = match vcpu.endian {
-        Endian::Little => {
-            Engine::<false, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit)
-        }
-        Endian::Big => Engine::<true, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit),
+        Endian::Little => Engine::<false, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
+        Endian::Big => Engine::<true, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
     };
     vcpu.code = code;
     exit
 }
 
-/// What executing needs beside the VCPU.
+/// What executing needs at hand.
 struct Engine<'a, const BIG: bool, M, B, C> {
+    cpu: &'a mut Vcpu,
     code: &'a CodeCache,
     mem: &'a M,
     bus: &'a mut B,
     clock: &'a C,
+    /// Something wants the inner loop to be left after this instruction.
+    attention: bool,
 }
 
-/// Both together, as the emulation functions want them. It is made anew for each of them: so the
-/// inner loop keeps the two in registers.
-struct Cx<'b, 'a, const BIG: bool, M, B, C> {
-    cpu: &'b mut Vcpu,
-    engine: &'b mut Engine<'a, BIG, M, B, C>,
-}
-
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B, C> {
     /// The guest's byte order.
     const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
 
-    fn now(&self, cpu: &Vcpu) -> u64 {
-        self.clock.now(cpu.retired)
+    fn new(
+        cpu: &'a mut Vcpu,
+        code: &'a CodeCache,
+        mem: &'a M,
+        bus: &'a mut B,
+        clock: &'a C,
+    ) -> Self {
+        Self { cpu, code, mem, bus, clock, attention: false }
     }
 
-    fn sample_interrupts(&mut self, cpu: &mut Vcpu) {
-        let now = self.now(cpu);
-        let levels = self.bus.interrupts(now);
-        cpu.update_interrupts(levels, now);
-    }
-
-    fn run(&mut self, cpu: &mut Vcpu, limit: u64) -> Exit {
-        let end = cpu.retired.saturating_add(limit);
-        let mut next_poll = cpu.retired;
+    fn run(&mut self, limit: u64) -> Exit {
+        let end = self.cpu.retired.saturating_add(limit);
+        let mut next_poll = self.cpu.retired;
         loop {
-            if cpu.retired >= end {
+            if self.cpu.retired >= end {
                 return Exit::Limit;
             }
-            if cpu.retired >= next_poll || cpu.attention {
-                cpu.attention = false;
-                next_poll = cpu.retired.saturating_add(POLL);
-                if let Some(exit) = self.poll(cpu) {
+            if self.cpu.retired >= next_poll || self.attention {
+                self.attention = false;
+                next_poll = self.cpu.retired.saturating_add(POLL);
+                if let Some(exit) = self.poll() {
                     return exit;
                 }
             }
-            match self.fetch(cpu) {
+            match self.fetch() {
                 Ok(slot) => {
-                    let mut end = end.min(next_poll);
-                    if cpu.narrow {
-                        if let Err(Trap) = self.check_narrow(cpu, slot) {
-                            cpu.retired += 1;
-                            cpu.take_exception(cpu.pc, cpu.in_slot);
-                            continue;
-                        }
-                        end = cpu.retired + 1;
-                    }
-                    self.execute(cpu, slot, end);
+                    self.execute(slot, end.min(next_poll));
                     if self.bus.wants_exit() {
                         return Exit::Device;
                     }
                 }
                 Err(Trap) => {
-                    if let Some(exit) = self.fetch_failed(cpu) {
+                    if let Some(exit) = self.fetch_failed() {
                         return exit;
                     }
                 }
@@ -156,43 +141,51 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         }
     }
 
+    /// Notes a reserved instruction.
+    #[cold]
+    fn reserved(&mut self) -> Trap {
+        self.cpu.trap(Exception::Plain(ExcCode::Ri))
+    }
+
     /// Leave the inner loop if there is an interrupt to be taken, as far as the lines are known. (Those
     /// that have changed since are seen at the next poll; and a poll comes before an interrupt is
     /// taken, so that one that has gone is not taken.)
-    fn check_interrupts(cpu: &mut Vcpu) {
-        cpu.attention |= cpu.has_unmasked_interrupt() && cpu.cp0.status.interrupts_enabled();
+    fn check_interrupts(&mut self) {
+        self.attention |=
+            self.cpu.has_unmasked_interrupt() && self.cpu.cp0.status.interrupts_enabled();
     }
 
     /// Brings Cause up to date and takes an interrupt if one is to be taken.
-    fn poll(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
-        self.sample_interrupts(cpu);
-        if cpu.take_interrupt() || !cpu.waiting {
+    fn poll(&mut self) -> Option<Exit> {
+        self.sample_interrupts();
+        if self.cpu.take_interrupt() || !self.cpu.waiting {
             return None;
         }
         // Interrupts that are masked by IE alone end the waiting too: a kernel that waits with
         // interrupts off looks for itself.
-        if cpu.has_unmasked_interrupt() {
-            cpu.waiting = false;
+        if self.cpu.has_unmasked_interrupt() {
+            self.cpu.waiting = false;
             return None;
         }
-        let now = self.now(cpu);
-        let timer = cpu.timer_deadline().filter(|_| cpu.timer_unmasked());
+        let now = self.now();
+        let timer = self.cpu.timer_deadline().filter(|_| self.cpu.timer_unmasked());
         let until = [timer, self.bus.deadline(now)].into_iter().flatten().min();
         Some(Exit::Wait { until })
     }
 
     /// The slot of decoded code for the page of the program counter.
     #[inline]
-    fn fetch(&mut self, cpu: &mut Vcpu) -> Result<usize, Trap> {
-        match cpu.soft.fetch(cpu.pc) {
+    fn fetch(&mut self) -> Result<usize, Trap> {
+        match self.cpu.soft.fetch(self.cpu.pc) {
             Some(slot) => Ok(slot),
-            None => self.fetch_slow(cpu),
+            None => self.fetch_slow(),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn fetch_slow(&mut self, cpu: &mut Vcpu) -> Result<usize, Trap> {
+    fn fetch_slow(&mut self) -> Result<usize, Trap> {
+        let cpu = &mut *self.cpu;
         cpu.pc = cpu.wrap(cpu.pc);
         if cpu.pc & 3 != 0 {
             return Err(cpu.trap(Exception::Unaligned(cpu.pc, Access::Execute)));
@@ -221,7 +214,8 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     }
 
     /// Takes the exception of a failed fetch, which counts as an instruction.
-    fn fetch_failed(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
+    fn fetch_failed(&mut self) -> Option<Exit> {
+        let cpu = &mut *self.cpu;
         // Each failure counts one; if the count has grown by more, something was executed.
         let again = cpu.retired == cpu.vector_fault_at;
         cpu.vector_faults = if again { cpu.vector_faults + 1 } else { 1 };
@@ -229,7 +223,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
             cpu.vector_faults = 0;
         } else if cpu.vector_faults >= VECTOR_FAULTS {
             let exception = cpu.pending;
-            return Some(Exit::UnreachableVector(self.unreachable(cpu, exception)));
+            return Some(Exit::UnreachableVector(self.unreachable(exception)));
         }
         let (pc, in_slot) = (cpu.pc, cpu.in_slot);
         cpu.take_exception(pc, in_slot);
@@ -243,13 +237,14 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         u32::load(page, pc, Self::ENDIAN)
     }
 
-    fn unreachable(&self, cpu: &Vcpu, exception: Exception) -> UnreachableVector {
-        let epc = cpu.cp0.epc;
-        let instruction = cpu
+    fn unreachable(&mut self, exception: Exception) -> UnreachableVector {
+        let epc = self.cpu.cp0.epc;
+        let instruction = self
+            .cpu
             .translate(epc & !3, Access::Execute)
             .ok()
             .and_then(|physical| self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Read))
             .map(|page| Self::word(page, epc));
-        UnreachableVector { vector: cpu.vector, exception, epc, instruction }
+        UnreachableVector { vector: self.cpu.vector, exception, epc, instruction }
     }
 }
