@@ -16,14 +16,9 @@ pub struct Matcher {
     dfa: sparse::DFA<Vec<u8>>,
 }
 
-/// How far a search is.
+/// How far a search is: the state of the automaton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The state of the automaton.
-    state: StateID,
-    /// A state in which no match ends, as was found out: nearly always the next one too.
-    quiet: StateID,
-}
+pub struct Progress(StateID);
 
 /// Where a match ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,23 +57,19 @@ impl Matcher {
     /// Never: [`Self::decode`] has tried every start.
     pub fn start(&self, behind: Option<u8>) -> Result<Progress, Hit> {
         let state = self.state_at_start(behind).expect("a start that `decode` has tried");
-        if self.has_ended(state) { Err(Hit::After) } else { Ok(Progress { state, quiet: state }) }
+        if self.has_ended(state) { Err(Hit::After) } else { Ok(Progress(state)) }
     }
 
     /// Goes on with the next byte.
     pub fn feed(&self, progress: &mut Progress, byte: u8) -> Option<Hit> {
-        let state = self.dfa.next_state(progress.state, byte);
-        progress.state = state;
-        if state == progress.quiet {
-            return None;
-        }
+        let state = self.dfa.next_state(progress.0, byte);
+        progress.0 = state;
         // The automaton reports a match one byte late, so that it can look at that byte.
         if self.dfa.is_match_state(state) {
             Some(Hit::Before)
         } else if self.has_ended(state) {
             Some(Hit::After)
         } else {
-            progress.quiet = state;
             None
         }
     }
