@@ -44,6 +44,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             let built = monitor(endian)?;
             println!("{endian}: {}", built.boot_elf.display());
             println!("{endian}: {}", built.kernel_elf.display());
+            println!("{endian}: compiled by {}", built.compiler);
         }
     }
     Ok(ExitCode::SUCCESS)

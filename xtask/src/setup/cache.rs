@@ -15,7 +15,6 @@ use super::lock::{Artefact, Group, Lock, identity};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -152,27 +151,6 @@ impl Store {
         self.dir.join("tmp")
     }
 
-    /// The folders in which the programs of a group find their libraries.
-    pub fn library_path(&self, group: Group) -> Vec<PathBuf> {
-        let libraries = self.artefacts(group).iter().filter(|a| a.is_library());
-        let mut roots: Vec<PathBuf> = libraries.map(|a| self.library_folder(a)).collect();
-        roots.insert(0, self.folder(group));
-        roots
-            .iter()
-            .flat_map(|root| {
-                ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir))
-            })
-            .filter(|dir| dir.is_dir())
-            .collect()
-    }
-
-    /// [`Self::library_path`] as the dynamic loader takes it.
-    pub fn ld_library_path(&self, group: Group) -> OsString {
-        let folders: Vec<OsString> =
-            self.library_path(group).into_iter().map(PathBuf::into_os_string).collect();
-        folders.join(std::ffi::OsStr::new(":"))
-    }
-
     /// Whether the host lacks a library.
     fn is_needed(&self, library: &Artefact) -> bool {
         !library.sonames.iter().all(|soname| self.host_libraries.contains(soname))
@@ -191,6 +169,26 @@ impl Store {
                 }
             })
             .collect()
+    }
+
+    /// Names of folders in the cache that another version of the lock file has made.
+    pub fn strangers(&self) -> Vec<String> {
+        let ours: Vec<PathBuf> = Group::ALL.iter().map(|group| self.folder(*group)).collect();
+        let guest = super::guest::folder(self);
+        let made = |name: &str| {
+            let kinds = ["compiler-", "qemu-", "linux-", "busybox-", "guest-"];
+            kinds.iter().any(|kind| name.starts_with(kind))
+        };
+        let mut names: Vec<String> = std::fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| !ours.contains(&entry.path()) && entry.path() != guest)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| made(name))
+            .collect();
+        names.sort();
+        names
     }
 
     /// Waits for the right to change the cache, creating it if need be.

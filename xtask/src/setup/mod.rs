@@ -11,7 +11,9 @@ mod renew;
 mod sources;
 pub mod toolchain;
 mod unpack;
+mod wrapper;
 
+pub use fetch::{free_space, megabytes};
 pub use qemu::qemu;
 
 use anyhow::{Context, Result, bail};
@@ -146,9 +148,7 @@ fn install(store: &Store, mirrors: &[Mirror], groups: &[Group]) -> Result<(), Fa
         }
         // Last, because a group that is there is complete.
         if own.exists() {
-            if *group == Group::Compiler {
-                toolchain::write_wrapper(store, &own)?;
-            }
+            wrapper::write_all(store, *group, &own)?;
             move_to(&own, &store.folder(*group))?;
         }
     }
@@ -243,4 +243,27 @@ fn fetch_crates() -> Result<()> {
 /// Whether a group is complete in the cache.
 pub fn is_cached(group: Group) -> bool {
     Store::open().is_ok_and(|store| store.missing(group).is_empty())
+}
+
+/// Whether packages could be fetched from here.
+///
+/// # Errors
+/// Why not, and what to do instead.
+pub fn can_fetch() -> Result<()> {
+    can_use_packages()?;
+    sources::mirrors().map(|_| ())
+}
+
+/// The mirrors that packages would be fetched from, and who named them.
+///
+/// # Errors
+/// There is none, with the remedy.
+pub fn mirror_names() -> Result<Vec<String>> {
+    let mirrors = sources::mirrors()?;
+    Ok(mirrors.iter().map(|mirror| format!("{} ({})", mirror.main, mirror.said_by)).collect())
+}
+
+/// Whether a file is what it should be.
+pub fn is_intact(file: &Path, sha256: &str) -> bool {
+    fetch::sha256_of(file).is_ok_and(|sum| sum == sha256)
 }

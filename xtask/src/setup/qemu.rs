@@ -4,7 +4,6 @@ use super::lock::Group;
 use super::toolchain::{find_in_path, is_executable, output_of};
 use crate::endian::Endian;
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,10 +15,6 @@ const OLDEST: u32 = 10;
 pub struct Qemu {
     /// The program.
     pub program: PathBuf,
-    /// What has to be set in its environment: the place of its libraries.
-    pub env: Vec<(OsString, OsString)>,
-    /// What its command line begins with: the place of its data.
-    pub args: Vec<OsString>,
     /// Its version line, for results.
     pub version: String,
 }
@@ -27,9 +22,7 @@ pub struct Qemu {
 impl Qemu {
     /// The beginning of a command line.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.envs(self.env.iter().cloned()).args(&self.args);
-        command
+        Command::new(&self.program)
     }
 }
 
@@ -56,30 +49,21 @@ pub fn qemu(endian: Endian, own: Option<&Path>) -> Result<Qemu> {
         return own_qemu(program);
     }
     let store = super::provide(&[Group::Qemu])?;
-    let folder = store.folder(Group::Qemu);
-    let mut qemu = Qemu {
-        program: folder.join("usr/bin").join(endian.qemu()),
-        env: vec![("LD_LIBRARY_PATH".into(), store.ld_library_path(Group::Qemu))],
-        args: vec!["-L".into(), folder.join("usr/share/qemu").into()],
-        version: String::new(),
-    };
-    qemu.version = version_line(&qemu)?;
-    Ok(qemu)
+    let program = store.folder(Group::Qemu).join(endian.qemu());
+    let version = version_line(&program)?;
+    Ok(Qemu { program, version })
 }
 
 /// Whether the operator's own emulator is to be used although none was named: where Debian's
 /// packages can't be.
 pub fn is_own_preferred() -> bool {
     let has_own = || find_in_path(Endian::Little.qemu()).is_some();
-    (super::can_use_packages().is_err() || super::sources::mirrors().is_err())
-        && !super::is_cached(Group::Qemu)
-        && has_own()
+    super::can_fetch().is_err() && !super::is_cached(Group::Qemu) && has_own()
 }
 
 /// An emulator of the operator's own, if it is new enough.
 fn own_qemu(program: PathBuf) -> Result<Qemu> {
-    let mut qemu = Qemu { program, env: Vec::new(), args: Vec::new(), version: String::new() };
-    qemu.version = version_line(&qemu)?;
+    let qemu = Qemu { version: version_line(&program)?, program };
     match major(&qemu.version) {
         Some(version) if version >= OLDEST => Ok(qemu),
         Some(_) => bail!(
@@ -92,8 +76,8 @@ fn own_qemu(program: PathBuf) -> Result<Qemu> {
 }
 
 /// The first line that an emulator says about itself.
-fn version_line(qemu: &Qemu) -> Result<String> {
-    let text = output_of(qemu.command().arg("--version"))?;
+fn version_line(program: &Path) -> Result<String> {
+    let text = output_of(Command::new(program).arg("--version"))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

@@ -4,7 +4,6 @@
 //! with the library source of exactly its version. Two places are looked at: the active toolchain,
 //! when somebody has added its `rust-src`, and Debian's packages unpacked in the cache.
 
-use super::cache::Store;
 use super::lock::Group;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -36,7 +35,7 @@ pub struct Host {
     pub sysroot: PathBuf,
     /// The host's target triple.
     pub triple: String,
-    /// What `rustc --version` says.
+    /// What its version line says.
     pub version: String,
 }
 
@@ -132,37 +131,15 @@ pub fn toolchain() -> Result<Toolchain> {
         let folder = super::provide(&[Group::Compiler])?.folder(Group::Compiler);
         (folder.join("rustc"), folder.join("usr"))
     };
-    let version = output_of(Command::new(&rustc).arg("--version"))?;
+    let version = version(&rustc)?;
     let library = sysroot.join("lib/rustlib/src/rust/library");
     Ok(Toolchain { cargo: host.cargo, rustc, linker, library, version })
 }
 
-/// Writes the script `rustc` into a folder in which the compiler's packages have been unpacked.
-///
-/// It starts the compiler through the dynamic loader, which is told where the libraries are: set
-/// in the environment instead, that would reach the linkers and build scripts which the compiler
-/// and cargo start. Paths are relative to the script, so that the cache may be moved.
+/// What a compiler says about itself.
 ///
 /// # Errors
-/// The script can't be written.
-pub fn write_wrapper(store: &Store, folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let lib = "usr/lib/x86_64-linux-gnu";
-    let mut path = vec![format!("$here/{lib}")];
-    for library in store.artefacts(Group::Compiler).iter().filter(|one| one.is_library()) {
-        // Named even when the host has the library: the loader passes over what is not there, and
-        // the host may lose it later.
-        for sub in [lib, "lib/x86_64-linux-gnu"] {
-            path.push(format!("$here/../library/{}/{sub}", library.folder_name()));
-        }
-    }
-    let script = format!(
-        "#!/bin/sh\nhere=${{0%/*}}\nexec /lib64/ld-linux-x86-64.so.2 --library-path \"{}\" \
-         \"$here/usr/bin/rustc\" --sysroot \"$here/usr\" \"$@\"\n",
-        path.join(":")
-    );
-    let file = folder.join("rustc");
-    std::fs::write(&file, script)
-        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot write {}", file.display()))
+/// It does not run.
+pub fn version(rustc: &Path) -> Result<String> {
+    output_of(Command::new(rustc).arg("--version"))
 }

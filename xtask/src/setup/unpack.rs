@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Changes whenever [`wanted`] does, so that what was unpacked before is not taken for it.
-pub const LAYOUT: &str = "1";
+/// Changes whenever [`wanted`] or the scripts beside it do, so that what was unpacked before is not
+/// taken for it.
+pub const LAYOUT: &str = "2";
 
 /// The part of a package that is unpacked, as arguments to tar.
 fn wanted(group: Group, artefact: &Artefact) -> &'static [&'static str] {

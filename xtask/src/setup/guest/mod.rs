@@ -26,7 +26,7 @@ pub struct Guest {
     pub vmlinux: PathBuf,
     /// The first file system: a cpio archive.
     pub initrd: PathBuf,
-    /// The kernel package's name and version, for results.
+    /// The packages' names and versions, for results.
     pub version: String,
     /// SHA-256 of the kernel's one segment, which is the packaged payload's.
     pub segment_sha256: String,
@@ -44,36 +44,51 @@ const SUMS: &str = "SHA256SUMS";
 /// The packages can't be had, or the kernel is of another kind.
 pub fn linux() -> Result<Guest> {
     let store = super::provide(&[Group::Linux, Group::Busybox])?;
-    let linux = store.folder(Group::Linux);
-    let busybox = store.folder(Group::Busybox);
-    let vmlinuz = only_file(&linux.join("boot"), "vmlinuz-")?;
-    let folder = folder(&store, &linux, &busybox);
-    let sums = match verified(&folder)? {
-        Some(sums) => sums,
-        None => {
-            let _guard = store.change()?;
-            match verified(&folder)? {
-                Some(sums) => sums,
-                None => make(&store, &vmlinuz, &busybox.join("bin/busybox"), &folder)?,
-            }
-        }
-    };
-    let package = &store.artefacts(Group::Linux)[0];
-    Ok(Guest {
-        vmlinuz,
-        vmlinux: folder.join(VMLINUX),
-        initrd: folder.join(INITRD),
-        version: format!("{} {}", package.name, package.version),
-        segment_sha256: sums.segment,
-    })
+    if let Some(guest) = look(&store)? {
+        return Ok(guest);
+    }
+    let _guard = store.change()?;
+    // Somebody else may have been faster.
+    if let Some(guest) = look(&store)? {
+        return Ok(guest);
+    }
+    let vmlinuz = packaged_kernel(&store)?;
+    make(&store, &vmlinuz, &store.folder(Group::Busybox).join("bin/busybox"), &folder(&store))?;
+    look(&store)?.context("what was just made of the guest's packages is not there")
 }
 
-/// Where the files made from two packages lie.
-fn folder(store: &Store, linux: &Path, busybox: &Path) -> PathBuf {
+/// The stock guest as far as it is there already: none if something has yet to be made. The
+/// packages must be there.
+///
+/// # Errors
+/// The cache can't be read.
+pub fn look(store: &Store) -> Result<Option<Guest>> {
+    let folder = folder(store);
+    let Some(sums) = verified(&folder)? else { return Ok(None) };
+    let packages = [Group::Linux, Group::Busybox].map(|group| {
+        let package = &store.artefacts(group)[0];
+        format!("{} {}", package.name, package.version)
+    });
+    Ok(Some(Guest {
+        vmlinuz: packaged_kernel(store)?,
+        vmlinux: folder.join(VMLINUX),
+        initrd: folder.join(INITRD),
+        version: packages.join(", "),
+        segment_sha256: sums.segment,
+    }))
+}
+
+/// The kernel as packaged.
+fn packaged_kernel(store: &Store) -> Result<PathBuf> {
+    only_file(&store.folder(Group::Linux).join("boot"), "vmlinuz-")
+}
+
+/// Where the files made from the two packages lie.
+pub fn folder(store: &Store) -> PathBuf {
     let mut hash = Sha256::new();
-    for path in [linux, busybox] {
-        let name = path.file_name().unwrap_or_default();
-        hash.update(name.as_encoded_bytes());
+    for group in [Group::Linux, Group::Busybox] {
+        let path = store.folder(group);
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         hash.update([0]);
     }
     store.dir().join(format!("guest-{}.{LAYOUT}", &hex(&hash.finalize())[..12]))
@@ -133,7 +148,7 @@ fn verified(folder: &Path) -> Result<Option<Sums>> {
 }
 
 /// Makes kernel and first file system. The caller holds the cache.
-fn make(store: &Store, vmlinuz: &Path, busybox: &Path, folder: &Path) -> Result<Sums> {
+fn make(store: &Store, vmlinuz: &Path, busybox: &Path, folder: &Path) -> Result<()> {
     let read = |path: &Path| {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
@@ -157,6 +172,5 @@ fn make(store: &Store, vmlinuz: &Path, busybox: &Path, folder: &Path) -> Result<
     if folder.exists() {
         std::fs::remove_dir_all(folder).with_context(blame)?;
     }
-    std::fs::rename(&temporary, folder).with_context(blame)?;
-    Ok(sums)
+    std::fs::rename(&temporary, folder).with_context(blame)
 }
