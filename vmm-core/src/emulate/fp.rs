@@ -8,12 +8,13 @@
 use super::Context;
 use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
 use crate::fpu::{
-    self, Binary, Condition, Fcsr, Format, FpTrap, Integer, MulAdd, Reduce, Rounding, Scalar, Unary,
+    self, Binary, Condition, Format, FpTrap, Integer, MulAdd, Reduce, Rounding, Scalar, Unary,
 };
 use crate::isa::{Insn, Op, Reg};
 
 type Done = Result<(), Trap>;
 
+#[inline(always)]
 fn read(cpu: &Vcpu, format: Format, reg: Reg) -> u64 {
     match format {
         Format::S => cpu.fpr32(reg),
@@ -21,6 +22,7 @@ fn read(cpu: &Vcpu, format: Format, reg: Reg) -> u64 {
     }
 }
 
+#[inline(always)]
 fn write(cpu: &mut Vcpu, format: Format, reg: Reg, value: u64) {
     match format {
         Format::S => cpu.set_fpr32(reg, value),
@@ -29,6 +31,7 @@ fn write(cpu: &mut Vcpu, format: Format, reg: Reg, value: u64) {
 }
 
 /// The registers of an instruction of this format are usable ones.
+#[inline(always)]
 fn check(cpu: &mut Vcpu, format: Format, registers: &[Reg]) -> Done {
     match format {
         Format::S => cpu.need_fpu(),
@@ -50,14 +53,9 @@ fn check_wide(cpu: &mut Vcpu, format: Format) -> Done {
     cpu.need_wide_registers()
 }
 
-/// Computes, and either writes the result or raises FPE.
-fn compute(
-    cpu: &mut Vcpu,
-    format: Format,
-    fd: Reg,
-    operation: impl FnOnce(&mut Fcsr) -> Result<u64, FpTrap>,
-) -> Done {
-    let result = operation(&mut cpu.fcsr);
+/// Writes a result, or raises FPE.
+#[inline(always)]
+fn put(cpu: &mut Vcpu, format: Format, fd: Reg, result: Result<u64, FpTrap>) -> Done {
     match result {
         Ok(value) => {
             write(cpu, format, fd, value);
@@ -68,10 +66,12 @@ fn compute(
 }
 
 /// `add`, `sub`, `mul`, `div`
+#[inline(always)]
 fn binary(cpu: &mut Vcpu, insn: Insn, op: Binary, format: Format) -> Done {
     check(cpu, format, &[insn.a, insn.b, insn.c])?;
     let (fs, ft) = (read(cpu, format, insn.a), read(cpu, format, insn.b));
-    compute(cpu, format, insn.c, |fcsr| fpu::binary(op, format, fs, ft, fcsr))
+    let result = fpu::binary(op, format, fs, ft, &mut cpu.fcsr);
+    put(cpu, format, insn.c, result)
 }
 
 /// `recip2`, `rsqrt2`
@@ -84,7 +84,8 @@ fn binary_wide(cpu: &mut Vcpu, insn: Insn, op: Binary, format: Format) -> Done {
 fn unary(cpu: &mut Vcpu, insn: Insn, op: Unary, format: Format) -> Done {
     check(cpu, format, &[insn.a, insn.c])?;
     let fs = read(cpu, format, insn.a);
-    compute(cpu, format, insn.c, |fcsr| fpu::unary(op, format, fs, fcsr))
+    let result = fpu::unary(op, format, fs, &mut cpu.fcsr);
+    put(cpu, format, insn.c, result)
 }
 
 /// `recip1`, `rsqrt1`
@@ -94,6 +95,7 @@ fn unary_wide(cpu: &mut Vcpu, insn: Insn, op: Unary, format: Format) -> Done {
 }
 
 /// `abs`, `neg`, `mov`: no exceptions, the FCSR untouched.
+#[inline(always)]
 fn plain(cpu: &mut Vcpu, insn: Insn, format: Format, f: fn(Format, u64) -> u64) -> Done {
     check(cpu, format, &[insn.a, insn.c])?;
     let value = f(format, read(cpu, format, insn.a));
@@ -113,17 +115,20 @@ fn mul_add(cpu: &mut Vcpu, insn: Insn, op: MulAdd) -> Done {
     check(cpu, format, &[insn.a, insn.b, insn.c, insn.fr()])?;
     let fr = read(cpu, format, insn.fr());
     let (fs, ft) = (read(cpu, format, insn.a), read(cpu, format, insn.b));
-    compute(cpu, format, insn.c, |fcsr| fpu::mul_add(op, format, fr, fs, ft, fcsr))
+    let result = fpu::mul_add(op, format, fr, fs, ft, &mut cpu.fcsr);
+    put(cpu, format, insn.c, result)
 }
 
 /// `addr`, `mulr`
 fn reduce(cpu: &mut Vcpu, insn: Insn, op: Reduce) -> Done {
     check_wide(cpu, Format::Ps)?;
     let (fs, ft) = (cpu.fpr64(insn.a), cpu.fpr64(insn.b));
-    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::reduce(op, fs, ft, fcsr))
+    let result = fpu::reduce(op, fs, ft, &mut cpu.fcsr);
+    put(cpu, Format::Ps, insn.c, result)
 }
 
 /// `c.cond` and `cabs.cond`
+#[inline(always)]
 fn compare(cpu: &mut Vcpu, insn: Insn, absolute: bool) -> Done {
     let format = insn.format();
     check(cpu, format, &[insn.a, insn.b])?;
@@ -134,6 +139,7 @@ fn compare(cpu: &mut Vcpu, insn: Insn, absolute: bool) -> Done {
 }
 
 /// `cvt.w`, `cvt.l`, `round`, `trunc`, `ceil`, `floor`
+#[inline(always)]
 fn to_integer(cpu: &mut Vcpu, insn: Insn, from: Scalar, to: Integer) -> Done {
     let format = format_of(from);
     match to {
@@ -148,14 +154,16 @@ fn to_integer(cpu: &mut Vcpu, insn: Insn, from: Scalar, to: Integer) -> Done {
         _ => None,
     };
     let fs = read(cpu, format, insn.a);
-    let result = match to {
+    let to_format = match to {
         Integer::W => Format::S,
         Integer::L => Format::D,
     };
-    compute(cpu, result, insn.c, |fcsr| fpu::to_integer(from, to, rounding, fs, fcsr))
+    let result = fpu::to_integer(from, to, rounding, fs, &mut cpu.fcsr);
+    put(cpu, to_format, insn.c, result)
 }
 
 /// `cvt.s` and `cvt.d` of an integer
+#[inline(always)]
 fn from_integer(cpu: &mut Vcpu, insn: Insn, from: Integer, to: Scalar) -> Done {
     let format = format_of(to);
     let fs = match from {
@@ -168,7 +176,8 @@ fn from_integer(cpu: &mut Vcpu, insn: Insn, from: Integer, to: Scalar) -> Done {
             cpu.fpr64(insn.a)
         }
     };
-    compute(cpu, format, insn.c, |fcsr| fpu::from_integer(from, to, fs, fcsr))
+    let result = fpu::from_integer(from, to, fs, &mut cpu.fcsr);
+    put(cpu, format, insn.c, result)
 }
 
 const fn format_of(scalar: Scalar) -> Format {
@@ -179,17 +188,27 @@ const fn format_of(scalar: Scalar) -> Format {
 }
 
 /// `cvt.s.d`
-fn cvt_s_d(cpu: &mut Vcpu, insn: Insn) -> Done {
+///
+/// # Errors
+/// Coprocessor 1 unusable, reserved instruction, floating point.
+#[inline(never)]
+pub fn cvt_s_d(cpu: &mut Vcpu, insn: Insn) -> Done {
     check(cpu, Format::D, &[insn.a])?;
     let fs = cpu.fpr64(insn.a);
-    compute(cpu, Format::S, insn.c, |fcsr| fpu::cvt_s_d(fs, fcsr))
+    let result = fpu::cvt_s_d(fs, &mut cpu.fcsr);
+    put(cpu, Format::S, insn.c, result)
 }
 
 /// `cvt.d.s`
-fn cvt_d_s(cpu: &mut Vcpu, insn: Insn) -> Done {
+///
+/// # Errors
+/// Coprocessor 1 unusable, reserved instruction, floating point.
+#[inline(never)]
+pub fn cvt_d_s(cpu: &mut Vcpu, insn: Insn) -> Done {
     check(cpu, Format::D, &[insn.c])?;
     let fs = cpu.fpr32(insn.a);
-    compute(cpu, Format::D, insn.c, |fcsr| fpu::cvt_d_s(fs, fcsr))
+    let result = fpu::cvt_d_s(fs, &mut cpu.fcsr);
+    put(cpu, Format::D, insn.c, result)
 }
 
 /// `cvt.s.pu`, `cvt.s.pl`
@@ -204,14 +223,16 @@ fn cvt_s_p(cpu: &mut Vcpu, insn: Insn, upper: bool) -> Done {
 fn cvt_ps_pw(cpu: &mut Vcpu, insn: Insn) -> Done {
     check_wide(cpu, Format::S)?;
     let fs = cpu.fpr64(insn.a);
-    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::cvt_ps_pw(fs, fcsr))
+    let result = fpu::cvt_ps_pw(fs, &mut cpu.fcsr);
+    put(cpu, Format::Ps, insn.c, result)
 }
 
 /// `cvt.pw.ps`
 fn cvt_pw_ps(cpu: &mut Vcpu, insn: Insn) -> Done {
     check_wide(cpu, Format::Ps)?;
     let fs = cpu.fpr64(insn.a);
-    compute(cpu, Format::Ps, insn.c, |fcsr| fpu::cvt_pw_ps(fs, fcsr))
+    let result = fpu::cvt_pw_ps(fs, &mut cpu.fcsr);
+    put(cpu, Format::Ps, insn.c, result)
 }
 
 /// `cvt.ps.s`
@@ -288,45 +309,122 @@ fn move_general(cpu: &mut Vcpu, insn: Insn, wanted: bool) -> Done {
     Ok(())
 }
 
-/// `mfc1` and the other moves to a general register.
-fn move_from(cpu: &mut Vcpu, insn: Insn) -> Done {
-    cpu.need_fpu()?;
-    let value = match insn.op {
-        Op::Mfc1 => cpu.fpr32(insn.a) as i32 as u64,
-        Op::Mfhc1 => cpu.fpr32_high(insn.a) as i32 as u64,
-        Op::Dmfc1 => cpu.fpr64(insn.a),
-        _ => match insn.a.index() as u8 {
-            0 => u64::from(cpu.model.fir),
-            register => cpu.fcsr.read(register) as i32 as u64,
-        },
+/// Moves to a general register.
+macro_rules! moves_from {
+    ($($name:ident |$cpu:ident, $insn:ident| $value:expr;)*) => { $(
+        #[doc = concat!("`", stringify!($name), "`")]
+        ///
+        /// # Errors
+        /// Coprocessor 1 unusable.
+        #[inline(always)]
+        pub fn $name($cpu: &mut Vcpu, $insn: Insn) -> Done {
+            $cpu.need_fpu()?;
+            let value = $value;
+            $cpu.set_reg($insn.c, value);
+            Ok(())
+        }
+    )* };
+}
+
+moves_from! {
+    mfc1 |cpu, insn| cpu.fpr32(insn.a) as i32 as u64;
+    dmfc1 |cpu, insn| cpu.fpr64(insn.a);
+    mfhc1 |cpu, insn| cpu.fpr32_high(insn.a) as i32 as u64;
+    cfc1 |cpu, insn| match insn.a.index() as u8 {
+        0 => u64::from(cpu.model.fir),
+        register => cpu.fcsr.read(register) as i32 as u64,
     };
-    cpu.set_reg(insn.c, value);
-    Ok(())
 }
 
-/// `mtc1` and the other moves from a general register.
-fn move_to(cpu: &mut Vcpu, insn: Insn) -> Done {
+/// Moves from a general register.
+macro_rules! moves_to {
+    ($($name:ident = $set:ident;)*) => { $(
+        #[doc = concat!("`", stringify!($name), "`")]
+        ///
+        /// # Errors
+        /// Coprocessor 1 unusable.
+        #[inline(always)]
+        pub fn $name(cpu: &mut Vcpu, insn: Insn) -> Done {
+            cpu.need_fpu()?;
+            let value = cpu.b(insn);
+            cpu.$set(insn.a, value);
+            Ok(())
+        }
+    )* };
+}
+
+moves_to! {
+    mtc1 = set_fpr32;
+    dmtc1 = set_fpr64;
+    mthc1 = set_fpr32_high;
+}
+
+/// `ctc1`: the register takes the value even if that makes it trap.
+fn ctc1(cpu: &mut Vcpu, insn: Insn) -> Done {
     cpu.need_fpu()?;
-    let value = cpu.b(insn);
-    match insn.op {
-        Op::Mtc1 => cpu.set_fpr32(insn.a, value),
-        Op::Mthc1 => cpu.set_fpr32_high(insn.a, value),
-        Op::Dmtc1 => cpu.set_fpr64(insn.a, value),
-        _ => match insn.a.index() as u8 {
-            0 => {}
-            // It takes the value even if that makes it trap.
-            register => {
-                if cpu.fcsr.write(register, value as u32).is_err() {
-                    return Err(cpu.trap(Exception::Plain(ExcCode::Fpe)));
-                }
-            }
-        },
+    let value = cpu.b(insn) as u32;
+    match cpu.fcsr.write(insn.a.index() as u8, value) {
+        Ok(()) => Ok(()),
+        Err(FpTrap) => Err(cpu.trap(Exception::Plain(ExcCode::Fpe))),
     }
+}
+
+/// The address of a load or store with an offset.
+#[inline(always)]
+fn address<C: Context>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
+    let cpu = cx.cpu();
+    cpu.need_fpu()?;
+    Ok(cpu.a(insn).wrapping_add(insn.simm()))
+}
+
+/// `lwc1`
+///
+/// # Errors
+/// Coprocessor 1 unusable, or what the load causes.
+#[inline(always)]
+pub fn lwc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let va = address(cx, insn)?;
+    let value = cx.load::<u32>(va)?;
+    cx.cpu().set_fpr32(insn.c, value.into());
     Ok(())
 }
 
-/// The loads and stores. An index or an offset; `luxc1` and `suxc1` align the address.
-fn memory<C: Context>(cx: &mut C, insn: Insn) -> Done {
+/// `ldc1`
+///
+/// # Errors
+/// As [`lwc1`].
+#[inline(always)]
+pub fn ldc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let va = address(cx, insn)?;
+    let value = cx.load::<u64>(va)?;
+    cx.cpu().set_fpr64(insn.c, value);
+    Ok(())
+}
+
+/// `swc1`
+///
+/// # Errors
+/// Coprocessor 1 unusable, or what the store causes.
+#[inline(always)]
+pub fn swc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let va = address(cx, insn)?;
+    let value = cx.cpu().fpr32(insn.c);
+    cx.store(va, value as u32)
+}
+
+/// `sdc1`
+///
+/// # Errors
+/// As [`swc1`].
+#[inline(always)]
+pub fn sdc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+    let va = address(cx, insn)?;
+    let value = cx.cpu().fpr64(insn.c);
+    cx.store(va, value)
+}
+
+/// The loads and stores with an index; `luxc1` and `suxc1` align the address.
+fn indexed<C: Context>(cx: &mut C, insn: Insn) -> Done {
     let cpu = cx.cpu();
     cpu.need_fpu()?;
     match insn.op {
@@ -334,17 +432,13 @@ fn memory<C: Context>(cx: &mut C, insn: Insn) -> Done {
         Op::Luxc1 | Op::Suxc1 => cpu.need_wide_registers()?,
         _ => {}
     }
-    let offset = match insn.op {
-        Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => insn.simm(),
-        _ => cpu.b(insn),
-    };
-    let va = cpu.a(insn).wrapping_add(offset);
+    let va = cpu.a(insn).wrapping_add(cpu.b(insn));
     match insn.op {
-        Op::Lwc1 | Op::Lwxc1 => {
+        Op::Lwxc1 => {
             let value = cx.load::<u32>(va)?;
             cx.cpu().set_fpr32(insn.c, value.into());
         }
-        Op::Ldc1 | Op::Ldxc1 => {
+        Op::Ldxc1 => {
             let value = cx.load::<u64>(va)?;
             cx.cpu().set_fpr64(insn.c, value);
         }
@@ -352,11 +446,11 @@ fn memory<C: Context>(cx: &mut C, insn: Insn) -> Done {
             let value = cx.load::<u64>(va & !7)?;
             cx.cpu().set_fpr64(insn.c, value);
         }
-        Op::Swc1 | Op::Swxc1 => {
+        Op::Swxc1 => {
             let value = cx.cpu().fpr32(insn.c);
             cx.store(va, value as u32)?;
         }
-        Op::Sdc1 | Op::Sdxc1 => {
+        Op::Sdxc1 => {
             let value = cx.cpu().fpr64(insn.c);
             cx.store(va, value)?;
         }
@@ -368,6 +462,50 @@ fn memory<C: Context>(cx: &mut C, insn: Insn) -> Done {
     Ok(())
 }
 
+/// Instructions that engines call by themselves, because guests execute them often: each for itself
+/// costs a third less than through [`execute`].
+macro_rules! frequent {
+    ($($(#[$doc:meta])* $name:ident = $function:ident($($argument:expr),*);)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// Coprocessor 1 unusable, reserved instruction, floating point.
+        #[inline(never)]
+        pub fn $name(cpu: &mut Vcpu, insn: Insn) -> Done {
+            $function(cpu, insn, $($argument),*)
+        }
+    )* };
+}
+
+frequent! {
+    /// `add.s`
+    add_s = binary(Binary::Add, Format::S);
+    /// `add.d`
+    add_d = binary(Binary::Add, Format::D);
+    /// `sub.s`
+    sub_s = binary(Binary::Sub, Format::S);
+    /// `sub.d`
+    sub_d = binary(Binary::Sub, Format::D);
+    /// `mul.s`
+    mul_s = binary(Binary::Mul, Format::S);
+    /// `mul.d`
+    mul_d = binary(Binary::Mul, Format::D);
+    /// `div.s`
+    div_s = binary(Binary::Div, Format::S);
+    /// `div.d`
+    div_d = binary(Binary::Div, Format::D);
+    /// `mov.s`
+    mov_s = plain(Format::S, identity);
+    /// `mov.d`
+    mov_d = plain(Format::D, identity);
+    /// `c.cond`
+    cmp = compare(false);
+    /// `cvt.d.w`
+    cvt_d_w = from_integer(Integer::W, Scalar::D);
+    /// `cvt.w.d`, `trunc.w.d` …
+    to_w_d = to_integer(Scalar::D, Integer::W);
+}
+
 /// Any floating-point instruction but branches.
 ///
 /// # Errors
@@ -376,24 +514,33 @@ pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Done {
     use Format::{D, Ps, S};
     let cpu = cx.cpu();
     match insn.op {
-        Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => memory(cx, insn),
-        Op::Lwxc1 | Op::Ldxc1 | Op::Luxc1 | Op::Swxc1 | Op::Sdxc1 | Op::Suxc1 => memory(cx, insn),
-        Op::Mfc1 | Op::Dmfc1 | Op::Mfhc1 | Op::Cfc1 => move_from(cpu, insn),
-        Op::Mtc1 | Op::Dmtc1 | Op::Mthc1 | Op::Ctc1 => move_to(cpu, insn),
+        Op::Lwc1 => lwc1(cx, insn),
+        Op::Ldc1 => ldc1(cx, insn),
+        Op::Swc1 => swc1(cx, insn),
+        Op::Sdc1 => sdc1(cx, insn),
+        Op::Lwxc1 | Op::Ldxc1 | Op::Luxc1 | Op::Swxc1 | Op::Sdxc1 | Op::Suxc1 => indexed(cx, insn),
+        Op::Mfc1 => mfc1(cpu, insn),
+        Op::Dmfc1 => dmfc1(cpu, insn),
+        Op::Mfhc1 => mfhc1(cpu, insn),
+        Op::Cfc1 => cfc1(cpu, insn),
+        Op::Mtc1 => mtc1(cpu, insn),
+        Op::Dmtc1 => dmtc1(cpu, insn),
+        Op::Mthc1 => mthc1(cpu, insn),
+        Op::Ctc1 => ctc1(cpu, insn),
         Op::Movf => move_general(cpu, insn, false),
         Op::Movt => move_general(cpu, insn, true),
         Op::Prefx => cpu.need_fpu(),
-        Op::AddS => binary(cpu, insn, Binary::Add, S),
-        Op::AddD => binary(cpu, insn, Binary::Add, D),
+        Op::AddS => add_s(cpu, insn),
+        Op::AddD => add_d(cpu, insn),
         Op::AddPs => binary(cpu, insn, Binary::Add, Ps),
-        Op::SubS => binary(cpu, insn, Binary::Sub, S),
-        Op::SubD => binary(cpu, insn, Binary::Sub, D),
+        Op::SubS => sub_s(cpu, insn),
+        Op::SubD => sub_d(cpu, insn),
         Op::SubPs => binary(cpu, insn, Binary::Sub, Ps),
-        Op::MulS => binary(cpu, insn, Binary::Mul, S),
-        Op::MulD => binary(cpu, insn, Binary::Mul, D),
+        Op::MulS => mul_s(cpu, insn),
+        Op::MulD => mul_d(cpu, insn),
         Op::MulPs => binary(cpu, insn, Binary::Mul, Ps),
-        Op::DivS => binary(cpu, insn, Binary::Div, S),
-        Op::DivD => binary(cpu, insn, Binary::Div, D),
+        Op::DivS => div_s(cpu, insn),
+        Op::DivD => div_d(cpu, insn),
         Op::SqrtS => unary(cpu, insn, Unary::Sqrt, S),
         Op::SqrtD => unary(cpu, insn, Unary::Sqrt, D),
         Op::RecipS => unary(cpu, insn, Unary::Recip, S),
@@ -406,8 +553,8 @@ pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Done {
         Op::NegS => plain(cpu, insn, S, fpu::neg),
         Op::NegD => plain(cpu, insn, D, fpu::neg),
         Op::NegPs => plain(cpu, insn, Ps, fpu::neg),
-        Op::MovS => plain(cpu, insn, S, identity),
-        Op::MovD => plain(cpu, insn, D, identity),
+        Op::MovS => mov_s(cpu, insn),
+        Op::MovD => mov_d(cpu, insn),
         Op::MovPs => plain(cpu, insn, Ps, identity),
         Op::Recip1S => unary_wide(cpu, insn, Unary::Recip, S),
         Op::Recip1D => unary_wide(cpu, insn, Unary::Recip, D),
@@ -422,12 +569,12 @@ pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Done {
         Op::Rsqrt2D => binary_wide(cpu, insn, Binary::Rsqrt2, D),
         Op::Rsqrt2Ps => binary_wide(cpu, insn, Binary::Rsqrt2, Ps),
         Op::ToWS => to_integer(cpu, insn, Scalar::S, Integer::W),
-        Op::ToWD => to_integer(cpu, insn, Scalar::D, Integer::W),
+        Op::ToWD => to_w_d(cpu, insn),
         Op::ToLS => to_integer(cpu, insn, Scalar::S, Integer::L),
         Op::ToLD => to_integer(cpu, insn, Scalar::D, Integer::L),
         Op::CvtSW => from_integer(cpu, insn, Integer::W, Scalar::S),
         Op::CvtSL => from_integer(cpu, insn, Integer::L, Scalar::S),
-        Op::CvtDW => from_integer(cpu, insn, Integer::W, Scalar::D),
+        Op::CvtDW => cvt_d_w(cpu, insn),
         Op::CvtDL => from_integer(cpu, insn, Integer::L, Scalar::D),
         Op::CvtSD => cvt_s_d(cpu, insn),
         Op::CvtDS => cvt_d_s(cpu, insn),
@@ -443,7 +590,7 @@ pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Done {
         Op::Movcf => move_on_condition(cpu, insn),
         Op::MovzF => move_on_register(cpu, insn, true),
         Op::MovnF => move_on_register(cpu, insn, false),
-        Op::Cmp => compare(cpu, insn, false),
+        Op::Cmp => cmp(cpu, insn),
         Op::Cabs => compare(cpu, insn, true),
         Op::MaddF => mul_add(cpu, insn, MulAdd::Madd),
         Op::MsubF => mul_add(cpu, insn, MulAdd::Msub),

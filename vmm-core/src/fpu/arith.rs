@@ -160,7 +160,7 @@ impl Env {
     }
 
     /// `a op b`.
-    #[inline]
+    #[inline(always)]
     pub fn basic<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> u64 {
         match self.basic_fast::<P>(op, a, b) {
             Some(result) => result,
@@ -169,7 +169,7 @@ impl Env {
     }
 
     /// `a op b`, if they are everyday numbers.
-    #[inline]
+    #[inline(always)]
     pub fn basic_fast<P: Precision>(&mut self, op: Basic, a: u64, b: u64) -> Option<u64> {
         match op {
             Basic::Add => self.add_fast::<P>(a, b),

@@ -134,18 +134,20 @@ const fn sign(format: Format) -> u64 {
 /// [`FpTrap`] if an enabled exception was raised.
 #[inline]
 pub fn unary(op: Unary, format: Format, fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| match format {
+    let mut env = Env::new(*fcsr);
+    let result = match format {
         Format::S => env.unary::<Single>(op, low(fs)),
         Format::D => env.unary::<Double>(op, fs),
         Format::Ps => pair(env.unary::<Single>(op, high(fs)), env.unary::<Single>(op, low(fs))),
-    })
+    };
+    env.finish(result, fcsr)
 }
 
 /// `op.format fd, fs, ft`.
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
-#[inline]
+#[inline(always)]
 pub fn binary(
     op: Binary,
     format: Format,
@@ -153,14 +155,16 @@ pub fn binary(
     ft: u64,
     fcsr: &mut Fcsr,
 ) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| match format {
+    let mut env = Env::new(*fcsr);
+    let result = match format {
         Format::S => env.binary::<Single>(op, low(fs), low(ft)),
         Format::D => env.binary::<Double>(op, fs, ft),
         Format::Ps => pair(
             env.binary::<Single>(op, high(fs), high(ft)),
             env.binary::<Single>(op, low(fs), low(ft)),
         ),
-    })
+    };
+    env.finish(result, fcsr)
 }
 
 /// `op.format fd, fr, fs, ft`.
@@ -176,14 +180,16 @@ pub fn mul_add(
     ft: u64,
     fcsr: &mut Fcsr,
 ) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| match format {
+    let mut env = Env::new(*fcsr);
+    let result = match format {
         Format::S => env.mul_add::<Single>(op, low(fr), low(fs), low(ft)),
         Format::D => env.mul_add::<Double>(op, fr, fs, ft),
         Format::Ps => pair(
             env.mul_add::<Single>(op, high(fr), high(fs), high(ft)),
             env.mul_add::<Single>(op, low(fr), low(fs), low(ft)),
         ),
-    })
+    };
+    env.finish(result, fcsr)
 }
 
 /// `addr.ps` and `mulr.ps fd, fs, ft`: the upper result from the halves of `fs`, the lower one from
@@ -196,9 +202,12 @@ pub fn reduce(op: Reduce, fs: u64, ft: u64, fcsr: &mut Fcsr) -> Result<u64, FpTr
         Reduce::Add => Basic::Add,
         Reduce::Mul => Basic::Mul,
     };
-    instruction(fcsr, |env| {
-        pair(env.basic::<Single>(op, low(fs), high(fs)), env.basic::<Single>(op, low(ft), high(ft)))
-    })
+    let mut env = Env::new(*fcsr);
+    let result = pair(
+        env.basic::<Single>(op, low(fs), high(fs)),
+        env.basic::<Single>(op, low(ft), high(ft)),
+    );
+    env.finish(result, fcsr)
 }
 
 /// `c.cond` and, if `absolute`, `cabs.cond`: sets condition code `cc` to what `condition` says of
@@ -241,7 +250,7 @@ pub fn compare(
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
-#[inline]
+#[inline(always)]
 pub fn to_integer(
     from: Scalar,
     to: Integer,
@@ -249,35 +258,35 @@ pub fn to_integer(
     fs: u64,
     fcsr: &mut Fcsr,
 ) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| {
-        let rounding = rounding.unwrap_or(env.rounding);
-        let width = match to {
-            Integer::W => 32,
-            Integer::L => 64,
-        };
-        match from {
-            Scalar::S => env.integer_of::<Single>(low(fs), width, rounding),
-            Scalar::D => env.integer_of::<Double>(fs, width, rounding),
-        }
-    })
+    let mut env = Env::new(*fcsr);
+    let rounding = rounding.unwrap_or(env.rounding);
+    let width = match to {
+        Integer::W => 32,
+        Integer::L => 64,
+    };
+    let result = match from {
+        Scalar::S => env.integer_of::<Single>(low(fs), width, rounding),
+        Scalar::D => env.integer_of::<Double>(fs, width, rounding),
+    };
+    env.finish(result, fcsr)
 }
 
 /// `cvt.s` and `cvt.d` of an integer.
 ///
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
-#[inline]
+#[inline(always)]
 pub fn from_integer(from: Integer, to: Scalar, fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| {
-        let value = match from {
-            Integer::W => word(fs),
-            Integer::L => fs as i64,
-        };
-        match to {
-            Scalar::S => env.number_of::<Single>(value),
-            Scalar::D => env.number_of::<Double>(value),
-        }
-    })
+    let mut env = Env::new(*fcsr);
+    let value = match from {
+        Integer::W => word(fs),
+        Integer::L => fs as i64,
+    };
+    let result = match to {
+        Scalar::S => env.number_of::<Single>(value),
+        Scalar::D => env.number_of::<Double>(value),
+    };
+    env.finish(result, fcsr)
 }
 
 /// `cvt.s.d`.
@@ -286,7 +295,9 @@ pub fn from_integer(from: Integer, to: Scalar, fs: u64, fcsr: &mut Fcsr) -> Resu
 /// [`FpTrap`] if an enabled exception was raised.
 #[inline]
 pub fn cvt_s_d(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| env.convert::<Double, Single>(fs))
+    let mut env = Env::new(*fcsr);
+    let result = env.convert::<Double, Single>(fs);
+    env.finish(result, fcsr)
 }
 
 /// `cvt.d.s`.
@@ -295,7 +306,9 @@ pub fn cvt_s_d(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
 /// [`FpTrap`] if an enabled exception was raised.
 #[inline]
 pub fn cvt_d_s(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| env.convert::<Single, Double>(low(fs)))
+    let mut env = Env::new(*fcsr);
+    let result = env.convert::<Single, Double>(low(fs));
+    env.finish(result, fcsr)
 }
 
 /// `cvt.s.pu` (`upper`) and `cvt.s.pl`: one half, unchanged even if it is a signalling NaN. It
@@ -312,9 +325,10 @@ pub fn cvt_s_p(upper: bool, fs: u64, fcsr: &mut Fcsr) -> u64 {
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
 pub fn cvt_ps_pw(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| {
-        pair(env.number_of::<Single>(word(high(fs))), env.number_of::<Single>(word(low(fs))))
-    })
+    let mut env = Env::new(*fcsr);
+    let result =
+        { pair(env.number_of::<Single>(word(high(fs))), env.number_of::<Single>(word(low(fs)))) };
+    env.finish(result, fcsr)
 }
 
 /// `cvt.pw.ps`: two singles to two words, under FCSR.RM.
@@ -322,13 +336,13 @@ pub fn cvt_ps_pw(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
 /// # Errors
 /// [`FpTrap`] if an enabled exception was raised.
 pub fn cvt_pw_ps(fs: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
-    instruction(fcsr, |env| {
-        let rounding = env.rounding;
-        pair(
-            env.integer_of::<Single>(high(fs), 32, rounding),
-            env.integer_of::<Single>(low(fs), 32, rounding),
-        )
-    })
+    let mut env = Env::new(*fcsr);
+    let rounding = env.rounding;
+    let result = pair(
+        env.integer_of::<Single>(high(fs), 32, rounding),
+        env.integer_of::<Single>(low(fs), 32, rounding),
+    );
+    env.finish(result, fcsr)
 }
 
 /// A paired single of two singles: `cvt.ps.s fd, fs, ft` is `pair(fs, ft)`, and `pll`, `plu`,
@@ -352,16 +366,14 @@ const fn word(bits: u64) -> i64 {
     bits as i32 as i64
 }
 
-/// Runs one instruction's operations under the modes of `fcsr` and ends it.
-#[inline]
-fn instruction(fcsr: &mut Fcsr, compute: impl FnOnce(&mut Env) -> u64) -> Result<u64, FpTrap> {
-    let mut env = Env::new(*fcsr);
-    let result = compute(&mut env);
-    fcsr.finish(env.raised)?;
-    Ok(result)
-}
-
 impl Env {
+    /// Ends the instruction, with its result.
+    #[inline(always)]
+    fn finish(self, result: u64, fcsr: &mut Fcsr) -> Result<u64, FpTrap> {
+        fcsr.finish(self.raised)?;
+        Ok(result)
+    }
+
     #[inline]
     fn unary<P: Precision>(&mut self, op: Unary, fs: u64) -> u64 {
         match op {
@@ -374,7 +386,7 @@ impl Env {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn binary<P: Precision>(&mut self, op: Binary, fs: u64, ft: u64) -> u64 {
         match op {
             Binary::Add => self.basic::<P>(Basic::Add, fs, ft),
