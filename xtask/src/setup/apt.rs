@@ -275,4 +275,23 @@ mod tests {
     fn escapes_are_undone() {
         assert_eq!(unescape("a%2bb%7ec%3ad%"), "a+b~c:d%");
     }
+
+    #[test]
+    fn unsigned_metadata_is_refused() {
+        if super::super::can_use_packages().is_err() || keyring(&mirror()).is_err() {
+            return; // A host on which apt is never run.
+        }
+        let (_dir, store) = super::super::cache::tests::store(&[]);
+        let _guard = store.change().unwrap();
+        let archive = tempfile::tempdir().unwrap();
+        for suite in SUITES {
+            let dist = archive.path().join("dists").join(suite);
+            std::fs::create_dir_all(&dist).unwrap();
+            std::fs::write(dist.join("Release"), format!("Suite: {suite}\n")).unwrap();
+        }
+        let top = format!("file:{}", archive.path().display());
+        let mirror = Mirror { main: top.clone(), security: top, ..mirror() };
+        let error = format!("{:#}", Apt::new(&store, "amd64", &mirror).unwrap_err());
+        assert!(error.contains("is not signed"), "{error}");
+    }
 }

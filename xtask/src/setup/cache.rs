@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// The cache in a folder, for a lock and a set of libraries that the host has.
-    fn at(dir: PathBuf, lock: Lock, host_libraries: BTreeSet<String>) -> Result<Self> {
+    pub(super) fn at(dir: PathBuf, lock: Lock, host_libraries: BTreeSet<String>) -> Result<Self> {
         let file = dir.join("substitutes.toml");
         let substitutes: BTreeMap<Group, Substitute> = match std::fs::read_to_string(&file) {
             Ok(text) => toml::from_str(&text).with_context(|| {

@@ -19,7 +19,7 @@ pub use qemu::qemu;
 use anyhow::{Context, Result, bail};
 use cache::Store;
 use fetch::{Failure, Plan};
-use lock::{Group, Lock};
+use lock::{Artefact, Group, Lock};
 use sources::Mirror;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,10 +96,25 @@ fn provide(groups: &[Group]) -> Result<Store> {
     let _guard = store.change()?;
     // Somebody else may have been faster.
     let mut store = Store::open()?;
+    install_or_renew(&mut store, &mirrors, groups, |store, group| {
+        renew::group(store, group, &mirrors[0])
+    })?;
+    warn_of_substitutes(&store, groups);
+    Ok(store)
+}
+
+/// Installs groups; where the mirror has dropped a pinned version, what `renew` names stands in for
+/// the group from now on. The caller holds the cache.
+fn install_or_renew(
+    store: &mut Store,
+    mirrors: &[Mirror],
+    groups: &[Group],
+    renew: impl Fn(&Store, Group) -> Result<Vec<Artefact>>,
+) -> Result<()> {
     let mut renewed = Vec::new();
     loop {
-        match install(&store, &mirrors, groups) {
-            Ok(()) => break,
+        match install(store, mirrors, groups) {
+            Ok(()) => return Ok(()),
             Err(Failure::Other(error)) => return Err(error),
             Err(Failure::Dropped(group, uri)) if renewed.contains(&group) => {
                 bail!("{uri} has just gone from the mirror: try later")
@@ -107,13 +122,11 @@ fn provide(groups: &[Group]) -> Result<Store> {
             Err(Failure::Dropped(group, uri)) => {
                 eprintln!("{uri} has gone: looking for the current version of {group}");
                 renewed.push(group);
-                let current = renew::group(&store, group, &mirrors[0])?;
+                let current = renew(store, group)?;
                 store.substitute(group, current)?;
             }
         }
     }
-    warn_of_substitutes(&store, groups);
-    Ok(store)
 }
 
 /// Downloads and unpacks what is missing of groups. The caller holds the cache.
@@ -266,4 +279,136 @@ pub fn mirror_names() -> Result<Vec<String>> {
 /// Whether a file is what it should be.
 pub fn is_intact(file: &Path, sha256: &str) -> bool {
     fetch::sha256_of(file).is_ok_and(|sum| sum == sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lock::tests::artefact;
+
+    /// A local mirror that holds real package files, made on the spot.
+    struct Archive(tempfile::TempDir);
+
+    impl Archive {
+        /// None on a host that has no tools for packages: it never unpacks one either.
+        fn new() -> Option<Self> {
+            can_use_packages().ok().map(|()| Self(tempfile::tempdir().unwrap()))
+        }
+
+        fn mirrors(&self) -> Vec<Mirror> {
+            let top = format!("file:{}", self.0.path().display());
+            let said_by = "a test".to_owned();
+            vec![Mirror { main: top.clone(), security: top, keyrings: Vec::new(), said_by }]
+        }
+
+        /// Puts a package with one file into the archive and returns what a lock would say of it.
+        fn add(&self, name: &str, version: &str, path: &str) -> Artefact {
+            let tree = self.0.path().join("tree");
+            let file = tree.join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, format!("{name} {version}\n")).unwrap();
+            std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+            let control = format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: amd64\n\
+                 Maintainer: none\nDescription: a test\n"
+            );
+            std::fs::write(tree.join("DEBIAN/control"), control).unwrap();
+            let mut one = artefact(name, '0');
+            one.version = version.to_owned();
+            one.path = format!("pool/{name}_{version}_amd64.deb");
+            let deb = self.0.path().join(&one.path);
+            std::fs::create_dir_all(deb.parent().unwrap()).unwrap();
+            let status = Command::new("dpkg-deb")
+                .args(["--build", "--root-owner-group"])
+                .args([&tree, &deb])
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+            std::fs::remove_dir_all(tree).unwrap();
+            one.size = deb.metadata().unwrap().len();
+            one.sha256 = fetch::sha256_of(&deb).unwrap();
+            one
+        }
+    }
+
+    /// A store whose lock names this busybox, and something that is nowhere for the other groups.
+    fn store_with(busybox: &Artefact) -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut packages: BTreeMap<_, _> =
+            Group::ALL.into_iter().map(|group| (group, vec![artefact("none", '1')])).collect();
+        packages.insert(Group::Busybox, vec![busybox.clone()]);
+        let lock = Lock::new(packages);
+        let store = Store::at(dir.path().join("cache"), lock, Default::default()).unwrap();
+        (dir, store)
+    }
+
+    fn installed(store: &Store) -> String {
+        std::fs::read_to_string(store.folder(Group::Busybox).join("bin/busybox")).unwrap()
+    }
+
+    #[test]
+    fn a_pinned_version_is_installed_and_then_needs_no_mirror() {
+        let Some(archive) = Archive::new() else { return };
+        let (_dir, mut store) = store_with(&archive.add("busybox", "1.0", "bin/busybox"));
+        let _guard = store.change().unwrap();
+        let never = |_: &Store, _| -> Result<Vec<Artefact>> { panic!("nothing has gone") };
+        let groups = [Group::Busybox];
+        install_or_renew(&mut store, &archive.mirrors(), &groups, never).unwrap();
+        assert_eq!(installed(&store), "busybox 1.0\n");
+        assert!(store.missing(Group::Busybox).is_empty());
+
+        // Unpacked again from the download when the folder is lost.
+        let mirrors = archive.mirrors();
+        drop(archive);
+        std::fs::remove_dir_all(store.folder(Group::Busybox)).unwrap();
+        install_or_renew(&mut store, &mirrors, &groups, never).unwrap();
+        assert_eq!(installed(&store), "busybox 1.0\n");
+    }
+
+    #[test]
+    fn a_dropped_version_is_replaced_by_the_current_one() {
+        let Some(archive) = Archive::new() else { return };
+        let pinned = archive.add("busybox", "1.0", "bin/busybox");
+        std::fs::remove_file(archive.0.path().join(&pinned.path)).unwrap();
+        let current = archive.add("busybox", "1.1", "bin/busybox");
+        let (_dir, mut store) = store_with(&pinned);
+        let _guard = store.change().unwrap();
+        let renew = |_: &Store, group| {
+            assert_eq!(group, Group::Busybox);
+            Ok(vec![current.clone()])
+        };
+        install_or_renew(&mut store, &archive.mirrors(), &[Group::Busybox], renew).unwrap();
+        assert_eq!(installed(&store), "busybox 1.1\n");
+        assert_eq!(store.changed_lines(Group::Busybox), [current.line()]);
+    }
+
+    #[test]
+    fn a_version_that_goes_while_it_is_fetched_ends_the_search() {
+        let Some(archive) = Archive::new() else { return };
+        let gone = artefact("busybox", '5');
+        let (_dir, mut store) = store_with(&gone);
+        let _guard = store.change().unwrap();
+        let renew = |_: &Store, _| Ok(vec![artefact("busybox", '6')]);
+        let groups = [Group::Busybox];
+        let error = install_or_renew(&mut store, &archive.mirrors(), &groups, renew).unwrap_err();
+        assert!(error.to_string().contains("try later"), "{error}");
+    }
+
+    #[test]
+    fn a_package_that_cannot_be_unpacked_leaves_no_group_behind() {
+        let Some(archive) = Archive::new() else { return };
+        let mut busybox = archive.add("busybox", "1.0", "bin/busybox");
+        let deb = archive.0.path().join(&busybox.path);
+        std::fs::write(&deb, "!<arch>\nno package").unwrap();
+        busybox.sha256 = fetch::sha256_of(&deb).unwrap();
+        let (_dir, mut store) = store_with(&busybox);
+        let _guard = store.change().unwrap();
+        let never = |_: &Store, _| -> Result<Vec<Artefact>> { panic!("nothing has gone") };
+        let groups = [Group::Busybox];
+        let error = install_or_renew(&mut store, &archive.mirrors(), &groups, never).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with("cannot unpack") && error.contains("busybox_1.0"), "{error}");
+        assert!(!store.folder(Group::Busybox).exists());
+    }
 }
