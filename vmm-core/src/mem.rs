@@ -66,6 +66,17 @@ impl Page {
         Self(base)
     }
 
+    /// A page that belongs to nobody, for places that hold a page and have none. What is written to
+    /// it is lost.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        static NOWHERE: [AtomicU64; PAGE_SIZE as usize / 8] =
+            [const { AtomicU64::new(0) }; PAGE_SIZE as usize / 8];
+        // SAFETY: the static is aligned to 8, as long as a page, lives for ever, and may be written
+        // through shared references.
+        unsafe { Self::new(NonNull::from(&NOWHERE).cast()) }
+    }
+
     /// Where the page lies.
     #[must_use]
     pub const fn base(self) -> NonNull<u8> {

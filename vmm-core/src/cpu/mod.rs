@@ -40,10 +40,15 @@ pub struct Link {
 }
 
 /// A virtual CPU.
+///
+/// The general registers come first: an engine that has the VCPU's address in a register then has
+/// theirs too.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Vcpu {
-    /// General registers; number 0 stays zero, the last takes what is written to it.
-    pub(crate) gpr: [u64; 33],
+    /// General registers; number 0 stays zero, [`Reg::SINK`] takes what is written to it. There are
+    /// more places than registers so that six bits always are an index.
+    pub(crate) gpr: [u64; Reg::PLACES],
     /// The next instruction's address. While an engine runs it keeps its own and stores it here
     /// where somebody may look.
     pub(crate) pc: u64,
@@ -79,6 +84,8 @@ pub struct Vcpu {
     pub(crate) link: Option<Link>,
     /// The exception of the last [`Trap`].
     pub(crate) pending: Exception,
+    /// Something wants the engine's inner loop to be left after this instruction.
+    pub(crate) attention: bool,
     /// A `wait` is being executed.
     pub(crate) waiting: bool,
     /// Address of the last exception vector.
@@ -109,7 +116,7 @@ impl Vcpu {
     #[must_use]
     pub fn with_code_pages(model: CpuModel, endian: Endian, pages: usize) -> Self {
         let mut vcpu = Self {
-            gpr: [0; 33],
+            gpr: [0; Reg::PLACES],
             pc: RESET_VECTOR,
             in_slot: false,
             target: 0,
@@ -127,6 +134,7 @@ impl Vcpu {
             tlb: Tlb::new(model.tlb_entries, model.segment_mask(), model.tlb_reset_invalid),
             link: None,
             pending: Exception::Plain(ExcCode::Int),
+            attention: false,
             waiting: false,
             vector: 0,
             vector_faults: 0,
@@ -145,7 +153,7 @@ impl Vcpu {
         let (model, retired) = (self.model, self.retired);
         self.code.clear();
         self.soft.flush();
-        self.gpr = [0; 33];
+        self.gpr = [0; Reg::PLACES];
         self.fpr = [0; 32];
         (self.hi, self.lo) = (0, 0);
         self.pc = RESET_VECTOR;

@@ -5,7 +5,7 @@
 //! double precision; loads, stores and moves of an odd pair use the even one, as in QEMU (all this
 //! is UNPREDICTABLE in the manual).
 
-use super::Context;
+use super::{Context, Memory};
 use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
 use crate::fpu::{
     self, Binary, Condition, Format, FpTrap, Integer, MulAdd, Reduce, Rounding, Scalar, Unary,
@@ -371,7 +371,7 @@ fn ctc1(cpu: &mut Vcpu, insn: Insn) -> Done {
 
 /// The address of a load or store with an offset.
 #[inline(always)]
-fn address<C: Context>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
+fn address<C: Memory>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
     let cpu = cx.cpu();
     cpu.need_fpu()?;
     Ok(cpu.a(insn).wrapping_add(insn.simm()))
@@ -382,7 +382,7 @@ fn address<C: Context>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
 /// # Errors
 /// Coprocessor 1 unusable, or what the load causes.
 #[inline(always)]
-pub fn lwc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+pub fn lwc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
     let va = address(cx, insn)?;
     let value = cx.load::<u32>(va)?;
     cx.cpu().set_fpr32(insn.c, value.into());
@@ -394,7 +394,7 @@ pub fn lwc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
 /// # Errors
 /// As [`lwc1`].
 #[inline(always)]
-pub fn ldc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+pub fn ldc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
     let va = address(cx, insn)?;
     let value = cx.load::<u64>(va)?;
     cx.cpu().set_fpr64(insn.c, value);
@@ -406,7 +406,7 @@ pub fn ldc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
 /// # Errors
 /// Coprocessor 1 unusable, or what the store causes.
 #[inline(always)]
-pub fn swc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+pub fn swc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
     let va = address(cx, insn)?;
     let value = cx.cpu().fpr32(insn.c);
     cx.store(va, value as u32)
@@ -417,7 +417,7 @@ pub fn swc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
 /// # Errors
 /// As [`swc1`].
 #[inline(always)]
-pub fn sdc1<C: Context>(cx: &mut C, insn: Insn) -> Done {
+pub fn sdc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
     let va = address(cx, insn)?;
     let value = cx.cpu().fpr64(insn.c);
     cx.store(va, value)

@@ -1,13 +1,13 @@
 //! Loads and stores of general registers.
 
-use super::{Context, Data, Exchange, word};
-use crate::cpu::{Exception, Link, Trap};
+use super::{Context, Data, Exchange, Memory, word};
+use crate::cpu::{ExcCode, Exception, Link, Trap};
 use crate::endian::Endian;
-use crate::isa::Insn;
+use crate::isa::{Insn, Op};
 
 /// The effective address.
 #[inline(always)]
-fn address<C: Context>(cx: &mut C, insn: Insn) -> u64 {
+fn address<C: Memory>(cx: &mut C, insn: Insn) -> u64 {
     cx.cpu().a(insn).wrapping_add(insn.simm())
 }
 
@@ -18,7 +18,7 @@ macro_rules! loads {
         /// # Errors
         /// What the load causes.
         #[inline(always)]
-        pub fn $name<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+        pub fn $name<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
             let va = address(cx, insn);
             let $v = cx.load::<$t>(va)?;
             cx.cpu().set_reg(insn.c, $value);
@@ -34,7 +34,7 @@ macro_rules! stores {
         /// # Errors
         /// What the store causes.
         #[inline(always)]
-        pub fn $name<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+        pub fn $name<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
             let va = address(cx, insn);
             let value = cx.cpu().b(insn);
             cx.store(va, <$t>::from_register(value))
@@ -60,7 +60,7 @@ stores! {
 }
 
 /// The aligned unit around `va`; a fault names `va` itself.
-fn load_around<C: Context, T: Data>(cx: &mut C, va: u64) -> Result<u64, Trap> {
+fn load_around<C: Memory, T: Data>(cx: &mut C, va: u64) -> Result<u64, Trap> {
     match cx.load::<T>(va & !(T::SIZE - 1)) {
         Ok(value) => Ok(value.zero_extend()),
         Err(Trap) => {
@@ -79,7 +79,7 @@ fn load_around<C: Context, T: Data>(cx: &mut C, va: u64) -> Result<u64, Trap> {
 }
 
 /// Bits that a "left" access of `size` bytes at `va` leaves alone at the low end of the register.
-fn left_shift<C: Context>(cx: &mut C, va: u64, size: u64) -> u64 {
+fn left_shift<C: Memory>(cx: &mut C, va: u64, size: u64) -> u64 {
     let byte = match cx.cpu().endian {
         Endian::Big => va,
         Endian::Little => !va,
@@ -88,7 +88,7 @@ fn left_shift<C: Context>(cx: &mut C, va: u64, size: u64) -> u64 {
 }
 
 /// Bits that a "right" access leaves alone at the high end.
-fn right_shift<C: Context>(cx: &mut C, va: u64, size: u64) -> u64 {
+fn right_shift<C: Memory>(cx: &mut C, va: u64, size: u64) -> u64 {
     (size - 1) * 8 - left_shift(cx, va, size)
 }
 
@@ -96,7 +96,7 @@ fn right_shift<C: Context>(cx: &mut C, va: u64, size: u64) -> u64 {
 ///
 /// # Errors
 /// What the load causes.
-pub fn lwl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn lwl<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     let va = address(cx, insn);
     let memory = load_around::<C, u32>(cx, va)?;
     let shift = left_shift(cx, va, 4);
@@ -110,7 +110,7 @@ pub fn lwl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the load causes.
-pub fn lwr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn lwr<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     let va = address(cx, insn);
     let memory = load_around::<C, u32>(cx, va)?;
     let shift = right_shift(cx, va, 4);
@@ -124,7 +124,7 @@ pub fn lwr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the load causes.
-pub fn ldl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn ldl<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     let va = address(cx, insn);
     let memory = load_around::<C, u64>(cx, va)?;
     let shift = left_shift(cx, va, 8);
@@ -138,7 +138,7 @@ pub fn ldl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the load causes.
-pub fn ldr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn ldr<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     let va = address(cx, insn);
     let memory = load_around::<C, u64>(cx, va)?;
     let shift = right_shift(cx, va, 8);
@@ -151,7 +151,7 @@ pub fn ldr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 /// Bytes from the register's high end (`left`) or low end to `va` and on from there, towards the
 /// register's other end, as far as the aligned unit goes. Byte by byte, so that nothing else in the
 /// unit is written; the first byte's fault is the only one possible.
-fn store_partial<C: Context>(cx: &mut C, insn: Insn, size: u64, left: bool) -> Result<(), Trap> {
+fn store_partial<C: Memory>(cx: &mut C, insn: Insn, size: u64, left: bool) -> Result<(), Trap> {
     let va = address(cx, insn);
     let value = cx.cpu().b(insn);
     // Towards lower significance goes up in memory if big-endian.
@@ -170,7 +170,7 @@ fn store_partial<C: Context>(cx: &mut C, insn: Insn, size: u64, left: bool) -> R
 ///
 /// # Errors
 /// What the store causes.
-pub fn swl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn swl<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     store_partial(cx, insn, 4, true)
 }
 
@@ -178,7 +178,7 @@ pub fn swl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the store causes.
-pub fn swr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn swr<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     store_partial(cx, insn, 4, false)
 }
 
@@ -186,7 +186,7 @@ pub fn swr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the store causes.
-pub fn sdl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn sdl<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     store_partial(cx, insn, 8, true)
 }
 
@@ -194,7 +194,7 @@ pub fn sdl<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 ///
 /// # Errors
 /// What the store causes.
-pub fn sdr<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+pub fn sdr<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     store_partial(cx, insn, 8, false)
 }
 
@@ -260,4 +260,37 @@ pub fn sc<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 /// What the store causes.
 pub fn scd<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     store_conditional::<C, u64>(cx, insn)
+}
+
+/// Any load or store of general registers.
+///
+/// # Errors
+/// What the access causes.
+pub fn execute<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
+    match insn.op {
+        Op::Lb => lb(cx, insn),
+        Op::Lbu => lbu(cx, insn),
+        Op::Lh => lh(cx, insn),
+        Op::Lhu => lhu(cx, insn),
+        Op::Lw => lw(cx, insn),
+        Op::Lwu => lwu(cx, insn),
+        Op::Ld => ld(cx, insn),
+        Op::Sb => sb(cx, insn),
+        Op::Sh => sh(cx, insn),
+        Op::Sw => sw(cx, insn),
+        Op::Sd => sd(cx, insn),
+        Op::Lwl => lwl(cx, insn),
+        Op::Lwr => lwr(cx, insn),
+        Op::Ldl => ldl(cx, insn),
+        Op::Ldr => ldr(cx, insn),
+        Op::Swl => swl(cx, insn),
+        Op::Swr => swr(cx, insn),
+        Op::Sdl => sdl(cx, insn),
+        Op::Sdr => sdr(cx, insn),
+        Op::Ll => ll(cx, insn),
+        Op::Lld => lld(cx, insn),
+        Op::Sc => sc(cx, insn),
+        Op::Scd => scd(cx, insn),
+        _ => Err(cx.cpu().trap(Exception::Plain(ExcCode::Ri))),
+    }
 }

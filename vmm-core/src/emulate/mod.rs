@@ -1,6 +1,7 @@
 //! What each instruction does to a [`Vcpu`]: one function an instruction, the same for every engine.
 //!
-//! A function gets the VCPU, or, where it needs memory, time or the engine's caches, a [`Context`].
+//! A function gets the VCPU, or, where it needs memory, a [`Memory`], or, where it needs time or the
+//! engine's caches, a [`Context`].
 //! It neither fetches nor advances the program counter; the engine does, and stores the
 //! instruction's address in the VCPU before it calls a function of [`system`]. What an instruction
 //! can raise is its function's [`Trap`]: then no register has changed.
@@ -18,8 +19,8 @@ use crate::cpu::{Trap, Vcpu};
 use crate::endian::Endian;
 use crate::mem::Page;
 
-/// What an engine lends to the functions.
-pub trait Context {
+/// What an engine lends to a load or store.
+pub trait Memory {
     /// The VCPU.
     fn cpu(&mut self) -> &mut Vcpu;
 
@@ -32,19 +33,22 @@ pub trait Context {
     /// Stores.
     ///
     /// # Errors
-    /// As [`Context::load`].
+    /// As [`Memory::load`].
     fn store<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap>;
+}
 
+/// What an engine lends to all other instructions.
+pub trait Context: Memory {
     /// Stores `new` if `old` is still there; whether it was.
     ///
     /// # Errors
-    /// As [`Context::store`].
+    /// As [`Memory::store`].
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap>;
 
     /// The physical address of a load from `va`.
     ///
     /// # Errors
-    /// As [`Context::load`].
+    /// As [`Memory::load`].
     fn physical(&mut self, va: u64) -> Result<u64, Trap>;
 
     /// Virtual time in nanoseconds.

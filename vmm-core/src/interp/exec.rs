@@ -1,15 +1,17 @@
 //! The inner loop.
 
-use super::Engine;
+use super::memory::Attempt;
+use super::{Cx, Engine};
 use crate::bus::Bus;
-use crate::cpu::Trap;
+use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
 use crate::emulate::{Flow, alu, branch, fp, loadstore, system};
-use crate::isa::{Op, decode};
+use crate::isa::{Insn, Op, decode};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
 use abi::PAGE_SIZE;
 
-use super::code::INSNS;
+/// What a branch in a delay slot, and a 64-bit operation where there are none, causes.
+const RESERVED: Exception = Exception::Plain(ExcCode::Ri);
 
 /// Bits of an address that differ between two instructions of a page.
 const IN_PAGE: u64 = (PAGE_SIZE - 1) & !3;
@@ -18,9 +20,9 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     /// Executes from the program counter on, whose page's decoded code is in `slot`, until control
     /// leaves the page, `end` instructions have been counted, an exception is taken, or something
     /// wants attention. At least one instruction is executed.
-    pub(super) fn execute(&mut self, slot: usize, end: u64) {
+    pub(super) fn execute(&mut self, cpu: &mut Vcpu, slot: usize, end: u64) {
         let page = self.code.code(slot);
-        let base = self.cpu.pc;
+        let base = cpu.pc;
         // The segment: what is left of it, the address behind it, the count when it is done, the
         // address where it began.
         let mut rest;
@@ -28,30 +30,22 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         let mut stop_count;
         let mut start_pc;
         // The segment is one delay slot, and `target` comes after it.
-        let mut in_slot = self.cpu.in_slot;
-        let mut target = self.cpu.target;
+        let mut in_slot = cpu.in_slot;
+        let mut target = cpu.target;
 
         /// Starts a segment at `pc`, in this page.
         macro_rules! begin {
             ($pc:expr) => {{
                 let pc: u64 = $pc;
-                let first = (pc & IN_PAGE) as usize / 4;
-                let mut count = (INSNS - first).min((end - self.cpu.retired) as usize);
+                let tail = &page[(pc & IN_PAGE) as usize / 4..];
+                let mut count = tail.len().min((end - cpu.retired) as usize);
                 if in_slot {
                     count = 1;
                 }
-                if self.cpu.narrow {
-                    count = 1;
-                    if let Err(Trap) = self.check_narrow(slot, first) {
-                        self.cpu.retired += 1;
-                        self.cpu.take_exception(pc, in_slot);
-                        return;
-                    }
-                }
-                rest = page[first..first + count].iter();
+                rest = tail[..count].iter();
                 start_pc = pc;
                 stop_pc = pc.wrapping_add(4 * count as u64);
-                stop_count = self.cpu.retired + count as u64;
+                stop_count = cpu.retired + count as u64;
             }};
         }
 
@@ -62,13 +56,20 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
             };
         }
 
+        /// What instructions that access memory get.
+        macro_rules! cx {
+            () => {
+                &mut Cx { cpu: &mut *cpu, engine: &mut *self }
+            };
+        }
+
         /// Leaves the loop before the instruction at `pc`.
         macro_rules! leave {
             ($pc:expr) => {{
-                self.cpu.pc = $pc;
-                self.cpu.retired = stop_count - rest.len() as u64;
-                self.cpu.in_slot = in_slot;
-                self.cpu.target = target;
+                cpu.pc = $pc;
+                cpu.retired = stop_count - rest.len() as u64;
+                cpu.in_slot = in_slot;
+                cpu.target = target;
                 return;
             }};
         }
@@ -91,8 +92,8 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                 let before = here.wrapping_sub(4);
                 let after_branch =
                     here != start_pc && page[(before & IN_PAGE) as usize / 4].get().op.is_branch();
-                self.cpu.retired = stop_count - rest.len() as u64;
-                self.cpu.take_exception(here, in_slot || after_branch);
+                cpu.retired = stop_count - rest.len() as u64;
+                cpu.take_exception(here, in_slot || after_branch);
                 return;
             }};
         }
@@ -110,36 +111,45 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         macro_rules! memory {
             ($result:expr) => {{
                 checked!($result);
-                if self.attention {
+                if cpu.attention {
                     leave_after!();
                 }
             }};
         }
 
+        /// A load or store that mostly hits the soft TLB.
+        macro_rules! attempt {
+            ($function:path) => {
+                if $function(&mut Attempt::<BIG> { cpu: &mut *cpu }, insn!()).is_err() {
+                    memory!(Self::access(cx!(), insn!()));
+                }
+            };
+        }
+
         /// A system instruction: it may look at the VCPU's program counter and count.
         macro_rules! system {
             ($result:expr) => {{
-                self.cpu.pc = here!();
-                self.cpu.in_slot = in_slot;
-                self.cpu.retired = stop_count - rest.len() as u64;
+                cpu.pc = here!();
+                cpu.in_slot = in_slot;
+                cpu.retired = stop_count - rest.len() as u64;
                 match checked!($result) {
                     Flow::Next => {
-                        if self.attention {
+                        if cpu.attention {
                             leave_after!();
                         }
                     }
                     Flow::Changed => {
-                        self.check_interrupts();
+                        Self::check_interrupts(cpu);
                         leave_after!();
                     }
                     Flow::Jump(to) => {
-                        self.check_interrupts();
+                        Self::check_interrupts(cpu);
                         in_slot = false;
                         leave!(to);
                     }
                     Flow::Wait => {
-                        self.cpu.waiting = true;
-                        self.attention = true;
+                        cpu.waiting = true;
+                        cpu.attention = true;
                         leave_after!();
                     }
                 }
@@ -150,7 +160,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         macro_rules! not_in_slot {
             () => {
                 if in_slot {
-                    self.reserved();
+                    cpu.trap(RESERVED);
                     trap!();
                 }
             };
@@ -205,14 +215,14 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         /// A call, then what jumps.
         macro_rules! link {
             ($reg:expr) => {
-                branch::link(self.cpu, $reg, here!())
+                branch::link(cpu, $reg, here!())
             };
         }
 
         begin!(base);
         loop {
             let Some(cell) = rest.next() else {
-                self.cpu.retired = stop_count;
+                cpu.retired = stop_count;
                 let next = if in_slot { target } else { stop_pc };
                 in_slot = false;
                 if (next ^ base) & !IN_PAGE != 0 || stop_count >= end {
@@ -221,8 +231,13 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                 begin!(next);
                 continue;
             };
-            let insn = cell.get();
-            match insn.op {
+            /// The instruction. Read where it is used: then only the fields used are.
+            macro_rules! insn {
+                () => {
+                    cell.get()
+                };
+            }
+            match insn!().op {
                 Op::Undecoded => {
                     let Some(memory) = self.code.page(slot) else {
                         // Nothing frees the slot that is being executed.
@@ -234,229 +249,243 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                     rest = page[index..index + rest.len() + 1].iter();
                 }
                 Op::Nop | Op::Pref | Op::Sync => {}
-                Op::Li => alu::li(self.cpu, insn),
-                Op::Move => alu::mov(self.cpu, insn),
-                Op::Sll => alu::sll(self.cpu, insn),
-                Op::Srl => alu::srl(self.cpu, insn),
-                Op::Rotr => alu::rotr(self.cpu, insn),
-                Op::Sra => alu::sra(self.cpu, insn),
-                Op::Sllv => alu::sllv(self.cpu, insn),
-                Op::Srlv => alu::srlv(self.cpu, insn),
-                Op::Rotrv => alu::rotrv(self.cpu, insn),
-                Op::Srav => alu::srav(self.cpu, insn),
-                Op::Add => checked!(alu::add(self.cpu, insn)),
-                Op::Addu => alu::addu(self.cpu, insn),
-                Op::Sub => checked!(alu::sub(self.cpu, insn)),
-                Op::Subu => alu::subu(self.cpu, insn),
-                Op::And => alu::and(self.cpu, insn),
-                Op::Or => alu::or(self.cpu, insn),
-                Op::Xor => alu::xor(self.cpu, insn),
-                Op::Nor => alu::nor(self.cpu, insn),
-                Op::Slt => alu::slt(self.cpu, insn),
-                Op::Sltu => alu::sltu(self.cpu, insn),
-                Op::Movz => alu::movz(self.cpu, insn),
-                Op::Movn => alu::movn(self.cpu, insn),
-                Op::Addi => checked!(alu::addi(self.cpu, insn)),
-                Op::Addiu => alu::addiu(self.cpu, insn),
-                Op::Slti => alu::slti(self.cpu, insn),
-                Op::Sltiu => alu::sltiu(self.cpu, insn),
-                Op::Andi => alu::andi(self.cpu, insn),
-                Op::Ori => alu::ori(self.cpu, insn),
-                Op::Xori => alu::xori(self.cpu, insn),
-                Op::Mfhi => alu::mfhi(self.cpu, insn),
-                Op::Mthi => alu::mthi(self.cpu, insn),
-                Op::Mflo => alu::mflo(self.cpu, insn),
-                Op::Mtlo => alu::mtlo(self.cpu, insn),
-                Op::Mult => alu::mult(self.cpu, insn),
-                Op::Multu => alu::multu(self.cpu, insn),
-                Op::Div => alu::div(self.cpu, insn),
-                Op::Divu => alu::divu(self.cpu, insn),
-                Op::Madd => alu::madd(self.cpu, insn),
-                Op::Maddu => alu::maddu(self.cpu, insn),
-                Op::Msub => alu::msub(self.cpu, insn),
-                Op::Msubu => alu::msubu(self.cpu, insn),
-                Op::Mul => alu::mul(self.cpu, insn),
-                Op::Clz => alu::clz(self.cpu, insn),
-                Op::Clo => alu::clo(self.cpu, insn),
-                Op::Ext => alu::ext(self.cpu, insn),
-                Op::Ins => alu::ins(self.cpu, insn),
-                Op::Wsbh => alu::wsbh(self.cpu, insn),
-                Op::Seb => alu::seb(self.cpu, insn),
-                Op::Seh => alu::seh(self.cpu, insn),
-                Op::Dsllv => alu::dsllv(self.cpu, insn),
-                Op::Dsrlv => alu::dsrlv(self.cpu, insn),
-                Op::Drotrv => alu::drotrv(self.cpu, insn),
-                Op::Dsrav => alu::dsrav(self.cpu, insn),
-                Op::Dsll => alu::dsll(self.cpu, insn),
-                Op::Dsrl => alu::dsrl(self.cpu, insn),
-                Op::Drotr => alu::drotr(self.cpu, insn),
-                Op::Dsra => alu::dsra(self.cpu, insn),
-                Op::Dadd => checked!(alu::dadd(self.cpu, insn)),
-                Op::Daddu => alu::daddu(self.cpu, insn),
-                Op::Dsub => checked!(alu::dsub(self.cpu, insn)),
-                Op::Dsubu => alu::dsubu(self.cpu, insn),
-                Op::Daddi => checked!(alu::daddi(self.cpu, insn)),
-                Op::Daddiu => alu::daddiu(self.cpu, insn),
-                Op::Dmult => alu::dmult(self.cpu, insn),
-                Op::Dmultu => alu::dmultu(self.cpu, insn),
-                Op::Ddiv => alu::ddiv(self.cpu, insn),
-                Op::Ddivu => alu::ddivu(self.cpu, insn),
-                Op::Dclz => alu::dclz(self.cpu, insn),
-                Op::Dclo => alu::dclo(self.cpu, insn),
-                Op::Dext => alu::dext(self.cpu, insn),
-                Op::Dins => alu::dins(self.cpu, insn),
-                Op::Dsbh => alu::dsbh(self.cpu, insn),
-                Op::Dshd => alu::dshd(self.cpu, insn),
+                Op::Li => alu::li(cpu, insn!()),
+                Op::Move => alu::mov(cpu, insn!()),
+                Op::Sll => alu::sll(cpu, insn!()),
+                Op::Srl => alu::srl(cpu, insn!()),
+                Op::Rotr => alu::rotr(cpu, insn!()),
+                Op::Sra => alu::sra(cpu, insn!()),
+                Op::Sllv => alu::sllv(cpu, insn!()),
+                Op::Srlv => alu::srlv(cpu, insn!()),
+                Op::Rotrv => alu::rotrv(cpu, insn!()),
+                Op::Srav => alu::srav(cpu, insn!()),
+                Op::Add => checked!(alu::add(cpu, insn!())),
+                Op::Addu => alu::addu(cpu, insn!()),
+                Op::Sub => checked!(alu::sub(cpu, insn!())),
+                Op::Subu => alu::subu(cpu, insn!()),
+                Op::And => alu::and(cpu, insn!()),
+                Op::Or => alu::or(cpu, insn!()),
+                Op::Xor => alu::xor(cpu, insn!()),
+                Op::Nor => alu::nor(cpu, insn!()),
+                Op::Slt => alu::slt(cpu, insn!()),
+                Op::Sltu => alu::sltu(cpu, insn!()),
+                Op::Movz => alu::movz(cpu, insn!()),
+                Op::Movn => alu::movn(cpu, insn!()),
+                Op::Addi => checked!(alu::addi(cpu, insn!())),
+                Op::Addiu => alu::addiu(cpu, insn!()),
+                Op::Slti => alu::slti(cpu, insn!()),
+                Op::Sltiu => alu::sltiu(cpu, insn!()),
+                Op::Andi => alu::andi(cpu, insn!()),
+                Op::Ori => alu::ori(cpu, insn!()),
+                Op::Xori => alu::xori(cpu, insn!()),
+                Op::Mfhi => alu::mfhi(cpu, insn!()),
+                Op::Mthi => alu::mthi(cpu, insn!()),
+                Op::Mflo => alu::mflo(cpu, insn!()),
+                Op::Mtlo => alu::mtlo(cpu, insn!()),
+                Op::Mult => alu::mult(cpu, insn!()),
+                Op::Multu => alu::multu(cpu, insn!()),
+                Op::Div => alu::div(cpu, insn!()),
+                Op::Divu => alu::divu(cpu, insn!()),
+                Op::Madd => alu::madd(cpu, insn!()),
+                Op::Maddu => alu::maddu(cpu, insn!()),
+                Op::Msub => alu::msub(cpu, insn!()),
+                Op::Msubu => alu::msubu(cpu, insn!()),
+                Op::Mul => alu::mul(cpu, insn!()),
+                Op::Clz => alu::clz(cpu, insn!()),
+                Op::Clo => alu::clo(cpu, insn!()),
+                Op::Ext => alu::ext(cpu, insn!()),
+                Op::Ins => alu::ins(cpu, insn!()),
+                Op::Wsbh => alu::wsbh(cpu, insn!()),
+                Op::Seb => alu::seb(cpu, insn!()),
+                Op::Seh => alu::seh(cpu, insn!()),
+                Op::Dsllv => alu::dsllv(cpu, insn!()),
+                Op::Dsrlv => alu::dsrlv(cpu, insn!()),
+                Op::Drotrv => alu::drotrv(cpu, insn!()),
+                Op::Dsrav => alu::dsrav(cpu, insn!()),
+                Op::Dsll => alu::dsll(cpu, insn!()),
+                Op::Dsrl => alu::dsrl(cpu, insn!()),
+                Op::Drotr => alu::drotr(cpu, insn!()),
+                Op::Dsra => alu::dsra(cpu, insn!()),
+                Op::Dadd => checked!(alu::dadd(cpu, insn!())),
+                Op::Daddu => alu::daddu(cpu, insn!()),
+                Op::Dsub => checked!(alu::dsub(cpu, insn!())),
+                Op::Dsubu => alu::dsubu(cpu, insn!()),
+                Op::Daddi => checked!(alu::daddi(cpu, insn!())),
+                Op::Daddiu => alu::daddiu(cpu, insn!()),
+                Op::Dmult => alu::dmult(cpu, insn!()),
+                Op::Dmultu => alu::dmultu(cpu, insn!()),
+                Op::Ddiv => alu::ddiv(cpu, insn!()),
+                Op::Ddivu => alu::ddivu(cpu, insn!()),
+                Op::Dclz => alu::dclz(cpu, insn!()),
+                Op::Dclo => alu::dclo(cpu, insn!()),
+                Op::Dext => alu::dext(cpu, insn!()),
+                Op::Dins => alu::dins(cpu, insn!()),
+                Op::Dsbh => alu::dsbh(cpu, insn!()),
+                Op::Dshd => alu::dshd(cpu, insn!()),
 
-                Op::Lb => memory!(loadstore::lb(self, insn)),
-                Op::Lbu => memory!(loadstore::lbu(self, insn)),
-                Op::Lh => memory!(loadstore::lh(self, insn)),
-                Op::Lhu => memory!(loadstore::lhu(self, insn)),
-                Op::Lw => memory!(loadstore::lw(self, insn)),
-                Op::Lwu => memory!(loadstore::lwu(self, insn)),
-                Op::Ld => memory!(loadstore::ld(self, insn)),
-                Op::Sb => memory!(loadstore::sb(self, insn)),
-                Op::Sh => memory!(loadstore::sh(self, insn)),
-                Op::Sw => memory!(loadstore::sw(self, insn)),
-                Op::Sd => memory!(loadstore::sd(self, insn)),
-                Op::Lwl => memory!(loadstore::lwl(self, insn)),
-                Op::Lwr => memory!(loadstore::lwr(self, insn)),
-                Op::Ldl => memory!(loadstore::ldl(self, insn)),
-                Op::Ldr => memory!(loadstore::ldr(self, insn)),
-                Op::Swl => memory!(loadstore::swl(self, insn)),
-                Op::Swr => memory!(loadstore::swr(self, insn)),
-                Op::Sdl => memory!(loadstore::sdl(self, insn)),
-                Op::Sdr => memory!(loadstore::sdr(self, insn)),
-                Op::Ll => memory!(loadstore::ll(self, insn)),
-                Op::Lld => memory!(loadstore::lld(self, insn)),
-                Op::Sc => memory!(loadstore::sc(self, insn)),
-                Op::Scd => memory!(loadstore::scd(self, insn)),
+                Op::Lb => attempt!(loadstore::lb),
+                Op::Lbu => attempt!(loadstore::lbu),
+                Op::Lh => attempt!(loadstore::lh),
+                Op::Lhu => attempt!(loadstore::lhu),
+                Op::Lw => attempt!(loadstore::lw),
+                Op::Lwu => attempt!(loadstore::lwu),
+                Op::Ld => attempt!(loadstore::ld),
+                Op::Sb => attempt!(loadstore::sb),
+                Op::Sh => attempt!(loadstore::sh),
+                Op::Sw => attempt!(loadstore::sw),
+                Op::Sd => attempt!(loadstore::sd),
+                Op::Lwl
+                | Op::Lwr
+                | Op::Ldl
+                | Op::Ldr
+                | Op::Swl
+                | Op::Swr
+                | Op::Sdl
+                | Op::Sdr
+                | Op::Ll
+                | Op::Lld
+                | Op::Sc
+                | Op::Scd => {
+                    memory!(Self::access(cx!(), insn!()));
+                }
 
-                Op::B => branch!(true, insn),
-                Op::Beq => branch!(branch::beq(self.cpu, insn), insn),
-                Op::Bne => branch!(branch::bne(self.cpu, insn), insn),
-                Op::Blez => branch!(branch::blez(self.cpu, insn), insn),
-                Op::Bgtz => branch!(branch::bgtz(self.cpu, insn), insn),
-                Op::Bltz => branch!(branch::bltz(self.cpu, insn), insn),
-                Op::Bgez => branch!(branch::bgez(self.cpu, insn), insn),
-                Op::Beql => likely!(branch::beq(self.cpu, insn), insn),
-                Op::Bnel => likely!(branch::bne(self.cpu, insn), insn),
-                Op::Blezl => likely!(branch::blez(self.cpu, insn), insn),
-                Op::Bgtzl => likely!(branch::bgtz(self.cpu, insn), insn),
-                Op::Bltzl => likely!(branch::bltz(self.cpu, insn), insn),
-                Op::Bgezl => likely!(branch::bgez(self.cpu, insn), insn),
+                Op::B => branch!(true, insn!()),
+                Op::Beq => branch!(branch::beq(cpu, insn!()), insn!()),
+                Op::Bne => branch!(branch::bne(cpu, insn!()), insn!()),
+                Op::Blez => branch!(branch::blez(cpu, insn!()), insn!()),
+                Op::Bgtz => branch!(branch::bgtz(cpu, insn!()), insn!()),
+                Op::Bltz => branch!(branch::bltz(cpu, insn!()), insn!()),
+                Op::Bgez => branch!(branch::bgez(cpu, insn!()), insn!()),
+                Op::Beql => likely!(branch::beq(cpu, insn!()), insn!()),
+                Op::Bnel => likely!(branch::bne(cpu, insn!()), insn!()),
+                Op::Blezl => likely!(branch::blez(cpu, insn!()), insn!()),
+                Op::Bgtzl => likely!(branch::bgtz(cpu, insn!()), insn!()),
+                Op::Bltzl => likely!(branch::bltz(cpu, insn!()), insn!()),
+                Op::Bgezl => likely!(branch::bgez(cpu, insn!()), insn!()),
                 Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall => {
                     not_in_slot!();
-                    let negative = branch::bltz(self.cpu, insn);
+                    let negative = branch::bltz(cpu, insn!());
                     link!(crate::isa::Reg::R31);
-                    match insn.op {
-                        Op::Bltzal => branch!(negative, insn),
-                        Op::Bgezal => branch!(!negative, insn),
-                        Op::Bltzall => likely!(negative, insn),
-                        _ => likely!(!negative, insn),
+                    match insn!().op {
+                        Op::Bltzal => branch!(negative, insn!()),
+                        Op::Bgezal => branch!(!negative, insn!()),
+                        Op::Bltzall => likely!(negative, insn!()),
+                        _ => likely!(!negative, insn!()),
                     }
                 }
                 Op::J => {
                     not_in_slot!();
-                    taken!(branch::jump_target(insn, here!()));
+                    taken!(branch::jump_target(insn!(), here!()));
                 }
                 Op::Jal => {
                     not_in_slot!();
                     link!(crate::isa::Reg::R31);
-                    taken!(branch::jump_target(insn, here!()));
+                    taken!(branch::jump_target(insn!(), here!()));
                 }
                 Op::Jr => {
                     not_in_slot!();
-                    taken!(self.cpu.a(insn));
+                    taken!(cpu.a(insn!()));
                 }
                 Op::Jalr => {
                     not_in_slot!();
-                    let to = self.cpu.a(insn);
-                    link!(insn.c);
+                    let to = cpu.a(insn!());
+                    link!(insn!().c);
                     taken!(to);
                 }
-                Op::Bc1f => branch!(checked!(branch::conditions(self.cpu, insn, 1)) == 0, insn),
-                Op::Bc1t => branch!(checked!(branch::conditions(self.cpu, insn, 1)) != 0, insn),
-                Op::Bc1fl => likely!(checked!(branch::conditions(self.cpu, insn, 1)) == 0, insn),
-                Op::Bc1tl => likely!(checked!(branch::conditions(self.cpu, insn, 1)) != 0, insn),
+                Op::Bc1f => branch!(checked!(branch::conditions(cpu, insn!(), 1)) == 0, insn!()),
+                Op::Bc1t => branch!(checked!(branch::conditions(cpu, insn!(), 1)) != 0, insn!()),
+                Op::Bc1fl => likely!(checked!(branch::conditions(cpu, insn!(), 1)) == 0, insn!()),
+                Op::Bc1tl => likely!(checked!(branch::conditions(cpu, insn!(), 1)) != 0, insn!()),
                 Op::Bc1any2f => {
-                    branch!(checked!(branch::conditions(self.cpu, insn, 2)) != 0b11, insn);
+                    branch!(checked!(branch::conditions(cpu, insn!(), 2)) != 0b11, insn!());
                 }
                 Op::Bc1any2t => {
-                    branch!(checked!(branch::conditions(self.cpu, insn, 2)) != 0, insn);
+                    branch!(checked!(branch::conditions(cpu, insn!(), 2)) != 0, insn!());
                 }
                 Op::Bc1any4f => {
-                    branch!(checked!(branch::conditions(self.cpu, insn, 4)) != 0b1111, insn);
+                    branch!(checked!(branch::conditions(cpu, insn!(), 4)) != 0b1111, insn!());
                 }
                 Op::Bc1any4t => {
-                    branch!(checked!(branch::conditions(self.cpu, insn, 4)) != 0, insn);
+                    branch!(checked!(branch::conditions(cpu, insn!(), 4)) != 0, insn!());
                 }
 
                 Op::Tge | Op::Tgeu | Op::Tlt | Op::Tltu | Op::Teq | Op::Tne => {
-                    checked!(system::trap_register(self.cpu, insn));
+                    checked!(system::trap_register(cpu, insn!()));
                 }
                 Op::Tgei | Op::Tgeiu | Op::Tlti | Op::Tltiu | Op::Teqi | Op::Tnei => {
-                    checked!(system::trap_immediate(self.cpu, insn));
+                    checked!(system::trap_immediate(cpu, insn!()));
                 }
-                Op::Reserved => system!(system::reserved(self.cpu, insn)),
-                Op::CopUnusable => system!(system::cop_unusable(self.cpu, insn)),
-                Op::Syscall => system!(system::syscall(self.cpu)),
-                Op::Break => system!(system::break_(self.cpu)),
-                Op::Synci => system!(system::synci(self, insn)),
-                Op::Cache => system!(system::cache(self, insn)),
-                Op::Rdhwr => system!(system::rdhwr(self, insn)),
-                Op::Mfc0 => system!(system::mfc0(self, insn)),
-                Op::Dmfc0 => system!(system::dmfc0(self, insn)),
-                Op::Mtc0 | Op::Dmtc0 => system!(system::mtc0(self, insn)),
-                Op::Rdpgpr | Op::Wrpgpr => system!(system::copy_gpr(self.cpu, insn)),
-                Op::Di => system!(system::di(self.cpu, insn)),
-                Op::Ei => system!(system::ei(self.cpu, insn)),
-                Op::Tlbr => system!(system::tlbr(self.cpu)),
-                Op::Tlbwi => system!(system::tlbwi(self.cpu)),
-                Op::Tlbwr => system!(system::tlbwr(self.cpu)),
-                Op::Tlbp => system!(system::tlbp(self.cpu)),
-                Op::Tlbinv => system!(system::tlbinv(self.cpu, false)),
-                Op::Tlbinvf => system!(system::tlbinv(self.cpu, true)),
-                Op::Eret => system!(system::eret(self.cpu)),
-                Op::Wait => system!(system::wait(self.cpu)),
-                Op::Lwc1 => memory!(fp::lwc1(self, insn)),
-                Op::Ldc1 => memory!(fp::ldc1(self, insn)),
-                Op::Swc1 => memory!(fp::swc1(self, insn)),
-                Op::Sdc1 => memory!(fp::sdc1(self, insn)),
-                Op::AddS => checked!(fp::add_s(self.cpu, insn)),
-                Op::AddD => checked!(fp::add_d(self.cpu, insn)),
-                Op::SubS => checked!(fp::sub_s(self.cpu, insn)),
-                Op::SubD => checked!(fp::sub_d(self.cpu, insn)),
-                Op::MulS => checked!(fp::mul_s(self.cpu, insn)),
-                Op::MulD => checked!(fp::mul_d(self.cpu, insn)),
-                Op::DivS => checked!(fp::div_s(self.cpu, insn)),
-                Op::DivD => checked!(fp::div_d(self.cpu, insn)),
-                Op::MovS => checked!(fp::mov_s(self.cpu, insn)),
-                Op::MovD => checked!(fp::mov_d(self.cpu, insn)),
-                Op::Cmp => checked!(fp::cmp(self.cpu, insn)),
-                Op::CvtDW => checked!(fp::cvt_d_w(self.cpu, insn)),
-                Op::CvtDS => checked!(fp::cvt_d_s(self.cpu, insn)),
-                Op::CvtSD => checked!(fp::cvt_s_d(self.cpu, insn)),
-                Op::ToWD => checked!(fp::to_w_d(self.cpu, insn)),
-                Op::Mfc1 => checked!(fp::mfc1(self.cpu, insn)),
-                Op::Mtc1 => checked!(fp::mtc1(self.cpu, insn)),
-                Op::Dmfc1 => checked!(fp::dmfc1(self.cpu, insn)),
-                Op::Dmtc1 => checked!(fp::dmtc1(self.cpu, insn)),
-                // The rest is floating point too.
-                _ => memory!(fp::execute(self, insn)),
+                Op::Reserved => system!(system::reserved(cpu, insn!())),
+                Op::CopUnusable => system!(system::cop_unusable(cpu, insn!())),
+                Op::Syscall => system!(system::syscall(cpu)),
+                Op::Break => system!(system::break_(cpu)),
+                Op::Synci => system!(system::synci(cx!(), insn!())),
+                Op::Cache => system!(system::cache(cx!(), insn!())),
+                Op::Rdhwr => system!(system::rdhwr(cx!(), insn!())),
+                Op::Mfc0 => system!(system::mfc0(cx!(), insn!())),
+                Op::Dmfc0 => system!(system::dmfc0(cx!(), insn!())),
+                Op::Mtc0 | Op::Dmtc0 => system!(system::mtc0(cx!(), insn!())),
+                Op::Rdpgpr | Op::Wrpgpr => system!(system::copy_gpr(cpu, insn!())),
+                Op::Di => system!(system::di(cpu, insn!())),
+                Op::Ei => system!(system::ei(cpu, insn!())),
+                Op::Tlbr => system!(system::tlbr(cpu)),
+                Op::Tlbwi => system!(system::tlbwi(cpu)),
+                Op::Tlbwr => system!(system::tlbwr(cpu)),
+                Op::Tlbp => system!(system::tlbp(cpu)),
+                Op::Tlbinv => system!(system::tlbinv(cpu, false)),
+                Op::Tlbinvf => system!(system::tlbinv(cpu, true)),
+                Op::Eret => system!(system::eret(cpu)),
+                Op::Wait => system!(system::wait(cpu)),
+                Op::Lwc1 => attempt!(fp::lwc1),
+                Op::Ldc1 => attempt!(fp::ldc1),
+                Op::Swc1 => attempt!(fp::swc1),
+                Op::Sdc1 => attempt!(fp::sdc1),
+                Op::AddS => checked!(fp::add_s(cpu, insn!())),
+                Op::AddD => checked!(fp::add_d(cpu, insn!())),
+                Op::SubS => checked!(fp::sub_s(cpu, insn!())),
+                Op::SubD => checked!(fp::sub_d(cpu, insn!())),
+                Op::MulS => checked!(fp::mul_s(cpu, insn!())),
+                Op::MulD => checked!(fp::mul_d(cpu, insn!())),
+                Op::DivS => checked!(fp::div_s(cpu, insn!())),
+                Op::DivD => checked!(fp::div_d(cpu, insn!())),
+                Op::MovS => checked!(fp::mov_s(cpu, insn!())),
+                Op::MovD => checked!(fp::mov_d(cpu, insn!())),
+                Op::Cmp => checked!(fp::cmp(cpu, insn!())),
+                Op::CvtDW => checked!(fp::cvt_d_w(cpu, insn!())),
+                Op::CvtDS => checked!(fp::cvt_d_s(cpu, insn!())),
+                Op::CvtSD => checked!(fp::cvt_s_d(cpu, insn!())),
+                Op::ToWD => checked!(fp::to_w_d(cpu, insn!())),
+                Op::Mfc1 => checked!(fp::mfc1(cpu, insn!())),
+                Op::Mtc1 => checked!(fp::mtc1(cpu, insn!())),
+                Op::Dmfc1 => checked!(fp::dmfc1(cpu, insn!())),
+                Op::Dmtc1 => checked!(fp::dmtc1(cpu, insn!())),
+                // All by name: then every number has its place in the jump table, and no range
+                // needs to be checked.
+                #[rustfmt::skip]
+                Op::Movf | Op::Movt | Op::Mfhc1 | Op::Mthc1 | Op::Cfc1 | Op::Ctc1 | Op::AddPs | Op::SubPs | Op::MulPs | Op::SqrtS | Op::SqrtD | Op::AbsS | Op::AbsD | Op::AbsPs | Op::NegS | Op::NegD | Op::NegPs | Op::MovPs | Op::RecipS | Op::RecipD | Op::RsqrtS | Op::RsqrtD | Op::Recip1S | Op::Recip1D | Op::Recip1Ps | Op::Recip2S | Op::Recip2D | Op::Recip2Ps | Op::Rsqrt1S | Op::Rsqrt1D | Op::Rsqrt1Ps | Op::Rsqrt2S | Op::Rsqrt2D | Op::Rsqrt2Ps | Op::ToWS | Op::ToLS | Op::ToLD | Op::CvtSW | Op::CvtSL | Op::CvtDL | Op::CvtPsS | Op::CvtSPu | Op::CvtSPl | Op::CvtPsPw | Op::CvtPwPs | Op::AddrPs | Op::MulrPs | Op::AlnvPs | Op::PackPs | Op::Movcf | Op::MovzF | Op::MovnF | Op::Cabs | Op::MaddF | Op::MsubF | Op::NmaddF | Op::NmsubF | Op::Lwxc1 | Op::Ldxc1 | Op::Luxc1 | Op::Swxc1 | Op::Sdxc1 | Op::Suxc1 | Op::Prefx => memory!(fp::execute(cx!(), insn!())),
             }
         }
     }
 
-    /// With 64-bit operations disabled: whether the instruction is one.
+    /// Any load or store, with everything at hand.
+    #[inline(never)]
+    fn access(cx: &mut Cx<'_, '_, BIG, M, B, C>, insn: Insn) -> Result<(), Trap> {
+        match insn.op {
+            Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => fp::execute(cx, insn),
+            _ => loadstore::execute(cx, insn),
+        }
+    }
+
+    /// With 64-bit operations disabled: whether the next instruction is one.
     #[cold]
-    fn check_narrow(&mut self, slot: usize, index: usize) -> Result<(), Trap> {
-        let cell = &self.code.code(slot)[index];
+    pub(super) fn check_narrow(&self, cpu: &mut Vcpu, slot: usize) -> Result<(), Trap> {
+        let pc = cpu.pc;
+        let cell = &self.code.code(slot)[(pc & IN_PAGE) as usize / 4];
         if cell.get().op == Op::Undecoded
             && let Some(memory) = self.code.page(slot)
         {
-            cell.set(decode(Self::word(memory, index as u64 * 4)));
+            cell.set(decode(Self::word(memory, pc)));
         }
-        if cell.get().op.is_64bit() { Err(self.reserved()) } else { Ok(()) }
+        if cell.get().op.is_64bit() { Err(cpu.trap(RESERVED)) } else { Ok(()) }
     }
 }

@@ -1,10 +1,11 @@
 //! Loads and stores as the interpreter makes them: the fast way through the soft TLB, the slow way
 //! through address map, memory and board.
 
-use super::Engine;
+use super::{Cx, Engine};
 use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Trap, Vcpu};
-use crate::emulate::{Context, Data, Exchange};
+use crate::emulate::{Context, Data, Exchange, Memory};
+use crate::endian::Endian;
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
@@ -18,8 +19,13 @@ enum Place {
 impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
     /// Checks and translates an access that missed the soft TLB. Returns the address as the mode has
     /// it, and where it goes.
-    fn place(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Trap> {
-        let cpu = &mut *self.cpu;
+    fn place(
+        &self,
+        cpu: &mut Vcpu,
+        va: u64,
+        size: u64,
+        access: Access,
+    ) -> Result<(u64, Place), Trap> {
         let va = cpu.wrap(va);
         if va & (size - 1) != 0 {
             return Err(cpu.trap(Exception::Unaligned(va, access)));
@@ -37,48 +43,54 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
 
     #[cold]
     #[inline(never)]
-    fn load_slow<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
-        match self.place(va, T::SIZE, Access::Read)? {
+    fn load_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64) -> Result<T, Trap> {
+        match self.place(cpu, va, T::SIZE, Access::Read)? {
             (va, Place::Memory(page)) => {
-                self.cpu.soft.set_read(va, page);
+                cpu.soft.set_read(va, page);
                 Ok(T::load(page, va, Self::ENDIAN))
             }
             (_, Place::Device(gpa)) => {
-                let now = self.now();
+                let now = self.now(cpu);
                 let value = self.bus.read(gpa, T::SIZE as u8, now);
-                self.attention |= self.bus.wants_exit();
-                value.map(T::from_register).map_err(|_| self.bus_error())
+                cpu.attention |= self.bus.wants_exit();
+                value.map(T::from_register).map_err(|_| cpu.trap(Exception::Plain(ExcCode::Dbe)))
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn store_slow<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
-        match self.place(va, T::SIZE, Access::Write)? {
+    fn store_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64, value: T) -> Result<(), Trap> {
+        match self.place(cpu, va, T::SIZE, Access::Write)? {
             (va, Place::Memory(page)) => {
                 value.store(page, va, Self::ENDIAN);
                 if !self.code.written(page, va, T::SIZE) {
-                    self.cpu.soft.set_write(va, page);
+                    cpu.soft.set_write(va, page);
                 }
                 Ok(())
             }
             (_, Place::Device(gpa)) => {
-                let now = self.now();
+                let now = self.now(cpu);
                 let result = self.bus.write(gpa, T::SIZE as u8, value.zero_extend(), now);
                 // It may have changed an interrupt line.
-                self.attention = true;
-                result.map_err(|_| self.bus_error())
+                cpu.attention = true;
+                result.map_err(|_| cpu.trap(Exception::Plain(ExcCode::Dbe)))
             }
         }
     }
-
-    fn bus_error(&mut self) -> Trap {
-        self.cpu.trap(Exception::Plain(ExcCode::Dbe))
-    }
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, BIG, M, B, C> {
+/// The context of an attempt: accesses hit the soft TLB, or fail without a trace (what they leave in
+/// [`Vcpu::pending`] means nothing), and the instruction is then executed with [`Cx`].
+pub(super) struct Attempt<'a, const BIG: bool> {
+    pub cpu: &'a mut Vcpu,
+}
+
+impl<const BIG: bool> Attempt<'_, BIG> {
+    const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
+}
+
+impl<const BIG: bool> Memory for Attempt<'_, BIG> {
     #[inline(always)]
     fn cpu(&mut self) -> &mut Vcpu {
         self.cpu
@@ -86,29 +98,50 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, B
 
     #[inline(always)]
     fn load<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
-        match self.cpu.soft.read(va, T::SIZE) {
-            Some(page) => Ok(T::load(page, va, Self::ENDIAN)),
-            None => self.load_slow(va),
-        }
+        let page = self.cpu.soft.read(va, T::SIZE).ok_or(Trap)?;
+        Ok(T::load(page, va, Self::ENDIAN))
     }
 
     #[inline(always)]
     fn store<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
-        match self.cpu.soft.write(va, T::SIZE) {
-            Some(page) => {
-                value.store(page, va, Self::ENDIAN);
-                Ok(())
-            }
-            None => self.store_slow(va, value),
+        let page = self.cpu.soft.write(va, T::SIZE).ok_or(Trap)?;
+        value.store(page, va, Self::ENDIAN);
+        Ok(())
+    }
+}
+
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BIG, M, B, C> {
+    #[inline(always)]
+    fn cpu(&mut self) -> &mut Vcpu {
+        self.cpu
+    }
+
+    fn load<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
+        match self.cpu.soft.read(va, T::SIZE) {
+            Some(page) => Ok(T::load(page, va, Engine::<BIG, M, B, C>::ENDIAN)),
+            None => self.engine.load_slow(self.cpu, va),
         }
     }
 
+    fn store<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
+        match self.cpu.soft.write(va, T::SIZE) {
+            Some(page) => {
+                value.store(page, va, Engine::<BIG, M, B, C>::ENDIAN);
+                Ok(())
+            }
+            None => self.engine.store_slow(self.cpu, va, value),
+        }
+    }
+}
+
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, BIG, M, B, C> {
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
-        match self.place(va, T::SIZE, Access::Write)? {
+        match self.engine.place(self.cpu, va, T::SIZE, Access::Write)? {
             (va, Place::Memory(page)) => {
-                let stored = T::exchange(page, va, old, new, Self::ENDIAN);
+                let endian = Engine::<BIG, M, B, C>::ENDIAN;
+                let stored = T::exchange(page, va, old, new, endian);
                 if stored {
-                    self.code.written(page, va, T::SIZE);
+                    self.engine.code.written(page, va, T::SIZE);
                 }
                 Ok(stored)
             }
@@ -122,21 +155,20 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Engine<'_, B
     }
 
     fn now(&mut self) -> u64 {
-        self.clock.now(self.cpu.retired)
+        self.engine.now(self.cpu)
     }
 
     fn sample_interrupts(&mut self) {
-        let now = self.now();
-        let levels = self.bus.interrupts(now);
-        self.cpu.update_interrupts(levels, now);
+        self.engine.sample_interrupts(self.cpu);
     }
 
     fn code_changed(&mut self, va: u64) {
         let line = u64::from(self.cpu.model.synci_step);
-        if let Ok(physical) = self.cpu.translate(va, Access::Execute)
-            && let Some(page) = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Execute)
-        {
-            self.code.written(page, physical & !(line - 1), line);
+        if let Ok(physical) = self.cpu.translate(va, Access::Execute) {
+            let gpa = Gpa(physical & !(PAGE_SIZE - 1));
+            if let Some(page) = self.engine.mem.resolve(gpa, Access::Execute) {
+                self.engine.code.written(page, physical & !(line - 1), line);
+            }
         }
     }
 }

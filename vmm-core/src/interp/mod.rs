@@ -25,7 +25,7 @@ pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Status, Trap, Vcpu};
-use crate::emulate::{Context, Data};
+use crate::emulate::Data;
 use crate::endian::Endian;
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
@@ -79,61 +79,76 @@ pub fn run<M: GuestMemory, B: Bus, C: Clock>(
     // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
     let code = vcpu.code.take();
     let exit = match vcpu.endian {
-        Endian::Little => Engine::<false, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
-        Endian::Big => Engine::<true, _, _, _>::new(vcpu, &code, mem, bus, clock).run(limit),
+        Endian::Little => {
+            Engine::<false, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit)
+        }
+        Endian::Big => Engine::<true, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit),
     };
     vcpu.code = code;
     exit
 }
 
-/// What executing needs at hand.
+/// What executing needs beside the VCPU.
 struct Engine<'a, const BIG: bool, M, B, C> {
-    cpu: &'a mut Vcpu,
     code: &'a CodeCache,
     mem: &'a M,
     bus: &'a mut B,
     clock: &'a C,
-    /// Something wants the inner loop to be left after this instruction.
-    attention: bool,
 }
 
-impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B, C> {
+/// Both together, as the emulation functions want them. It is made anew for each of them: so the
+/// inner loop keeps the two in registers.
+struct Cx<'b, 'a, const BIG: bool, M, B, C> {
+    cpu: &'b mut Vcpu,
+    engine: &'b mut Engine<'a, BIG, M, B, C>,
+}
+
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
     /// The guest's byte order.
     const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
 
-    fn new(
-        cpu: &'a mut Vcpu,
-        code: &'a CodeCache,
-        mem: &'a M,
-        bus: &'a mut B,
-        clock: &'a C,
-    ) -> Self {
-        Self { cpu, code, mem, bus, clock, attention: false }
+    fn now(&self, cpu: &Vcpu) -> u64 {
+        self.clock.now(cpu.retired)
     }
 
-    fn run(&mut self, limit: u64) -> Exit {
-        let end = self.cpu.retired.saturating_add(limit);
-        let mut next_poll = self.cpu.retired;
+    fn sample_interrupts(&mut self, cpu: &mut Vcpu) {
+        let now = self.now(cpu);
+        let levels = self.bus.interrupts(now);
+        cpu.update_interrupts(levels, now);
+    }
+
+    fn run(&mut self, cpu: &mut Vcpu, limit: u64) -> Exit {
+        let end = cpu.retired.saturating_add(limit);
+        let mut next_poll = cpu.retired;
         loop {
-            if self.cpu.retired >= end {
+            if cpu.retired >= end {
                 return Exit::Limit;
             }
-            if self.cpu.retired >= next_poll || self.attention {
-                self.attention = false;
-                next_poll = self.cpu.retired.saturating_add(POLL);
-                if let Some(exit) = self.poll() {
+            if cpu.retired >= next_poll || cpu.attention {
+                cpu.attention = false;
+                next_poll = cpu.retired.saturating_add(POLL);
+                if let Some(exit) = self.poll(cpu) {
                     return exit;
                 }
             }
-            match self.fetch() {
+            match self.fetch(cpu) {
                 Ok(slot) => {
-                    self.execute(slot, end.min(next_poll));
+                    let mut end = end.min(next_poll);
+                    if cpu.narrow {
+                        if let Err(Trap) = self.check_narrow(cpu, slot) {
+                            cpu.retired += 1;
+                            cpu.take_exception(cpu.pc, cpu.in_slot);
+                            continue;
+                        }
+                        end = cpu.retired + 1;
+                    }
+                    self.execute(cpu, slot, end);
                     if self.bus.wants_exit() {
                         return Exit::Device;
                     }
                 }
                 Err(Trap) => {
-                    if let Some(exit) = self.fetch_failed() {
+                    if let Some(exit) = self.fetch_failed(cpu) {
                         return exit;
                     }
                 }
@@ -141,51 +156,43 @@ impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B
         }
     }
 
-    /// Notes a reserved instruction.
-    #[cold]
-    fn reserved(&mut self) -> Trap {
-        self.cpu.trap(Exception::Plain(ExcCode::Ri))
-    }
-
     /// Leave the inner loop if there is an interrupt to be taken, as far as the lines are known. (Those
     /// that have changed since are seen at the next poll; and a poll comes before an interrupt is
     /// taken, so that one that has gone is not taken.)
-    fn check_interrupts(&mut self) {
-        self.attention |=
-            self.cpu.has_unmasked_interrupt() && self.cpu.cp0.status.interrupts_enabled();
+    fn check_interrupts(cpu: &mut Vcpu) {
+        cpu.attention |= cpu.has_unmasked_interrupt() && cpu.cp0.status.interrupts_enabled();
     }
 
     /// Brings Cause up to date and takes an interrupt if one is to be taken.
-    fn poll(&mut self) -> Option<Exit> {
-        self.sample_interrupts();
-        if self.cpu.take_interrupt() || !self.cpu.waiting {
+    fn poll(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
+        self.sample_interrupts(cpu);
+        if cpu.take_interrupt() || !cpu.waiting {
             return None;
         }
         // Interrupts that are masked by IE alone end the waiting too: a kernel that waits with
         // interrupts off looks for itself.
-        if self.cpu.has_unmasked_interrupt() {
-            self.cpu.waiting = false;
+        if cpu.has_unmasked_interrupt() {
+            cpu.waiting = false;
             return None;
         }
-        let now = self.now();
-        let timer = self.cpu.timer_deadline().filter(|_| self.cpu.timer_unmasked());
+        let now = self.now(cpu);
+        let timer = cpu.timer_deadline().filter(|_| cpu.timer_unmasked());
         let until = [timer, self.bus.deadline(now)].into_iter().flatten().min();
         Some(Exit::Wait { until })
     }
 
     /// The slot of decoded code for the page of the program counter.
     #[inline]
-    fn fetch(&mut self) -> Result<usize, Trap> {
-        match self.cpu.soft.fetch(self.cpu.pc) {
+    fn fetch(&mut self, cpu: &mut Vcpu) -> Result<usize, Trap> {
+        match cpu.soft.fetch(cpu.pc) {
             Some(slot) => Ok(slot),
-            None => self.fetch_slow(),
+            None => self.fetch_slow(cpu),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn fetch_slow(&mut self) -> Result<usize, Trap> {
-        let cpu = &mut *self.cpu;
+    fn fetch_slow(&mut self, cpu: &mut Vcpu) -> Result<usize, Trap> {
         cpu.pc = cpu.wrap(cpu.pc);
         if cpu.pc & 3 != 0 {
             return Err(cpu.trap(Exception::Unaligned(cpu.pc, Access::Execute)));
@@ -214,8 +221,7 @@ impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B
     }
 
     /// Takes the exception of a failed fetch, which counts as an instruction.
-    fn fetch_failed(&mut self) -> Option<Exit> {
-        let cpu = &mut *self.cpu;
+    fn fetch_failed(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
         // Each failure counts one; if the count has grown by more, something was executed.
         let again = cpu.retired == cpu.vector_fault_at;
         cpu.vector_faults = if again { cpu.vector_faults + 1 } else { 1 };
@@ -223,7 +229,7 @@ impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B
             cpu.vector_faults = 0;
         } else if cpu.vector_faults >= VECTOR_FAULTS {
             let exception = cpu.pending;
-            return Some(Exit::UnreachableVector(self.unreachable(exception)));
+            return Some(Exit::UnreachableVector(self.unreachable(cpu, exception)));
         }
         let (pc, in_slot) = (cpu.pc, cpu.in_slot);
         cpu.take_exception(pc, in_slot);
@@ -237,14 +243,13 @@ impl<'a, const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'a, BIG, M, B
         u32::load(page, pc, Self::ENDIAN)
     }
 
-    fn unreachable(&mut self, exception: Exception) -> UnreachableVector {
-        let epc = self.cpu.cp0.epc;
-        let instruction = self
-            .cpu
+    fn unreachable(&self, cpu: &Vcpu, exception: Exception) -> UnreachableVector {
+        let epc = cpu.cp0.epc;
+        let instruction = cpu
             .translate(epc & !3, Access::Execute)
             .ok()
             .and_then(|physical| self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Read))
             .map(|page| Self::word(page, epc));
-        UnreachableVector { vector: self.cpu.vector, exception, epc, instruction }
+        UnreachableVector { vector: cpu.vector, exception, epc, instruction }
     }
 }

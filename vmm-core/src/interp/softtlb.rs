@@ -29,7 +29,7 @@ const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
 #[derive(Clone, Copy, Debug)]
 struct DataEntry {
     tag: u64,
-    page: Option<Page>,
+    page: Page,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,6 @@ struct FetchEntry {
     slot: usize,
 }
 
-const NO_DATA: DataEntry = DataEntry { tag: EMPTY, page: None };
 const NO_FETCH: FetchEntry = FetchEntry { tag: EMPTY, slot: 0 };
 
 /// The arrays.
@@ -68,8 +67,8 @@ impl SoftTlb {
     pub(crate) fn new() -> Self {
         Self {
             context: 0,
-            read: boxed(NO_DATA),
-            write: boxed(NO_DATA),
+            read: boxed(DataEntry { tag: EMPTY, page: Page::nowhere() }),
+            write: boxed(DataEntry { tag: EMPTY, page: Page::nowhere() }),
             fetch: boxed(NO_FETCH),
             spaces: [0; 256],
             used: 0,
@@ -101,14 +100,14 @@ impl SoftTlb {
     #[inline(always)]
     pub(super) fn read(&self, va: u64, size: u64) -> Option<Page> {
         let entry = &self.read[index::<DATA>(va)];
-        if entry.tag == self.key(va, size) { entry.page } else { None }
+        (entry.tag == self.key(va, size)).then_some(entry.page)
     }
 
     /// The page for a store of `size` bytes at `va`.
     #[inline(always)]
     pub(super) fn write(&self, va: u64, size: u64) -> Option<Page> {
         let entry = &self.write[index::<DATA>(va)];
-        if entry.tag == self.key(va, size) { entry.page } else { None }
+        (entry.tag == self.key(va, size)).then_some(entry.page)
     }
 
     /// The slot of decoded code for a fetch from `va`.
@@ -121,13 +120,13 @@ impl SoftTlb {
     /// Remembers a translation for loads.
     pub(super) fn set_read(&mut self, va: u64, page: Page) {
         let tag = self.key(va & PAGE_MASK, 1);
-        self.read[index::<DATA>(va)] = DataEntry { tag, page: Some(page) };
+        self.read[index::<DATA>(va)] = DataEntry { tag, page };
     }
 
     /// Remembers a translation for stores.
     pub(super) fn set_write(&mut self, va: u64, page: Page) {
         let tag = self.key(va & PAGE_MASK, 1);
-        self.write[index::<DATA>(va)] = DataEntry { tag, page: Some(page) };
+        self.write[index::<DATA>(va)] = DataEntry { tag, page };
     }
 
     /// Remembers a translation for fetches.
@@ -138,9 +137,10 @@ impl SoftTlb {
 
     /// Forgets everything.
     pub(crate) fn flush(&mut self) {
-        self.read.fill(NO_DATA);
-        self.write.fill(NO_DATA);
-        self.fetch.fill(NO_FETCH);
+        for entry in self.read.iter_mut().chain(self.write.iter_mut()) {
+            entry.tag = EMPTY;
+        }
+        self.flush_fetch();
     }
 
     /// Forgets fetches: slots are given to other pages.
@@ -150,8 +150,8 @@ impl SoftTlb {
 
     /// Forgets stores to one page: it has decoded code from now on.
     pub(super) fn protect(&mut self, page: Page) {
-        for entry in self.write.iter_mut().filter(|entry| entry.page == Some(page)) {
-            *entry = NO_DATA;
+        for entry in self.write.iter_mut().filter(|entry| entry.page == page) {
+            entry.tag = EMPTY;
         }
     }
 
@@ -167,8 +167,8 @@ impl SoftTlb {
         for page in 0..pages {
             let va = base + (page << PAGE_SHIFT);
             // Whatever lies in these places may be it; a few more misses do no harm.
-            self.read[index::<DATA>(va)] = NO_DATA;
-            self.write[index::<DATA>(va)] = NO_DATA;
+            self.read[index::<DATA>(va)].tag = EMPTY;
+            self.write[index::<DATA>(va)].tag = EMPTY;
             self.fetch[index::<FETCH>(va)] = NO_FETCH;
         }
     }

@@ -63,11 +63,15 @@ impl Reg {
         }
     }
 
-    /// Its place in a register file of 33.
+    /// Places in a register file with room for [`Reg::SINK`], a power of two.
+    pub const PLACES: usize = 64;
+
+    /// Its place in a register file.
     #[must_use]
     #[inline(always)]
     pub const fn index(self) -> usize {
-        self as usize
+        // The mask says what the compiler forgets when it reads a whole `Insn` at once.
+        self as usize & (Self::PLACES - 1)
     }
 }
 
