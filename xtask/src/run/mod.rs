@@ -115,7 +115,11 @@ fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
         "hello" => {
             Ok(images::BuiltIn { kernel: crate::build::guest("hello", endian)?, initrd: None })
         }
-        _ => bail!("the built-in image {name:?} is not there yet"),
+        "linux" => {
+            let guest = setup::guest::linux()?;
+            Ok(images::BuiltIn { kernel: guest.vmlinux, initrd: Some(guest.initrd) })
+        }
+        _ => bail!("there is no built-in image {name:?}; known are {}", spec::BUILT_IN.join(", ")),
     }
 }
 
@@ -237,7 +241,7 @@ fn dry_run(args: &Args, plan: &Plan, endian: Endian) -> Result<ExitCode> {
 }
 
 /// A word as a shell reads it.
-fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_string()

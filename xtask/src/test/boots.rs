@@ -1,0 +1,269 @@
+//! Runs the manifest's boots and judges them.
+
+use super::manifest::{Boot, Manifest, Other};
+use super::process::{Ended, run, shell_line, tail};
+use super::{Test, Verdict, folder};
+use crate::endian::Endian;
+use crate::setup::{self, Need};
+use anyhow::{Context, Result};
+use regex_automata::meta::Regex;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What no boot may print: the monitor's last words, and those of the host tool about a broken run.
+const FORBIDDEN: [&str; 3] =
+    ["^boot\\| (prom|monitor): panic", "^run: the monitor panicked", "^thread '.*' panicked at"];
+/// What a boot may take beyond its own time-out, which ends it in an orderly way: building, mostly.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Gets and builds everything that the boots need, once.
+///
+/// # Errors
+/// Set-up or a build failed.
+pub fn prepare(manifest: &Manifest) -> Result<()> {
+    setup::ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
+    let orders = |boot: &Boot| {
+        if boot.endian.is_empty() { vec![Endian::Little] } else { boot.endian.clone() }
+    };
+    for endian in Endian::ALL {
+        if manifest.boot.iter().any(|boot| orders(boot).contains(&endian)) {
+            crate::build::monitor(endian)?;
+            crate::build::guest("hello", endian)?;
+        }
+    }
+    Ok(())
+}
+
+/// The manifest's tests.
+pub fn tests(manifest: &Manifest) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for boot in &manifest.boot {
+        let orders: Vec<_> = if boot.endian.is_empty() {
+            vec![None]
+        } else {
+            boot.endian.iter().copied().map(Some).collect()
+        };
+        for endian in orders {
+            let name = match endian {
+                Some(endian) if boot.endian.len() > 1 => format!("{}-{endian}", boot.name),
+                _ => boot.name.clone(),
+            };
+            let (boot, what) = (boot.clone(), boot.what.clone());
+            let run = {
+                let name = name.clone();
+                Box::new(move || judge(&name, boot_test(&name, &boot, endian)))
+            };
+            tests.push(Test { name, what, is_boot: true, run });
+        }
+    }
+    for other in manifest.command.iter().cloned() {
+        let (name, what) = (other.name.clone(), other.what.clone());
+        let run = Box::new(move || judge(&other.name, other_test(&other)));
+        tests.push(Test { name, what, is_boot: true, run });
+    }
+    tests
+}
+
+/// What went wrong, with the command that does it again; nothing: it passed.
+type Outcome = Result<(Vec<String>, String)>;
+
+fn judge(name: &str, outcome: Outcome) -> Verdict {
+    match outcome {
+        Ok((why, _)) if why.is_empty() => Verdict::Passed,
+        Ok((why, reproduce)) => Verdict::Failed { why, reproduce },
+        Err(error) => Verdict::Failed {
+            why: vec![format!("unknown: {error:#}")],
+            reproduce: format!("cargo xtask test {name}"),
+        },
+    }
+}
+
+/// `cargo xtask`, as it is typed, and this very program, which runs instead: cargo would wait for
+/// the other boots, and the file may have been built anew since.
+fn xtask(args: &[String]) -> (Command, String) {
+    let mut typed = Command::new("cargo");
+    typed.arg("xtask").args(args);
+    let mut command = Command::new("/proc/self/exe");
+    command.args(args).current_dir(crate::paths::workspace());
+    (command, shell_line(&typed))
+}
+
+fn boot_test(name: &str, boot: &Boot, endian: Option<Endian>) -> Outcome {
+    let place = folder().join(name);
+    fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+    let mut args: Vec<String> = vec!["run".into()];
+    for (flag, file, text) in
+        [("--config", "machine.toml", &boot.config), ("--script", "script", &boot.script)]
+    {
+        if let Some(text) = text {
+            let file = place.join(file);
+            fs::write(&file, text).with_context(|| file.display().to_string())?;
+            args.extend([flag.to_string(), relative(&file)]);
+        }
+    }
+    if let Some(endian) = endian {
+        args.extend(["--endian".into(), endian.to_string()]);
+    }
+    args.extend(["--timeout".into(), boot.timeout.to_string()]);
+    args.extend(boot.args.iter().cloned());
+
+    let (first, why, reproduce) = one_run(name, "1", boot, &args)?;
+    if !why.is_empty() {
+        return Ok((why, reproduce));
+    }
+    if boot.twice {
+        let (second, why, reproduce) = one_run(name, "2", boot, &args)?;
+        if !why.is_empty() {
+            return Ok((why, reproduce));
+        }
+        let differing = differing(&first, &second)?;
+        if !differing.is_empty() {
+            let differing = differing.join(", ");
+            return Ok((
+                vec![format!("two runs differ in {differing}; see {}", relative(&place))],
+                reproduce,
+            ));
+        }
+    }
+    if let Some(seed) = boot.other_seed {
+        let mut args = args.clone();
+        args.extend(["--seed".into(), seed.to_string()]);
+        let (other, why, reproduce) = one_run(name, "seed", boot, &args)?;
+        if !why.is_empty() {
+            return Ok((why, reproduce));
+        }
+        if differing(&first, &other)?.is_empty() {
+            return Ok((vec![format!("seed {seed} changed nothing")], reproduce));
+        }
+    }
+    Ok((Vec::new(), reproduce))
+}
+
+/// One run of a boot, its logs in a folder of their own; what was wrong with it.
+fn one_run(
+    name: &str,
+    run_name: &str,
+    boot: &Boot,
+    args: &[String],
+) -> Result<(PathBuf, Vec<String>, String)> {
+    let logs = folder().join(name).join(run_name);
+    if logs.exists() {
+        fs::remove_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    }
+    fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let mut args = args.to_vec();
+    args.extend(["--log".into(), relative(&logs)]);
+    args.extend(["--events".into(), relative(&logs.join("events.jsonl"))]);
+    let (command, reproduce) = xtask(&args);
+    let limit = Duration::from_secs(boot.timeout) + GRACE;
+    let ended = run(command, &format!("{name}-{run_name}"), limit)?;
+    let forbidden: Vec<_> = FORBIDDEN
+        .iter()
+        .map(|text| text.to_string())
+        .chain(boot.forbidden.iter().cloned())
+        .collect();
+    Ok((logs, wrong(&ended, boot.status, &boot.markers, &forbidden)?, reproduce))
+}
+
+fn other_test(other: &Other) -> Outcome {
+    let (command, reproduce) = xtask(&other.args);
+    let ended = run(command, &other.name, Duration::from_secs(other.timeout))?;
+    let forbidden = [FORBIDDEN[2].to_string()];
+    Ok((wrong(&ended, other.status, &other.markers, &forbidden)?, reproduce))
+}
+
+/// What is wrong with how a run ended.
+fn wrong(
+    ended: &Ended,
+    status: u8,
+    markers: &[String],
+    forbidden: &[String],
+) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    match ended.status.map(|status| status.code()) {
+        Some(Some(code)) if code == i32::from(status) => {}
+        Some(Some(code)) => wrong.push(format!("exit status {code} instead of {status}")),
+        Some(None) => wrong.push("unknown: ended by a signal".into()),
+        None => wrong.push("unknown: it did not end in time".into()),
+    }
+    for marker in markers {
+        let regex = Regex::new(marker).with_context(|| format!("marker {marker:?}"))?;
+        if !ended.output.lines().any(|line| regex.is_match(line)) {
+            wrong.push(format!("no line matches {marker:?}"));
+        }
+    }
+    for pattern in forbidden {
+        let regex = Regex::new(pattern).with_context(|| format!("forbidden {pattern:?}"))?;
+        if let Some(line) = ended.output.lines().find(|line| regex.is_match(line)) {
+            wrong.push(format!("forbidden line: {line}"));
+        }
+    }
+    if !wrong.is_empty() {
+        wrong.push("the end of its output:".into());
+        wrong.extend(tail(&ended.output, 25));
+    }
+    Ok(wrong)
+}
+
+/// Names of the files that differ between two folders of logs.
+fn differing(first: &Path, second: &Path) -> Result<Vec<String>> {
+    let names = |folder: &Path| -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    };
+    let mut all = names(first)?;
+    all.extend(names(second)?);
+    all.sort();
+    all.dedup();
+    all.retain(|name| fs::read(first.join(name)).ok() != fs::read(second.join(name)).ok());
+    Ok(all)
+}
+
+/// A path as it is typed in the checkout.
+fn relative(path: &Path) -> String {
+    path.strip_prefix(crate::paths::workspace()).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    fn ended(code: Option<i32>, output: &str) -> Ended {
+        Ended { status: code.map(|code| ExitStatus::from_raw(code << 8)), output: output.into() }
+    }
+
+    #[test]
+    fn status_markers_and_forbidden_lines_must_agree() {
+        let strings = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        let judge = |code, output| {
+            let (markers, forbidden) = (strings(&["^a| done$"]), strings(&["pan.c"]));
+            wrong(&ended(code, output), 0, &markers, &forbidden).unwrap()
+        };
+        assert_eq!(judge(Some(0), "x\na| done\n"), [""; 0]);
+        assert_eq!(judge(Some(1), "a| done")[0], "exit status 1 instead of 0");
+        assert_eq!(judge(None, "a| done")[0], "unknown: it did not end in time");
+        let marker = wrong(&ended(Some(0), "x"), 0, &strings(&["^done$"]), &[]).unwrap();
+        assert_eq!(marker[0], "no line matches \"^done$\"");
+        assert_eq!(judge(Some(0), "a| done\npanic")[0], "forbidden line: panic");
+        assert!(wrong(&ended(Some(0), ""), 0, &strings(&["("]), &[]).is_err());
+    }
+
+    #[test]
+    fn logs_are_compared_file_by_file() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (name, left, right) in [("same", "x", "x"), ("other", "x", "y")] {
+            fs::write(a.path().join(name), left).unwrap();
+            fs::write(b.path().join(name), right).unwrap();
+        }
+        fs::write(a.path().join("extra"), "").unwrap();
+        assert_eq!(differing(a.path(), b.path()).unwrap(), ["extra", "other"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! `tests/boots.toml`: what is run on the machine, and what must come of it.
+
+use crate::endian::Endian;
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// The manifest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Boots of the machine (`cargo xtask run`).
+    #[serde(default)]
+    pub boot: Vec<Boot>,
+    /// Other commands of `cargo xtask` that are tests.
+    #[serde(default)]
+    pub command: Vec<Other>,
+}
+
+/// One boot. It passes only if exit status, end markers and absence of forbidden lines agree.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Its name, unique.
+    pub name: String,
+    /// What it shows.
+    pub what: String,
+    /// Byte orders to boot in, each as a test of its own; none: that of the images.
+    #[serde(default)]
+    pub endian: Vec<Endian>,
+    /// The configuration's text; none: what runs without one.
+    pub config: Option<String>,
+    /// The script's text.
+    pub script: Option<String>,
+    /// Further arguments of `cargo xtask run`.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The exit status.
+    #[serde(default)]
+    pub status: u8,
+    /// Regular expressions that the output must match, line by line.
+    pub markers: Vec<String>,
+    /// Regular expressions that no line of the output may match, beside those for all boots.
+    #[serde(default)]
+    pub forbidden: Vec<String>,
+    /// Host seconds it may take.
+    pub timeout: u64,
+    /// It is run twice: both runs must print the same, bit for bit.
+    #[serde(default)]
+    pub twice: bool,
+    /// A further run with this seed must print something else.
+    pub other_seed: Option<u64>,
+}
+
+/// A command of `cargo xtask` that is a test by itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    /// Its name, unique.
+    pub name: String,
+    /// What it shows.
+    pub what: String,
+    /// The command's words.
+    pub args: Vec<String>,
+    /// The exit status.
+    #[serde(default)]
+    pub status: u8,
+    /// Regular expressions that the output must match, line by line.
+    pub markers: Vec<String>,
+    /// Host seconds it may take.
+    pub timeout: u64,
+}
+
+impl Manifest {
+    /// Reads the checkout's manifest.
+    ///
+    /// # Errors
+    /// When it is not there or not well-formed.
+    pub fn read() -> Result<Self> {
+        let path = paths::workspace().join("tests/boots.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let manifest: Self = toml::from_str(text)?;
+        let boots = manifest.boot.iter().map(|boot| (&boot.name, &boot.markers));
+        let others = manifest.command.iter().map(|other| (&other.name, &other.markers));
+        let mut seen = Vec::new();
+        for (name, markers) in boots.chain(others) {
+            if seen.contains(&name) {
+                bail!("two tests are called {name:?}");
+            }
+            if markers.is_empty() {
+                bail!("{name:?} has no markers: it would pass whatever was printed");
+            }
+            seen.push(name);
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_of_this_checkout_is_well_formed() {
+        Manifest::read().unwrap();
+    }
+
+    #[test]
+    fn mistakes_in_a_manifest_are_found() {
+        let boot = "[[boot]]\nname = \"a\"\nwhat = \"b\"\nmarkers = [\"x\"]\ntimeout = 1\n";
+        assert_eq!(Manifest::parse(boot).unwrap().boot.len(), 1);
+        for text in [
+            format!("{boot}{boot}"),
+            boot.replace("[\"x\"]", "[]"),
+            format!("{boot}unknown = 1\n"),
+            boot.replace("timeout = 1\n", ""),
+        ] {
+            assert!(Manifest::parse(&text).is_err(), "{text}");
+        }
+    }
+}
