@@ -193,10 +193,6 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     #[cold]
     #[inline(never)]
     fn fetch_slow(&mut self, cpu: &mut Vcpu) -> Result<usize, Trap> {
-        cpu.pc = cpu.wrap(cpu.pc);
-        if cpu.pc & 3 != 0 {
-            return Err(cpu.trap(Exception::Unaligned(cpu.pc, Access::Execute)));
-        }
         let gpa = match cpu.translate(cpu.pc, Access::Execute) {
             Ok(physical) => Gpa(physical & !(PAGE_SIZE - 1)),
             Err(exception) => return Err(cpu.trap(exception)),
@@ -204,6 +200,10 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         let Some(page) = self.mem.resolve(gpa, Access::Execute) else {
             return Err(cpu.trap(Exception::Plain(ExcCode::Ibe)));
         };
+        // Only now, as in QEMU: an address that is also unmapped is a TLB exception.
+        if cpu.pc & 3 != 0 {
+            return Err(cpu.trap(Exception::Unaligned(cpu.pc, Access::Execute)));
+        }
         let slot = match self.code.find(page) {
             Some(slot) => slot,
             None => {
