@@ -115,7 +115,8 @@ impl<M: Machine> LocalCell<M> {
             State::Running(life) => format!("{head}\n{}", life.usage(self.out.machine.now())),
             State::Ended(end) => {
                 let mut out = format!("{head} ({})\n{}", end.cause.as_str(), end.usage);
-                for line in end.report.lines() {
+                let report = if end.cause.is_normal() { "" } else { &end.report };
+                for line in report.lines() {
                     // Writing to a string does not fail.
                     let _ = writeln!(out, "  {line}");
                 }
