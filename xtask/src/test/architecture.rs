@@ -1,4 +1,5 @@
-//! The rules between the crates, checked: what they may use, and where assembly may be.
+//! The rules between the crates, checked: what they may use, where assembly and unsafe code may be, and
+//! that every dependency has its reason on record.
 
 use anyhow::{Context, Result};
 use std::fs;
@@ -21,19 +22,34 @@ const OURS: [&str; 6] = ["abi", "boot", "vmm-core", "cell", "kernel", "xtask"];
 /// Where assembly may be: one module of the monitor, and the PROM. (Guests are not ours to tidy.)
 const ASSEMBLY: [&str; 2] = ["kernel/src/asm.rs", "boot/src/asm.rs"];
 
+/// Crates that deny unsafe code, and the modules excepted from that. (Test code lends its own memory to
+/// what it tests.)
+const SAFE: [(&str, &[&str]); 3] =
+    [("kernel/abi", &[]), ("vmm-core", &["vmm-core/src/mem.rs"]), ("cell", &[])];
+
+/// The table of dependencies and why.
+const REASONS: &str = "docs/dependencies.md";
+
 /// All violations in the checkout at `root`, one line each.
 ///
 /// # Errors
 /// When a file can't be read or understood.
 pub fn check(root: &Path) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
+    let reasons = fs::read_to_string(root.join(REASONS)).context(REASONS)?;
+    let reasons: Vec<&str> =
+        reasons.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
     for (folder, may_use) in MAY_USE {
         let path = root.join(folder).join("Cargo.toml");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let manifest: toml::Table = text.parse().with_context(|| path.display().to_string())?;
-        for user in ours_in(&manifest) {
-            if !may_use.contains(&user.as_str()) {
-                wrong.push(format!("{folder}/Cargo.toml: {folder} may not use {user}"));
+        for used in dependencies(&manifest) {
+            if OURS.contains(&used.as_str()) {
+                if !may_use.contains(&used.as_str()) {
+                    wrong.push(format!("{folder}/Cargo.toml: {folder} may not use {used}"));
+                }
+            } else if !reasons.contains(&used.as_str()) {
+                wrong.push(format!("{folder}/Cargo.toml: {used} has no row in {REASONS}"));
             }
         }
         let mut files = Vec::new();
@@ -47,13 +63,23 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
                     ASSEMBLY.join(" or ")
                 ));
             }
+            if let Some((_, excepted)) = SAFE.iter().find(|(safe, _)| *safe == folder) {
+                let denies = text.contains("#![deny(unsafe_code)]");
+                if name.ends_with("/src/lib.rs") && !denies {
+                    wrong.push(format!("{name}: does not deny unsafe code"));
+                }
+                let test = name.contains("/tests/") || name.ends_with("/tests.rs");
+                if text.contains("allow(unsafe_code)") && !test && !excepted.contains(&&*name) {
+                    wrong.push(format!("{name}: allows unsafe code"));
+                }
+            }
         }
     }
     Ok(wrong)
 }
 
-/// The crates of ours that a manifest depends on, in whatever way.
-fn ours_in(manifest: &toml::Table) -> Vec<String> {
+/// The crates that a manifest depends on, in whatever way.
+fn dependencies(manifest: &toml::Table) -> Vec<String> {
     let mut found = Vec::new();
     for (key, value) in manifest {
         let Some(table) = value.as_table() else { continue };
@@ -61,12 +87,10 @@ fn ours_in(manifest: &toml::Table) -> Vec<String> {
             for (name, how) in table {
                 // A dependency may go by another name.
                 let package = how.get("package").and_then(toml::Value::as_str).unwrap_or(name);
-                if OURS.contains(&package) {
-                    found.push(package.to_string());
-                }
+                found.push(package.to_string());
             }
         } else if key == "target" {
-            found.extend(table.values().filter_map(toml::Value::as_table).flat_map(ours_in));
+            found.extend(table.values().filter_map(toml::Value::as_table).flat_map(dependencies));
         }
     }
     found
@@ -107,14 +131,17 @@ mod tests {
         "
         .parse()
         .unwrap();
-        let mut found = ours_in(&manifest);
+        let mut found = dependencies(&manifest);
         found.sort();
-        assert_eq!(found, ["abi", "cell", "vmm-core"]);
+        assert_eq!(found, ["abi", "cell", "serde", "vmm-core"]);
     }
 
     #[test]
-    fn a_wrong_arrow_and_assembly_elsewhere_are_reported() {
+    fn each_kind_of_violation_is_reported() {
         let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("docs")).unwrap();
+        fs::write(root.path().join(REASONS), "| crate | why |\n|---|---|\n| log | logs |\n")
+            .unwrap();
         for (folder, _) in MAY_USE {
             let folder = root.path().join(folder);
             fs::create_dir_all(folder.join("src/deep")).unwrap();
@@ -122,14 +149,23 @@ mod tests {
         }
         fs::write(root.path().join("kernel/abi/Cargo.toml"), "[package]\n").unwrap();
         assert!(check(root.path()).unwrap().is_empty());
-        fs::write(root.path().join("cell/Cargo.toml"), "[dependencies]\nvmm-core.path = \"x\"\n")
-            .unwrap();
+        fs::write(
+            root.path().join("cell/Cargo.toml"),
+            "[dependencies]\nvmm-core.path = \"x\"\nlog = \"1\"\nspin = \"1\"\n",
+        )
+        .unwrap();
+        let lib = "#![no_std]\n#![allow(unsafe_code)]";
+        fs::write(root.path().join("vmm-core/src/lib.rs"), lib).unwrap();
+        fs::write(root.path().join("vmm-core/src/mem.rs"), lib).unwrap();
         let assembly = format!("fn f() {{ unsafe {{ asm{}(\"nop\") }} }}", '!');
         fs::write(root.path().join("kernel/src/deep/x.rs"), &assembly).unwrap();
         fs::write(root.path().join("kernel/src/asm.rs"), &assembly).unwrap();
         assert_eq!(
             check(root.path()).unwrap(),
             [
+                "vmm-core/src/lib.rs: does not deny unsafe code",
+                "vmm-core/src/lib.rs: allows unsafe code",
+                "cell/Cargo.toml: spin has no row in docs/dependencies.md",
                 "cell/Cargo.toml: cell may not use vmm-core",
                 "kernel/src/deep/x.rs: has assembly; it belongs into kernel/src/asm.rs or boot/src/asm.rs",
             ]
