@@ -78,6 +78,10 @@ impl Machine for Sim {
         self.world.borrow().now
     }
 
+    fn heap(&self) -> (usize, usize) {
+        (0, 1 << 20)
+    }
+
     fn clear(&mut self, page: Mpa) {
         self.world.borrow_mut().stamped.remove(&page);
     }

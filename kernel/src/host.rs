@@ -44,6 +44,10 @@ impl Machine for Host {
         clock::now()
     }
 
+    fn heap(&self) -> (usize, usize) {
+        crate::heap::usage()
+    }
+
     fn clear(&mut self, page: Mpa) {
         // SAFETY: the cell hands over a free page of its memory, which nothing else uses.
         unsafe { core::ptr::write_bytes(xkphys(page) as *mut u8, 0, PAGE_SIZE as usize) };

@@ -33,6 +33,9 @@ pub trait Machine {
     /// Virtual time of the machine: nanoseconds since power-on. Never decreases.
     fn now(&self) -> u64;
 
+    /// Bytes of the monitor's heap that are in use, and all there are.
+    fn heap(&self) -> (usize, usize);
+
     /// Fills a machine page with zeroes, before a VM gets it.
     fn clear(&mut self, page: Mpa);
 

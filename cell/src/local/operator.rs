@@ -143,6 +143,9 @@ impl<M: Machine> LocalCell<M> {
             line(&format!("node {node}"), accounts);
         }
         line("all", self.memmap.accounts());
+        let (used, all) = self.out.machine.heap();
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "monitor heap: {used} of {all} bytes in use");
         match self.audit() {
             Ok(()) => out.push_str("consistent: every page has the one owner that is recorded\n"),
             Err(what) => out.push_str(&format!("NOT CONSISTENT: {what}\n")),
