@@ -168,13 +168,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         printed: 0,
     };
     if sim.keyboard.is_terminal() {
-        eprintln!("Ctrl-] quits");
+        eprint!("Ctrl-] quits\r\n");
     }
     let start = Instant::now();
-    let end = sim.run()?;
+    let end = sim.run();
     let taken = start.elapsed();
-    // Back to the terminal's own modes before anything else is printed.
-    let Sim { vm, clock, profile, waits, .. } = sim;
+    let Sim { vm, clock, profile, waits, keyboard, .. } = sim;
+    // The terminal gets its own modes back before anything else is printed.
+    drop(keyboard);
+    let end = end?;
     if args.stats {
         let (n, s) = (vm.retired(), taken.as_secs_f64());
         eprintln!(

@@ -29,8 +29,6 @@ impl Keyboard {
         let saved = tcgetattr(&stdin)?;
         let mut raw = saved.clone();
         raw.make_raw();
-        // The guest ends its lines itself, but what we print ourselves needs carriage returns too.
-        raw.output_modes = saved.output_modes;
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok(Self { saved: Some(saved), ended: false })
     }
