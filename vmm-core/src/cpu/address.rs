@@ -84,10 +84,4 @@ impl Vcpu {
             Ok(entry.physical(lo, va))
         }
     }
-
-    /// An effective address as the mode has it: with 32-bit addresses in user mode, sums wrap there.
-    #[must_use]
-    pub fn wrap(&self, va: u64) -> u64 {
-        if self.wrap_addresses { va as i32 as u64 } else { va }
-    }
 }

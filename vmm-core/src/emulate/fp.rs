@@ -372,9 +372,8 @@ fn ctc1(cpu: &mut Vcpu, insn: Insn) -> Done {
 /// The address of a load or store with an offset.
 #[inline(always)]
 fn address<C: Memory>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
-    let cpu = cx.cpu();
-    cpu.need_fpu()?;
-    Ok(cpu.a(insn).wrapping_add(insn.simm()))
+    cx.cpu().need_fpu()?;
+    Ok(super::loadstore::address(cx, insn))
 }
 
 /// `lwc1`
@@ -432,7 +431,13 @@ fn indexed<C: Context>(cx: &mut C, insn: Insn) -> Done {
         Op::Luxc1 | Op::Suxc1 => cpu.need_wide_registers()?,
         _ => {}
     }
-    let va = cpu.a(insn).wrapping_add(cpu.b(insn));
+    let (base, index) = (cpu.a(insn), cpu.b(insn));
+    // Where one of the two is `$zero` there is no sum either.
+    let va = match (insn.a, insn.b) {
+        (Reg::R0, _) => index,
+        (_, Reg::R0) => base,
+        _ => cx.sum(base, index),
+    };
     match insn.op {
         Op::Lwxc1 => {
             let value = cx.load::<u32>(va)?;

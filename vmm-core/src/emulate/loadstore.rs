@@ -5,10 +5,11 @@ use crate::cpu::{ExcCode, Exception, Link, Trap};
 use crate::endian::Endian;
 use crate::isa::{Insn, Op};
 
-/// The effective address.
+/// The effective address. Without an offset there is no sum to wrap, in QEMU.
 #[inline(always)]
-fn address<C: Memory>(cx: &mut C, insn: Insn) -> u64 {
-    cx.cpu().a(insn).wrapping_add(insn.simm())
+pub(super) fn address<C: Memory>(cx: &mut C, insn: Insn) -> u64 {
+    let (base, offset) = (cx.cpu().a(insn), insn.simm());
+    if C::WRAPS && offset == 0 { base } else { cx.sum(base, offset) }
 }
 
 macro_rules! loads {
@@ -64,9 +65,7 @@ fn load_around<C: Memory, T: Data>(cx: &mut C, va: u64) -> Result<u64, Trap> {
     match cx.load::<T>(va & !(T::SIZE - 1)) {
         Ok(value) => Ok(value.zero_extend()),
         Err(Trap) => {
-            let cpu = cx.cpu();
-            let va = cpu.wrap(va);
-            match &mut cpu.pending {
+            match &mut cx.cpu().pending {
                 Exception::Address(at, _)
                 | Exception::Refill(at, _)
                 | Exception::Invalid(at, _)
@@ -201,7 +200,6 @@ pub fn sdr<C: Memory>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 fn load_linked<C: Context, T: Data>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
     let va = address(cx, insn);
     let value = cx.load::<T>(va)?.zero_extend();
-    let va = cx.cpu().wrap(va);
     let physical = cx.physical(va)?;
     let cpu = cx.cpu();
     cpu.cp0.ll_addr = physical;
@@ -234,7 +232,6 @@ pub fn lld<C: Context>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
 fn store_conditional<C: Context, T: Exchange>(cx: &mut C, insn: Insn) -> Result<(), Trap> {
     let va = address(cx, insn);
     let cpu = cx.cpu();
-    let va = cpu.wrap(va);
     let new = T::from_register(cpu.b(insn));
     let success = match cpu.link {
         Some(link) if link.va == va => cx.exchange(va, T::from_register(link.value), new)?,

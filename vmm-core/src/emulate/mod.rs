@@ -21,8 +21,14 @@ use crate::mem::Page;
 
 /// What an engine lends to a load or store.
 pub trait Memory {
+    /// Whether sums may wrap.
+    const WRAPS: bool = true;
+
     /// The VCPU.
     fn cpu(&mut self) -> &mut Vcpu;
+
+    /// A sum that is an address, as the mode has it: with 32-bit addresses in user mode it wraps.
+    fn sum(&mut self, base: u64, index: u64) -> u64;
 
     /// Loads from virtual address `va` in the present mode.
     ///

@@ -109,8 +109,7 @@ pub fn cache<C: Context>(cx: &mut C, insn: Insn) -> Outcome {
 /// # Errors
 /// None.
 pub fn synci<C: Context>(cx: &mut C, insn: Insn) -> Outcome {
-    let cpu = cx.cpu();
-    let va = cpu.wrap(cpu.a(insn).wrapping_add(insn.simm()));
+    let va = super::loadstore::address(cx, insn);
     cx.code_changed(va);
     Ok(Flow::Next)
 }

@@ -17,16 +17,8 @@ enum Place {
 }
 
 impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
-    /// Checks and translates an access that missed the soft TLB. Returns the address as the mode has
-    /// it, and where it goes.
-    fn place(
-        &self,
-        cpu: &mut Vcpu,
-        va: u64,
-        size: u64,
-        access: Access,
-    ) -> Result<(u64, Place), Trap> {
-        let va = cpu.wrap(va);
+    /// Checks and translates an access that missed the soft TLB.
+    fn place(&self, cpu: &mut Vcpu, va: u64, size: u64, access: Access) -> Result<Place, Trap> {
         if va & (size - 1) != 0 {
             return Err(cpu.trap(Exception::Unaligned(va, access)));
         }
@@ -34,22 +26,21 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
             Ok(physical) => Gpa(physical),
             Err(exception) => return Err(cpu.trap(exception)),
         };
-        let place = match self.mem.resolve(Gpa(gpa.0 & !(PAGE_SIZE - 1)), access) {
+        Ok(match self.mem.resolve(Gpa(gpa.0 & !(PAGE_SIZE - 1)), access) {
             Some(page) => Place::Memory(page),
             None => Place::Device(gpa),
-        };
-        Ok((va, place))
+        })
     }
 
     #[cold]
     #[inline(never)]
     fn load_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64) -> Result<T, Trap> {
         match self.place(cpu, va, T::SIZE, Access::Read)? {
-            (va, Place::Memory(page)) => {
+            Place::Memory(page) => {
                 cpu.soft.set_read(va, page);
                 Ok(T::load(page, va, Self::ENDIAN))
             }
-            (_, Place::Device(gpa)) => {
+            Place::Device(gpa) => {
                 let now = self.now(cpu);
                 let value = self.bus.read(gpa, T::SIZE as u8, now);
                 cpu.attention |= self.bus.wants_exit();
@@ -62,14 +53,14 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     #[inline(never)]
     fn store_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64, value: T) -> Result<(), Trap> {
         match self.place(cpu, va, T::SIZE, Access::Write)? {
-            (va, Place::Memory(page)) => {
+            Place::Memory(page) => {
                 value.store(page, va, Self::ENDIAN);
                 if !self.code.written(page, va, T::SIZE) {
                     cpu.soft.set_write(va, page);
                 }
                 Ok(())
             }
-            (_, Place::Device(gpa)) => {
+            Place::Device(gpa) => {
                 let now = self.now(cpu);
                 let result = self.bus.write(gpa, T::SIZE as u8, value.zero_extend(), now);
                 // It may have changed an interrupt line.
@@ -91,9 +82,17 @@ impl<const BIG: bool> Attempt<'_, BIG> {
 }
 
 impl<const BIG: bool> Memory for Attempt<'_, BIG> {
+    /// Where they would, no address is in the soft TLB that is not its own wrapped self.
+    const WRAPS: bool = false;
+
     #[inline(always)]
     fn cpu(&mut self) -> &mut Vcpu {
         self.cpu
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, base: u64, index: u64) -> u64 {
+        base.wrapping_add(index)
     }
 
     #[inline(always)]
@@ -114,6 +113,11 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BI
     #[inline(always)]
     fn cpu(&mut self) -> &mut Vcpu {
         self.cpu
+    }
+
+    fn sum(&mut self, base: u64, index: u64) -> u64 {
+        let sum = base.wrapping_add(index);
+        if self.cpu.wrap_addresses { sum as i32 as u64 } else { sum }
     }
 
     fn load<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
@@ -137,7 +141,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BI
 impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, BIG, M, B, C> {
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
         match self.engine.place(self.cpu, va, T::SIZE, Access::Write)? {
-            (va, Place::Memory(page)) => {
+            Place::Memory(page) => {
                 let endian = Engine::<BIG, M, B, C>::ENDIAN;
                 let stored = T::exchange(page, va, old, new, endian);
                 if stored {
@@ -146,7 +150,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, B
                 Ok(stored)
             }
             // Nobody synchronises through a device; as on real buses the store never succeeds.
-            (_, Place::Device(_)) => Ok(false),
+            Place::Device(_) => Ok(false),
         }
     }
 
