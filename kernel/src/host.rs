@@ -1,44 +1,54 @@
 //! The machine as the cell sees it: [`cell::Machine`] over the real one.
 
 use crate::careful::xkphys;
+use crate::guest::{LocalGuest, Surroundings};
 use crate::{clock, link, selftest};
 use abi::config::{self, Config};
-use abi::{Mpa, PAGE_SIZE, VmId};
+use abi::{Mpa, PAGE_SIZE, VmId, map};
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use cell::Machine;
 use cell::pmap::Pmap;
-use cell::vm::{Exit, Guest};
+use cell::rng::Rng;
+use vmm_core::image::Images;
 
-pub(crate) struct Host {}
+/// Heap that a VM's engine needs at most, in one piece.
+const ENGINE_HEAP: usize = 5 << 20;
 
-impl Host {
-    pub(crate) fn new(_config: &Config) -> Self {
-        Self {}
+/// Bytes of low RAM that the host wrote before the machine started.
+pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
+    let fits = base.checked_add(len).is_some_and(|end| end <= map::LOW_RAM_SIZE);
+    assert!(fits, "a range of low RAM");
+    // SAFETY: inside low RAM, and nobody writes there while the machine runs.
+    unsafe {
+        core::slice::from_raw_parts(xkphys(Mpa(map::RAM_BASE + base)) as *const u8, len as usize)
     }
 }
 
-pub(crate) enum NoGuest {}
-impl Guest for NoGuest {
-    fn run(&mut self, _: u64) -> Exit {
-        match *self {}
-    }
-    fn input(&mut self, _: &[u8]) -> usize {
-        match *self {}
-    }
-    fn take_output(&mut self, _: &mut dyn FnMut(&[u8])) {
-        match *self {}
-    }
-    fn instructions(&self) -> u64 {
-        match *self {}
-    }
-    fn counters(&self, _: &mut dyn FnMut(&'static str, u64)) {
-        match *self {}
+/// The machine, for CPU 0 of the cell.
+pub(crate) struct Host {
+    console_rate: u64,
+    epoch_s: u64,
+    rng: Rng,
+}
+
+impl Host {
+    /// The machine as `config` describes it.
+    pub(crate) fn new(config: &Config) -> Self {
+        let machine = &config.machine;
+        Self {
+            console_rate: machine.console_rate,
+            epoch_s: machine.epoch_s,
+            // Not the scheduler's own numbers.
+            rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
+        }
     }
 }
 
 impl Machine for Host {
-    type Guest = NoGuest;
+    type Guest = LocalGuest;
 
     fn now(&self) -> u64 {
         clock::now()
@@ -53,8 +63,34 @@ impl Machine for Host {
         unsafe { core::ptr::write_bytes(xkphys(page) as *mut u8, 0, PAGE_SIZE as usize) };
     }
 
-    fn create(&mut self, _: VmId, _: &config::Vm, _: &Arc<Pmap>) -> Result<Self::Guest, String> {
-        Err("this monitor has no engine yet".into())
+    fn create(
+        &mut self,
+        _: VmId,
+        vm: &config::Vm,
+        pmap: &Arc<Pmap>,
+    ) -> Result<Self::Guest, String> {
+        // The engine's own allocations would end the monitor if they failed.
+        if Vec::<u8>::new().try_reserve_exact(ENGINE_HEAP).is_err() {
+            return Err(format!(
+                "the monitor's own heap has not {} MB left: stop another VM",
+                ENGINE_HEAP >> 20
+            ));
+        }
+        let images = Images {
+            kernel: low_ram(vm.kernel.base, vm.kernel.len),
+            initrd: (vm.initrd.len != 0).then(|| low_ram(vm.initrd.base, vm.initrd.len)),
+            cmdline: &vm.cmdline,
+        };
+        let mut seed = [0; 32];
+        for word in seed.chunks_exact_mut(8) {
+            word.copy_from_slice(&self.rng.bits().to_le_bytes());
+        }
+        let around = Surroundings {
+            console_rate: self.console_rate,
+            epoch_s: self.epoch_s + clock::now() / 1_000_000_000,
+            seed,
+        };
+        LocalGuest::new(vm, &around, pmap, &images)
     }
 
     fn debug(&mut self, fault: &str) -> Result<String, String> {

@@ -1,8 +1,7 @@
 //! From the PROM to a running monitor.
 
-use crate::careful::xkphys;
 use crate::cp0::Status;
-use crate::host::Host;
+use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors};
 use crate::{asm, clock, heap, link, logger, machine, stack};
 use abi::config::Config;
@@ -48,15 +47,6 @@ pub(crate) extern "C" fn main(cpu: u64, handoff: &'static Handoff) -> ! {
 fn secondary() -> ! {
     loop {
         clock::sleep_until(u64::MAX / 8);
-    }
-}
-
-/// Bytes of low RAM that the host wrote before the machine started.
-fn low_ram(base: u64, len: u64) -> &'static [u8] {
-    assert!(base + len <= map::LOW_RAM_SIZE, "a range of low RAM");
-    // SAFETY: inside low RAM, and nobody writes there while the machine runs.
-    unsafe {
-        core::slice::from_raw_parts(xkphys(Mpa(map::RAM_BASE + base)) as *const u8, len as usize)
     }
 }
 

@@ -1,0 +1,139 @@
+//! A VM as the cell sees it: [`cell::vm::Guest`] over a virtual machine of `vmm-core`, in memory that
+//! the cell's pmap maps.
+
+use crate::careful::xkphys;
+use crate::clock;
+use abi::{Gpa, PAGE_SHIFT, config};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use cell::pmap::Pmap;
+use cell::vm::{Exit, Guest};
+use core::ptr::NonNull;
+use vmm_core::board::ram;
+use vmm_core::cpu::CpuModel;
+use vmm_core::endian::Endian;
+use vmm_core::image::Images;
+use vmm_core::mem::{Access, GuestMemory, Page};
+use vmm_core::time::Clock;
+use vmm_core::vm::{self, Vm, VmParams};
+
+/// Guest instructions between two looks at the machine's clock: with the interpreter well below a
+/// millisecond.
+const CHUNK: u64 = 4096;
+
+/// A VM's memory: its RAM by offset, through the pmap.
+struct Memory {
+    pmap: Arc<Pmap>,
+}
+
+// SAFETY: the cell maps every page of a VM before the engine exists, and unmaps none before the engine
+// has gone; a machine page belongs to one VM, and its XKPHYS address is valid for ever. Nobody but the
+// engine accesses it meanwhile.
+unsafe impl GuestMemory for Memory {
+    fn resolve(&self, gpa: Gpa, _: Access) -> Option<Page> {
+        let bytes = u64::from(self.pmap.pages()) << PAGE_SHIFT;
+        let offset = ram::offset(gpa, bytes)?;
+        let mpa = self.pmap.get((offset >> PAGE_SHIFT) as u32)?;
+        let base = NonNull::new(xkphys(mpa) as *mut u8)?;
+        // SAFETY: a page-aligned address of a page of RAM that is the VM's (see above).
+        Some(unsafe { Page::new(base) })
+    }
+}
+
+/// The machine's clock, from a VM's beginning.
+struct Since(u64);
+
+impl Clock for Since {
+    #[inline]
+    fn now(&self, _: u64) -> u64 {
+        clock::now() - self.0
+    }
+}
+
+/// A running VM.
+pub(crate) struct LocalGuest {
+    vm: Vm<Memory>,
+    clock: Since,
+}
+
+/// What of the configuration and the run a VM needs beside its own entry.
+pub(crate) struct Surroundings {
+    /// Most bytes its console emits in a virtual second.
+    pub(crate) console_rate: u64,
+    /// What its clock shows now, in seconds since 1970.
+    pub(crate) epoch_s: u64,
+    /// For the kernel's random number generator.
+    pub(crate) seed: [u8; 32],
+}
+
+impl LocalGuest {
+    /// Makes a VM and loads its images.
+    ///
+    /// # Errors
+    /// Why the images can't be loaded.
+    pub(crate) fn new(
+        config: &config::Vm,
+        around: &Surroundings,
+        pmap: &Arc<Pmap>,
+        images: &Images<'_>,
+    ) -> Result<Self, String> {
+        let params = VmParams {
+            endian: Endian::NATIVE,
+            model: CpuModel::honeycomb(),
+            memory: config.memory,
+            epoch_s: around.epoch_s,
+            console_rate: around.console_rate,
+            clock_scale: config.clock_scale,
+            budget: config.budget,
+            seed: around.seed,
+        };
+        let mut vm = Vm::new(params, Memory { pmap: Arc::clone(pmap) });
+        vm.load(images).map_err(|error| error.to_string())?;
+        Ok(Self { vm, clock: Since(clock::now()) })
+    }
+
+    fn ended(&self, cause: abi::event::Cause) -> Exit {
+        Exit::Ended { cause, report: self.vm.report().to_string() }
+    }
+}
+
+impl Guest for LocalGuest {
+    fn run(&mut self, until: u64) -> Exit {
+        use abi::event::Cause;
+        loop {
+            let before = self.vm.retired();
+            match self.vm.run(&self.clock, CHUNK) {
+                vm::Exit::Limit => {
+                    // Less than was asked for: there is output to be taken.
+                    let early = self.vm.retired() - before < CHUNK;
+                    if early || clock::now() >= until {
+                        return Exit::Slice;
+                    }
+                }
+                vm::Exit::Idle { until } => {
+                    return Exit::Idle { until: until.map(|t| t.saturating_add(self.clock.0)) };
+                }
+                vm::Exit::PowerOff => return self.ended(Cause::PowerOff),
+                vm::Exit::Reset => return self.ended(Cause::Reset),
+                vm::Exit::Budget => return self.ended(Cause::Budget),
+                vm::Exit::UnreachableVector => return self.ended(Cause::UnreachableVector),
+            }
+        }
+    }
+
+    fn input(&mut self, bytes: &[u8]) -> usize {
+        self.vm.input(bytes)
+    }
+
+    fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
+        self.vm.take_output(sink);
+    }
+
+    fn instructions(&self) -> u64 {
+        self.vm.retired()
+    }
+
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each("warped ms", self.vm.warped() / 1_000_000);
+    }
+}
