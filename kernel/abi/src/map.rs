@@ -56,8 +56,9 @@ pub const IMAGES_BASE: u64 = 0x0500_0000;
 pub const IMAGES_MAX: u64 = LOW_RAM_SIZE - IMAGES_BASE;
 
 /// Bytes of its memory that a cell keeps from its VMs: the monitor's text, data and heap, and its
-/// records of machine pages. The host refuses VMs that would not fit beside it.
-pub const CELL_RESERVE: u64 = 16 << 20;
+/// records of machine pages. The host refuses VMs that would not fit beside it. An engine takes 5 MB of
+/// heap, so that some VMs can run at the same time.
+pub const CELL_RESERVE: u64 = 32 << 20;
 
 /// Machine-physical address of node 0's slice of RAM (what follows low RAM).
 pub const SLICE_BASE: u64 = RAM_BASE + LOW_RAM_SIZE;

@@ -48,7 +48,7 @@ pub struct Plan {
 /// Slices are whole multiples of this: the monitor's wired TLB entry maps two pages of 4 MB.
 const SLICE_UNIT: u64 = 8 << 20;
 /// Least RAM of a node: the monitor's own share and room for something.
-const SLICE_MIN: u64 = 32 << 20;
+const SLICE_MIN: u64 = 64 << 20;
 /// Least memory of a VM.
 const VM_MEMORY_MIN: u64 = 1 << 20;
 /// Names that consoles and log files of the machine itself have.

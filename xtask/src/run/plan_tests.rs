@@ -75,7 +75,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         (VM.replace("\"a\"", "\"\""), "use 1 to 32 letters"),
         (
             format!("{VM}memory = \"300M\"\n"),
-            "m.toml:4: VM \"a\": memory 300M is more than the 240M that the machine has free for VMs; lower it or set slice_per_node = \"320M\"",
+            "m.toml:4: VM \"a\": memory 300M is more than the 224M that the machine has free for VMs; lower it or set slice_per_node = \"336M\"",
         ),
         (format!("{VM}memory = \"4G\"\n"), "lower it: no machine is that large"),
         (
@@ -117,7 +117,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
             "[machine]\nslice_per_node = \"33M\"\n".into(),
             "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 32M",
         ),
-        ("[machine]\nslice_per_node = \"16M\"\n".into(), "at least 32M"),
+        ("[machine]\nslice_per_node = \"16M\"\n".into(), "at least 64M"),
         ("[machine]\nconsole_rate = 0\n".into(), "m.toml:2: console_rate = 0:"),
     ] {
         let error = format!("{:#}", plan(&text, &Flags::default()).unwrap_err());
