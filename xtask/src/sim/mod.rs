@@ -52,7 +52,7 @@ Examples:
   cargo xtask sim                                             the stock kernel; Ctrl-] quits
   cargo xtask sim --kernel vmlinux --initrd rd.cpio           your own
   cargo xtask sim --kernel vmlinux --script steps.txt --stats the same run every time
-  echo 'uname -a; poweroff -f' | cargo xtask sim --kernel vmlinux --initrd rd.cpio
+  echo 'uname -a; poweroff -f' | cargo xtask sim --profile     and where the time went
 
 Exit status: 0 the guest powered off or reset its machine, or every script step passed; 1 a script
 step failed or the guest ended otherwise; 2 a file or option; 124 the limit was reached.")]
@@ -60,6 +60,9 @@ pub struct Args {
     /// The kernel: an ELF64 vmlinux or vmlinuz. Default: the stock kernel, with its initial RAM disk.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// The stock kernel as it is packaged: it unpacks itself first.
+    #[arg(long, conflicts_with = "kernel")]
+    packed: bool,
     /// The initial RAM disk.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -122,7 +125,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         None => {
             let linux = setup::guest::linux()?;
             initrd_file.get_or_insert(linux.initrd);
-            linux.vmlinux
+            if args.packed { linux.vmlinuz } else { linux.vmlinux }
         }
     };
     let kernel = read(&kernel_file)?;
@@ -288,7 +291,7 @@ impl Sim {
                     Some(quit) => quit,
                     None => return Ok(End::Stuck),
                 },
-                end => return Ok(End::Guest(end)),
+                end => return Ok(self.play_out().map_or(End::Guest(end), End::Script)),
             };
             if quit {
                 return Ok(End::Quit);
@@ -320,6 +323,16 @@ impl Sim {
             }
         }
         None
+    }
+
+    /// The guest has ended: what the rest of the script, if there is one, comes to.
+    fn play_out(&mut self) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = self.play() {
+                return Some(outcome);
+            }
+            self.jump(self.player.as_ref()?.deadline()?);
+        }
     }
 
     fn type_bytes(&mut self, bytes: &[u8]) {
