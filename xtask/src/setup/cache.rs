@@ -60,6 +60,14 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Guard {
     _file: File,
+    temporary: PathBuf,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // What can't be removed now is removed by the next.
+        let _ = std::fs::remove_dir_all(&self.temporary);
+    }
 }
 
 impl Store {
@@ -217,8 +225,8 @@ impl Store {
         if temporary.exists() {
             std::fs::remove_dir_all(&temporary).with_context(blame)?;
         }
-        std::fs::create_dir_all(temporary).with_context(blame)?;
-        Ok(Guard { _file: file })
+        std::fs::create_dir_all(&temporary).with_context(blame)?;
+        Ok(Guard { _file: file, temporary })
     }
 }
 

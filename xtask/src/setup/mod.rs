@@ -24,6 +24,7 @@ use sources::Mirror;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 
 /// Fetches what the project lacks into its own cache, and does only this.
 #[derive(clap::Args, Debug)]
@@ -180,9 +181,15 @@ fn move_to(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).with_context(blame)
 }
 
-/// Says each time that something else ran than what the lock file names, and how to end that.
+/// Says in each run that something else runs than what the lock file names, and how to end that.
 fn warn_of_substitutes(store: &Store, groups: &[Group]) {
+    static SAID: Mutex<Vec<Group>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     for group in groups.iter().filter(|group| store.is_substituted(**group)) {
+        if said.contains(group) {
+            continue;
+        }
+        said.push(*group);
         eprintln!(
             "warning: the mirror has dropped a pinned version of {group}; its current one stands \
              in, and results name it. For packages.lock (`cargo xtask setup --update-lock` writes \

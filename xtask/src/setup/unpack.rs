@@ -53,12 +53,34 @@ pub fn unpack(group: Group, artefact: &Artefact, file: &Path, into: &Path) -> Re
     }
     // If there is no space, tar says so and dpkg-deb only that nobody listens.
     let said = if tar.status.success() { dpkg.stderr } else { tar.stderr };
-    let said = String::from_utf8_lossy(&said);
-    let cause = said.lines().next().unwrap_or("no message");
-    let remedy = if cause.contains("No space left") {
-        "make room there, or set HONEYCOMB_CACHE to a folder on another disk"
-    } else {
-        "remove it and try again"
-    };
+    let (cause, remedy) = explain(&String::from_utf8_lossy(&said));
     bail!("cannot unpack {} into {}: {cause}; {remedy}", file.display(), into.display())
+}
+
+/// Cause and remedy in what a tool said.
+fn explain(said: &str) -> (String, &'static str) {
+    // tar names first the file that it could write only half of.
+    if said.contains("No space left") || said.contains("Wrote only") {
+        return (
+            "no space is left there".into(),
+            "make room, or set HONEYCOMB_CACHE to a folder on another disk",
+        );
+    }
+    (said.lines().next().unwrap_or("no message").to_owned(), "remove it and try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_a_damaged_file() {
+        let full = "tar: ./a: Wrote only 512 of 10240 bytes\ntar: ./b: Cannot open: No space left on device\n";
+        assert!(
+            explain(full).0.contains("no space") && explain(full).1.contains("HONEYCOMB_CACHE")
+        );
+        let damaged = "dpkg-deb: error: archive 'x.deb' has premature member\n";
+        assert_eq!(explain(damaged).0, damaged.trim());
+        assert_eq!(explain("").0, "no message");
+    }
 }
