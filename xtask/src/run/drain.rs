@@ -125,6 +125,11 @@ impl Keys {
         Self { ring: Producer::new(ram.window(base, size), size, true), next: BTreeMap::new() }
     }
 
+    /// Whether anything was typed in this run.
+    pub fn used(&self) -> bool {
+        !self.next.is_empty()
+    }
+
     /// Types bytes at a console; how many the ring took.
     pub fn type_at(&mut self, stream: u16, bytes: &[u8]) -> usize {
         let mut taken = 0;

@@ -15,6 +15,7 @@ mod plan_tests;
 mod printer;
 mod qemu;
 mod ram;
+mod screen;
 pub mod script;
 mod session;
 pub mod size;
@@ -22,6 +23,7 @@ mod source;
 mod spec;
 mod symbols;
 mod table;
+mod terminal;
 mod verdict;
 
 use crate::endian::Endian;
@@ -36,7 +38,7 @@ use plan::{Flags, Plan};
 use printer::Printer;
 use qemu::{Names, Options, Qemu};
 use ram::Ram;
-use session::{End, Front, Session};
+use session::{Ask, End, Front, Session};
 use spec::{Kernel, Spec};
 use std::ffi::OsString;
 use std::io::Stdout;
@@ -46,6 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use symbols::Symbols;
+use terminal::Terminal;
 
 /// Boots the machine and its virtual machines.
 #[derive(clap::Args, Debug)]
@@ -141,10 +144,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.dry_run {
         // Nothing is fetched or built for it.
         plan.vms.retain(|vm| matches!(vm.kernel.value, Kernel::File(_)));
-    } else {
-        setup::ensure(&needs(&plan))?;
     }
-    let images = images::load(&plan, built_in)?;
+    let needs = needs(&plan);
+    // The operator's own files are looked at before anything is fetched.
+    let images = images::load(&plan, |name, endian| {
+        setup::ensure(&needs)?;
+        built_in(name, endian)
+    })?;
     let endian = images.endian;
     let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
     let script =
@@ -152,6 +158,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.dry_run {
         return dry_run(args, &plan, endian);
     }
+    setup::ensure(&needs)?;
     let qemu = setup::qemu(endian, args.qemu.as_deref())?.command();
     let built = crate::build::monitor(endian)?;
     let monitor = std::fs::read(&built.kernel_elf)
@@ -174,9 +181,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         names,
         symbols: Symbols::new(&built.kernel_elf),
     };
-    let mut front = Plain(Printer::new(std::io::stdout()));
-    let end = machine.start(&mut front, timeout)?;
-    finish(end)
+    let end = if is_interactive(args) {
+        let mut front = Terminal::new(machine.names.clone())?;
+        machine.start(&mut front, timeout)?
+    } else {
+        machine.start(&mut Plain(Printer::new(std::io::stdout())), timeout)?
+    };
+    finish(end, args.icount)
 }
 
 /// Everything ready but the machine.
@@ -250,6 +261,11 @@ pub fn quote(word: &str) -> String {
     }
 }
 
+/// Whether somebody is there to type: a script types by itself.
+fn is_interactive(args: &Args) -> bool {
+    args.script.is_none() && terminal::is_there()
+}
+
 /// What the packed configuration says about this run.
 fn mode(args: &Args) -> Mode {
     let epoch_s = if args.icount {
@@ -257,7 +273,7 @@ fn mode(args: &Args) -> Mode {
     } else {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     };
-    Mode { icount: args.icount, seed: args.seed, epoch_s, stay: false }
+    Mode { icount: args.icount, seed: args.seed, epoch_s, stay: is_interactive(args) }
 }
 
 impl Prepared<'_> {
@@ -291,7 +307,7 @@ impl Prepared<'_> {
 }
 
 /// Says how the run ended and makes it the exit status.
-fn finish(end: End) -> Result<ExitCode> {
+fn finish(end: End, icount: bool) -> Result<ExitCode> {
     match end {
         End::Signal(signal) => {
             eprintln!("ended by signal {signal}");
@@ -301,6 +317,9 @@ fn finish(end: End) -> Result<ExitCode> {
         End::Verdict(verdict) => {
             for line in verdict.lines() {
                 eprintln!("run: {line}");
+            }
+            if icount && verdict.typed {
+                eprintln!("run: keys were typed: this run is not deterministic");
             }
             let status = verdict.status();
             if status == verdict::TIMED_OUT {
@@ -324,10 +343,10 @@ impl Front for Plain {
 
     fn event(&mut self, _: &Event) {}
 
-    fn wait(&mut self, pause: Duration, _: &mut Keys) -> bool {
+    fn wait(&mut self, pause: Duration, _: &mut Keys) -> Ask {
         self.0.tick(Instant::now());
         std::thread::sleep(pause);
-        true
+        Ask::GoOn
     }
 
     fn finish(&mut self) {

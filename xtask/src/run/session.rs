@@ -25,11 +25,19 @@ pub trait Front {
     fn output(&mut self, name: &str, number: Option<u16>, bytes: &[u8]);
     /// Something has happened.
     fn event(&mut self, event: &Event);
-    /// Passes `pause` of time; handles what the operator types. `false`: the operator wants to end
-    /// the run at once.
-    fn wait(&mut self, pause: Duration, keys: &mut Keys) -> bool;
+    /// Passes `pause` of time; handles what the operator types.
+    fn wait(&mut self, pause: Duration, keys: &mut Keys) -> Ask;
     /// The run is over: leaves the terminal as it was.
     fn finish(&mut self);
+}
+
+/// What the operator asks of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Nothing.
+    GoOn,
+    /// To switch the machine off now.
+    EndNow,
 }
 
 /// A running machine and those who listen to it.
@@ -74,6 +82,7 @@ impl Session<'_> {
         let mut verdict = Verdict::default();
         let end = self.watch(&mut verdict);
         self.front.finish();
+        verdict.typed = self.keys.used();
         match end {
             Ok(Some(signal)) => return End::Signal(signal),
             Ok(None) => {}
@@ -118,8 +127,9 @@ impl Session<'_> {
                 return Ok(None);
             }
             pause = if busy { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
-            if !self.front.wait(pause, &mut self.keys) {
+            if self.front.wait(pause, &mut self.keys) == Ask::EndNow {
                 self.qemu.kill();
+                self.pass(verdict, &mut uart_line, true)?;
                 verdict.outcome.get_or_insert(Outcome::Done);
                 return Ok(None);
             }

@@ -74,6 +74,16 @@ pub enum Kernel {
 /// Names of built-in images.
 pub const BUILT_IN: [&str; 2] = ["linux", "hello"];
 
+impl Kernel {
+    /// What somebody calls `name`: a built-in image, or a file relative to `base`.
+    fn named(name: &Path, base: &Path) -> Self {
+        match name.to_str() {
+            Some(built_in) if BUILT_IN.contains(&built_in) => Self::BuiltIn(built_in.to_string()),
+            _ => Self::File(base.join(name)),
+        }
+    }
+}
+
 /// `[[vm]]`.
 #[derive(Clone, Debug)]
 pub struct Vm {
@@ -154,7 +164,7 @@ impl Vm {
     /// The VM that `--kernel` stands for.
     pub fn of_flag(kernel: PathBuf) -> Self {
         let name = Item::flag("--kernel", "guest".to_string());
-        let kernel = Item::flag("--kernel", Kernel::File(kernel));
+        let kernel = Item::flag("--kernel", Kernel::named(&kernel, Path::new("")));
         Self { memory: Item::flag("--kernel", KERNEL_FLAG_VM_MEMORY), ..Self::new(name, kernel) }
     }
 }
@@ -259,11 +269,7 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
     });
     let file = |item: Item<String>| Item { value: base.join(item.value), source: item.source };
     let kernel = kernel.map(|item| Item {
-        value: if BUILT_IN.contains(&item.value.as_str()) {
-            Kernel::BuiltIn(item.value)
-        } else {
-            Kernel::File(base.join(item.value))
-        },
+        value: Kernel::named(Path::new(&item.value), base),
         source: item.source,
     });
     let initrd = t.string("initrd")?.map(file);

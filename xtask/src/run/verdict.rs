@@ -27,6 +27,8 @@ pub struct Verdict {
     pub set_up: Vec<String>,
     /// `--timeout` has passed.
     pub timed_out: bool,
+    /// Somebody typed at a console.
+    pub typed: bool,
 }
 
 impl Verdict {
