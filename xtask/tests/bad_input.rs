@@ -41,7 +41,7 @@ fn configurations() {
         ),
         (
             "[[vm]]\nname = \"a\"\nkernel = \"gone\"\nmemory = \"1G\"\n",
-            "m.toml:4: VM \"a\": memory 1G is more than the 240M that the machine has free",
+            "m.toml:4: VM \"a\": memory 1G is more than the 224M that the machine has free",
         ),
         ("[machine]\nnodes = 4\n", "m.toml:2: nodes = 4: not supported yet; use 1"),
         ("[machine\n", "m.toml:1: is not TOML"),

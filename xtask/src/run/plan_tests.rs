@@ -90,7 +90,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         (format!("{VM}memory = \"0\"\n"), "give a multiple of 4K, at least 1M"),
         (
             format!("{VM}memory = \"200M\"\n{}", VM.replace("\"a\"", "\"b\"")),
-            "VM \"b\" and those before it: memory 264M is more than the 240M",
+            "VM \"b\" and those before it: memory 264M is more than the 224M",
         ),
         (format!("{VM}cells = [1]\n"), "m.toml:4: VM \"a\": there is no cell 1; the machine has 1"),
         (format!("{VM}cells = []\n"), "it may run nowhere"),
@@ -115,7 +115,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         ),
         (
             "[machine]\nslice_per_node = \"33M\"\n".into(),
-            "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 32M",
+            "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 64M",
         ),
         ("[machine]\nslice_per_node = \"16M\"\n".into(), "at least 64M"),
         ("[machine]\nconsole_rate = 0\n".into(), "m.toml:2: console_rate = 0:"),
