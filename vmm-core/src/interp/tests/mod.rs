@@ -1,4 +1,5 @@
 //! The interpreter on small programs.
 
+mod hostile;
 mod machine;
 mod programs;
