@@ -68,7 +68,7 @@ impl CpuModel {
     /// EJTAG or performance counters: nothing to save and restore.
     #[must_use]
     pub const fn honeycomb() -> Self {
-        let tlb_entries = 1024;
+        let tlb_entries = 4096;
         Self {
             prid: 0x0001_0000,
             config: [
