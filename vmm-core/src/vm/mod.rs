@@ -7,6 +7,8 @@
 //! **Determinism.** With equal images, parameters, clock answers, limits and input, two runs are equal
 //! to the last bit.
 
+#[cfg(test)]
+mod hostile;
 mod report;
 #[cfg(test)]
 mod tests;

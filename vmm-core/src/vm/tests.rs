@@ -11,7 +11,14 @@ const BASE: u64 = 0xffff_ffff_8010_0000;
 
 /// Ten nanoseconds an instruction, and jumps.
 #[derive(Default)]
-struct TestClock(Cell<u64>);
+pub(super) struct TestClock(Cell<u64>);
+
+impl TestClock {
+    /// Lets time pass until `then` while nothing executes.
+    pub(super) fn jump_to(&self, then: u64, retired: u64) {
+        self.0.set(self.0.get() + then.saturating_sub(self.now(retired)));
+    }
+}
 
 impl Clock for TestClock {
     fn now(&self, retired: u64) -> u64 {
@@ -86,7 +93,7 @@ fn image(endian: Endian, code: &[u32]) -> Vec<u8> {
     builder.build()
 }
 
-fn params(endian: Endian) -> VmParams {
+pub(super) fn params(endian: Endian) -> VmParams {
     VmParams {
         endian,
         model: CpuModel::honeycomb(),
@@ -99,7 +106,7 @@ fn params(endian: Endian) -> VmParams {
     }
 }
 
-fn vm_with(params: VmParams, code: &[u32]) -> Vm<Ram> {
+pub(super) fn vm_with(params: VmParams, code: &[u32]) -> Vm<Ram> {
     let kernel = image(params.endian, code);
     let mut vm = Vm::new(params, Ram::new(4 * MB));
     vm.load(&Images { kernel: &kernel, initrd: None, cmdline: "" }).unwrap();
