@@ -3,7 +3,7 @@
 use super::memory::Attempt;
 use super::{Cx, Engine};
 use crate::bus::Bus;
-use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
+use crate::cpu::{ExcCode, Exception, Status, Trap, Vcpu};
 use crate::emulate::{Flow, alu, branch, fp, loadstore, system};
 use crate::isa::{Insn, Op, decode};
 use crate::mem::GuestMemory;
@@ -486,6 +486,12 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         {
             cell.set(decode(Self::word(memory, pc)));
         }
-        if cell.get().op.is_64bit() { Err(cpu.trap(RESERVED)) } else { Ok(()) }
+        // A coprocessor that is unusable says so first, when the instruction is executed.
+        let unusable = match cell.get().op {
+            Op::Dmfc0 | Op::Dmtc0 => !cpu.cop0_usable,
+            Op::Dmfc1 | Op::Dmtc1 => !cpu.cp0.status.contains(Status::CU1),
+            _ => false,
+        };
+        if cell.get().op.is_64bit() && !unusable { Err(cpu.trap(RESERVED)) } else { Ok(()) }
     }
 }

@@ -27,6 +27,12 @@ const fn branch(w: Word, op: Op) -> Insn {
     Insn { op, a: Reg::R0, b: Reg::R0, c: Reg::from_bits(w.bits(18, 3)), imm: w.offset() }
 }
 
+/// A reserved encoding of this coprocessor: where that is unusable, it says so first (PRA vol. III,
+/// "Exception Priority").
+const fn reserved(w: Word) -> Insn {
+    Insn { a: Reg::R2, ..w.reserved() }
+}
+
 /// Opcode COP1.
 pub(super) fn decode(w: Word) -> Insn {
     match w.bits(21, 5) {
@@ -43,7 +49,7 @@ pub(super) fn decode(w: Word) -> Insn {
         10 if w.bits(17, 1) == 0 => branch(w, [Op::Bc1any4f, Op::Bc1any4t][w.bits(16, 1) as usize]),
         format @ (S | D | PS) => match w.function() {
             0x30.. => compare(w, format),
-            _ => floating(w, format).unwrap_or(w.reserved()),
+            _ => floating(w, format).unwrap_or(reserved(w)),
         },
         format @ (W | L) => {
             let op = match (format, w.function()) {
@@ -53,11 +59,11 @@ pub(super) fn decode(w: Word) -> Insn {
                 (L, 0x20) => Op::CvtSL,
                 (L, 0x21) => Op::CvtDL,
                 // PS.PW is written with the L format's number in some manuals; QEMU takes W only.
-                _ => return w.reserved(),
+                _ => return reserved(w),
             };
             arithmetic(w, op)
         }
-        _ => w.reserved(),
+        _ => reserved(w),
     }
 }
 
@@ -177,7 +183,6 @@ pub(super) fn decode_x(w: Word) -> Insn {
         0x38 => mul_add(Op::NmsubF, S),
         0x39 => mul_add(Op::NmsubF, D),
         0x3e => mul_add(Op::NmsubF, PS),
-        // As with any other word of this coprocessor, unusable comes before reserved.
-        _ => Insn { a: Reg::R2, ..w.reserved() },
+        _ => reserved(w),
     }
 }

@@ -38,6 +38,7 @@ use plan::{Flags, Plan};
 use printer::Printer;
 use qemu::{Names, Options, Qemu};
 use ram::Ram;
+pub use ram::folder_with_room;
 use session::{Ask, End, Front, Session};
 use spec::{Kernel, Spec};
 use std::ffi::OsString;

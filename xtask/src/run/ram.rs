@@ -68,6 +68,14 @@ fn choose(places: &[Place], size: u64) -> Result<&Place> {
     )
 }
 
+/// A folder in which files of `size` bytes together fit: memory if there is enough, else disk.
+///
+/// # Errors
+/// When no folder has room for them.
+pub fn folder_with_room(size: u64) -> Result<PathBuf> {
+    Ok(choose(&places(), size)?.folder.clone())
+}
+
 /// The machine's RAM. The file has no name: it is gone with the last process that has it open,
 /// however that process ends.
 #[derive(Clone, Debug)]
