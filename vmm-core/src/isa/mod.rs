@@ -14,6 +14,8 @@
 mod cop1;
 mod decode;
 mod op;
+#[cfg(test)]
+mod tests;
 
 pub use decode::decode;
 pub use op::Op;
