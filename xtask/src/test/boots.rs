@@ -15,6 +15,8 @@ use std::time::Duration;
 /// What no boot may print: the monitor's last words, and those of the host tool about a broken run.
 const FORBIDDEN: [&str; 3] =
     ["^boot\\| (prom|monitor): panic", "^run: the monitor panicked", "^thread '.*' panicked at"];
+/// `run`'s exit status after a panic of the monitor.
+const STATUS_PANIC: u8 = 3;
 /// What a boot may take beyond its own time-out, which ends it in an orderly way: building, mostly.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -159,11 +161,10 @@ fn one_run(
     let (command, reproduce) = xtask(&args);
     let limit = Duration::from_secs(boot.timeout) + GRACE;
     let ended = run(command, &format!("{name}-{run_name}"), limit)?;
-    let forbidden: Vec<_> = FORBIDDEN
-        .iter()
-        .map(|text| text.to_string())
-        .chain(boot.forbidden.iter().cloned())
-        .collect();
+    // A boot that is to end in a panic prints one.
+    let usual = if boot.status == STATUS_PANIC { &FORBIDDEN[2..] } else { &FORBIDDEN[..] };
+    let forbidden: Vec<_> =
+        usual.iter().map(|text| text.to_string()).chain(boot.forbidden.iter().cloned()).collect();
     Ok((logs, wrong(&ended, boot.status, &boot.markers, &forbidden)?, reproduce))
 }
 
