@@ -67,7 +67,7 @@ impl Report {
     fn yet_to_fetch(&mut self, title: &str, store: &Store, group: Group) {
         let missing = store.missing(group);
         let size: u64 = missing.iter().map(|artefact| artefact.size).sum();
-        let finding = format!("{} packages, {}", missing.len(), setup::megabytes(size));
+        let finding = format!("{} packages, {}", missing.len(), setup::size_text(size));
         match setup::can_fetch() {
             Ok(()) => self.bad(title, &finding, "`cargo xtask setup` (run and test do it too)"),
             Err(error) => self.bad(title, &finding, &format!("{error:#}")),
@@ -89,7 +89,7 @@ fn host() -> String {
         "{}, {}, {processors} CPUs, {} of memory available",
         field("/etc/os-release", "PRETTY_NAME="),
         std::env::consts::ARCH,
-        setup::megabytes(memory * 1024)
+        setup::size_text(memory * 1024)
     )
 }
 
@@ -106,7 +106,7 @@ fn mirror(report: &mut Report) {
 fn cache(report: &mut Report, store: &Store) {
     let dir = store.dir();
     let free = dir.ancestors().find_map(|folder| setup::free_space(folder).ok()).unwrap_or(0);
-    report.good("cache", &format!("{}, {} free", dir.display(), setup::megabytes(free)));
+    report.good("cache", &format!("{}, {} free", dir.display(), setup::size_text(free)));
     let strangers = store.strangers();
     if !strangers.is_empty() {
         report.good("", "of other versions, needed only by older checkouts:");

@@ -109,6 +109,9 @@ fn command(toolchain: &Toolchain, endian: Endian, package: &str) -> Command {
     cargo
         .current_dir(root)
         .env("RUSTC", &toolchain.rustc)
+        // Set but empty, they also beat the user's own configuration files of cargo.
+        .env("CARGO_ENCODED_RUSTFLAGS", "")
+        .env("RUSTC_WRAPPER", "")
         // asm! for MIPS and building the library are unstable features of a stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env(linker, &toolchain.linker)

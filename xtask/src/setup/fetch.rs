@@ -32,10 +32,14 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// A number of bytes for people.
-pub fn megabytes(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
-    let value = bytes as f64 / 1e6;
-    format!("{value:.1} MB")
+    let in_units = |unit: f64| bytes as f64 / unit;
+    match bytes {
+        0..100_000 => format!("{:.0} kB", in_units(1e3)),
+        100_000..10_000_000_000 => format!("{:.1} MB", in_units(1e6)),
+        _ => format!("{:.1} GB", in_units(1e9)),
+    }
 }
 
 /// What a set-up is about to do.
@@ -86,16 +90,16 @@ impl<'a> Plan<'a> {
             for index in &self.downloads {
                 let (group, artefact) = &self.items[*index];
                 let title = format!("{} {}", artefact.name, artefact.version);
-                writeln!(text, "  {group:<9} {title:<58} {:>9}", megabytes(artefact.size))
+                writeln!(text, "  {group:<9} {title:<58} {:>9}", size_text(artefact.size))
                     .expect("a String takes everything");
             }
         }
         write!(
             text,
             "{} to download, {} of disk needed, {} free",
-            megabytes(self.download_size()),
-            megabytes(self.disk_size()),
-            megabytes(free)
+            size_text(self.download_size()),
+            size_text(self.disk_size()),
+            size_text(free)
         )
         .expect("a String takes everything");
         text
@@ -111,8 +115,8 @@ impl<'a> Plan<'a> {
                 "{}: {} needed, {} free; make room there, or set HONEYCOMB_CACHE to a folder on \
                  another disk",
                 into.display(),
-                megabytes(self.disk_size()),
-                megabytes(free)
+                size_text(self.disk_size()),
+                size_text(free)
             );
         }
         Ok(())
@@ -194,7 +198,7 @@ impl Progress {
 
     fn show(&self, have: u64) {
         if self.live {
-            eprint!("\r{} {} of {}\x1b[K", self.title, megabytes(have), megabytes(self.size));
+            eprint!("\r{} {} of {}\x1b[K", self.title, size_text(have), size_text(self.size));
             let _ = std::io::stderr().flush();
         }
     }
@@ -202,7 +206,7 @@ impl Progress {
     fn end(&self) {
         let clear = if self.live { "\r\x1b[K" } else { "" };
         let seconds = self.start.elapsed().as_secs_f64();
-        eprintln!("{clear}{} {} in {seconds:.1} s", self.title, megabytes(self.size));
+        eprintln!("{clear}{} {} in {seconds:.1} s", self.title, size_text(self.size));
     }
 }
 
@@ -431,10 +435,20 @@ mod tests {
         assert_eq!((plan.download_size(), plan.disk_size()), (1000, 4500));
         plan.check_room(store.dir(), 4500).unwrap();
         let error = plan.check_room(store.dir(), 4499).unwrap_err().to_string();
-        assert!(error.contains("0.0 MB needed") && error.contains("HONEYCOMB_CACHE"), "{error}");
+        assert!(
+            error.contains("4 kB needed, 4 kB free") && error.contains("HONEYCOMB_CACHE"),
+            "{error}"
+        );
         let text = plan.announcement(Path::new("/cache"), 5_000_000, "this system's apt");
         assert!(text.contains("set-up into /cache, downloads from this system's apt:"), "{text}");
         assert!(text.contains("one 1:2.0+ds-1~bpo12+1") && text.contains("5.0 MB free"), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        assert_eq!(size_text(8_840), "9 kB");
+        assert_eq!(size_text(905_976), "0.9 MB");
+        assert_eq!(size_text(61_976_900_000), "62.0 GB");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod toolchain;
 mod unpack;
 mod wrapper;
 
-pub use fetch::{free_space, megabytes};
+pub use fetch::{free_space, size_text};
 pub use qemu::qemu;
 
 use anyhow::{Context, Result, bail};

@@ -51,8 +51,8 @@ pub fn mirrors() -> Result<Vec<Mirror>> {
     let found = from_system(Path::new("/etc/apt"));
     if found.is_empty() {
         bail!(
-            "this system's apt names no Debian mirror: set {VARIABLE} to one \
-             (the address of its folder that holds pool/ and dists/)"
+            "this system's apt names no Debian mirror: set {VARIABLE} to one (the address of its \
+             folder that holds pool/ and dists/), or bring tools of your own: docs/setup.md"
         );
     }
     Ok(found)

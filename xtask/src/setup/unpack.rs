@@ -35,6 +35,7 @@ pub fn unpack(group: Group, artefact: &Artefact, file: &Path, into: &Path) -> Re
     let mut dpkg = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(file)
+        .env("LC_ALL", "C")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -44,6 +45,7 @@ pub fn unpack(group: Group, artefact: &Artefact, file: &Path, into: &Path) -> Re
         .args(["-x", "--no-same-owner", "--no-same-permissions", "--wildcards", "-C"])
         .arg(into)
         .args(wanted(group, artefact))
+        .env("LC_ALL", "C")
         .stdin(stream)
         .output()
         .context("cannot run tar: install it")?;
