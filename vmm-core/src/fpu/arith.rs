@@ -350,13 +350,12 @@ impl Env {
         // An even exponent, so that it halves; then the root of a number in [1, 4) is in [1, 2).
         let odd = exponent & 1;
         let radicand = u128::from(significand) << (P::FRACTION_BITS + 4 + odd as u32);
-        let root = radicand.isqrt();
-        let exact = root * root == radicand;
-        let low = (root as u64 & 3) << 1 | u64::from(!exact);
+        let (root, exact) = integer_root(radicand);
+        let low = (root & 3) << 1 | u64::from(!exact);
         let result = ((exponent - odd) / 2 + P::BIAS - 1) as u64;
         // The integer bit of the root adds the one that was taken off the exponent; so does a
         // carry out of the rounded fraction.
-        let truncated = (result << P::FRACTION_BITS) + (root >> 2) as u64;
+        let truncated = (result << P::FRACTION_BITS) + (root >> 2);
         if low == 0 {
             return truncated;
         }
@@ -371,6 +370,27 @@ impl Env {
     }
 }
 
+/// ⌊√a⌋, and whether that is exactly √a, for a < 2^64 or 2^100 ≤ a < 2^112: the radicands of singles
+/// and doubles. Half of the root from half of the number and the rest from a division, as in
+/// Zimmermann, "Karatsuba Square Root" (1999): cheaper than the core library's, which divides
+/// 128-bit numbers.
+fn integer_root(a: u128) -> (u64, bool) {
+    const LOW: u32 = 24;
+    if let Ok(a) = u64::try_from(a) {
+        let root = a.isqrt();
+        return (root, root * root == a);
+    }
+    let high = ((a >> (2 * LOW)) as u64).isqrt();
+    // With root = high × 2^LOW + low: low is at most what remains divided by 2 × high × 2^LOW.
+    let rest = a - (u128::from(high * high) << (2 * LOW));
+    let low = (rest >> (LOW + 1)) as u64 / high;
+    // Leaving out low² makes the quotient too large by less than 2^48 / 2^51 before truncation: by
+    // one at most, and not at all if the root is exact.
+    let root = (high << LOW) + low;
+    let square = u128::from(root) * u128::from(root);
+    if square > a { (root - 1, false) } else { (root, square == a) }
+}
+
 fn decode<P: Precision>(bits: u64) -> IeeeFloat<P::Real> {
     IeeeFloat::from_bits(u128::from(bits))
 }
@@ -382,4 +402,28 @@ fn encode<P: Precision>(value: IeeeFloat<P::Real>) -> u64 {
 /// A conversion known to lose nothing.
 fn exact<From: Semantics, To: Semantics>(value: IeeeFloat<From>) -> IeeeFloat<To> {
     value.convert(&mut false).value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::integer_root;
+
+    #[test]
+    fn integer_roots_are_exact_at_squares_and_beside_them() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for i in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // 51 to 56 bits, and at most 31.
+            let ones = u64::MAX >> (random % 56);
+            for r in [(random >> 8 | 1 << 55 | ones >> 8) >> (i % 6), random >> 33, ones >> 33] {
+                let square = u128::from(r) * u128::from(r);
+                assert_eq!(integer_root(square), (r, true));
+                // (r + 1)² − 1 = r² + 2r
+                assert_eq!(integer_root(square + 2 * u128::from(r)), (r, r == 0));
+                if r > 0 {
+                    assert_eq!(integer_root(square + 1), (r, false));
+                }
+            }
+        }
+    }
 }
