@@ -192,6 +192,13 @@ impl Vcpu {
         self.soft.select(self.mode as u64, self.asid());
     }
 
+    /// What an engine's cached view of code depends on: mode and address space, and what Status says
+    /// about addresses and operations.
+    pub(crate) fn context(&self) -> (u64, u32) {
+        let bits = Status::KX | Status::SX | Status::UX | Status::PX;
+        (self.soft.context(), (self.cp0.status & bits).bits())
+    }
+
     /// The memory behind these guest-physical addresses has changed or goes away: nothing that was
     /// derived from it is used again. To be called for each address range under which the memory is
     /// known.

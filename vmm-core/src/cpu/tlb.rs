@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 /// End of a hash chain.
 const NONE: u16 = u16::MAX;
-/// Page sizes: 4 KB to 256 MB in steps of four.
-const SIZES: usize = 9;
+/// Kinds of entries: page sizes from 4 KB to 256 MB in steps of four, private and global ones.
+const KINDS: usize = 2 * 9;
 /// Offset bits of the smallest pair of pages.
 const PAIR_MASK: u64 = 0x1fff;
 
@@ -71,13 +71,16 @@ pub struct Tlb {
     /// Hash heads, a power of two of them, and chains.
     heads: Vec<u16>,
     next: Vec<u16>,
-    /// Live entries of each page size: private and global.
-    counts: [[u32; 2]; SIZES],
+    /// Live entries of each kind: twice the page size's class, plus one if they are global …
+    counts: [u32; KINDS],
+    /// … and a bit for each kind that there is any of.
+    present: u32,
     segment_mask: u64,
 }
 
-const fn size_class(mask: u64) -> usize {
-    (mask.count_ones() / 2) as usize
+/// The kind of an entry: its page mask's ones are twice its size class.
+const fn kind(mask: u64, global: bool) -> usize {
+    mask.count_ones() as usize | global as usize
 }
 
 impl Tlb {
@@ -89,7 +92,8 @@ impl Tlb {
             entries: vec![Entry { invalid: true, ..Entry::RESET }; size],
             heads: vec![NONE; (2 * size).next_power_of_two()],
             next: vec![NONE; size],
-            counts: [[0; 2]; SIZES],
+            counts: [0; KINDS],
+            present: 0,
             segment_mask,
         };
         if !reset_invalid {
@@ -149,7 +153,11 @@ impl Tlb {
                 at = next;
             }
         }
-        self.counts[size_class(entry.mask)][usize::from(entry.global)] -= 1;
+        let kind = kind(entry.mask, entry.global);
+        self.counts[kind] -= 1;
+        if self.counts[kind] == 0 {
+            self.present &= !(1 << kind);
+        }
     }
 
     /// Replaces entry `index`, which must be below [`Tlb::len`].
@@ -160,7 +168,9 @@ impl Tlb {
             let bucket = self.bucket_of(&entry);
             self.next[index] = self.heads[bucket];
             self.heads[bucket] = index as u16;
-            self.counts[size_class(entry.mask)][usize::from(entry.global)] += 1;
+            let kind = kind(entry.mask, entry.global);
+            self.counts[kind] += 1;
+            self.present |= 1 << kind;
         }
     }
 
@@ -180,22 +190,23 @@ impl Tlb {
     pub fn lookup(&self, va: u64, asid: u8) -> Option<usize> {
         let va = va & self.segment_mask;
         let mut found = NONE;
-        for (size, counts) in self.counts.iter().enumerate() {
-            let mask = ((1 << (2 * size)) - 1) << 13;
-            for (global, _) in counts.iter().enumerate().filter(|(_, count)| **count != 0) {
-                let space = if global == 1 { 256 } else { u64::from(asid) };
-                let mut at = self.heads[self.bucket(va, mask, space)];
-                while at != NONE {
-                    let entry = &self.entries[usize::from(at)];
-                    if at < found
-                        && entry.mask == mask
-                        && (va ^ entry.vpn) & !entry.pair_mask() == 0
-                        && (entry.global || entry.asid == asid)
-                    {
-                        found = at;
-                    }
-                    at = self.next[usize::from(at)];
+        let mut kinds = self.present;
+        while kinds != 0 {
+            let kind = kinds.trailing_zeros();
+            kinds &= kinds - 1;
+            let mask = ((1 << (kind & !1)) - 1) << 13;
+            let space = if kind & 1 == 1 { 256 } else { u64::from(asid) };
+            let mut at = self.heads[self.bucket(va, mask, space)];
+            while at != NONE {
+                let entry = &self.entries[usize::from(at)];
+                if at < found
+                    && entry.mask == mask
+                    && (va ^ entry.vpn) & !entry.pair_mask() == 0
+                    && (entry.global || entry.asid == asid)
+                {
+                    found = at;
                 }
+                at = self.next[usize::from(at)];
             }
         }
         (found != NONE).then_some(usize::from(found))

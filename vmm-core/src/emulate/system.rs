@@ -178,9 +178,16 @@ pub fn mtc0<C: Context>(cx: &mut C, insn: Insn) -> Outcome {
     let now = if matches!(reg, 9 | 11 | 13) { cx.now() } else { 0 };
     let cpu = cx.cpu();
     let value = cpu.b(insn);
+    let before = cpu.context();
     cpu.write_cp0(reg, sel, value, now);
-    // Mode, masks, interrupts, address space.
-    Ok(if matches!(reg, 9..=13) { Flow::Changed } else { Flow::Next })
+    Ok(next_unless_changed(cpu, before))
+}
+
+/// How to go on after what may have changed the mode, the address space (`before` was the context),
+/// or the masks of interrupts.
+fn next_unless_changed(cpu: &Vcpu, before: (u64, u32)) -> Flow {
+    let interrupted = cpu.has_unmasked_interrupt() && cpu.cp0.status.interrupts_enabled();
+    if before == cpu.context() && !interrupted { Flow::Next } else { Flow::Changed }
 }
 
 /// `rdpgpr` and `wrpgpr`: there is one register set.
@@ -213,7 +220,7 @@ pub fn ei(cpu: &mut Vcpu, insn: Insn) -> Outcome {
     need_cop0(cpu)?;
     cpu.set_reg(insn.c, word(cpu.cp0.status.bits().into()));
     cpu.cp0.status.insert(Status::IE);
-    Ok(Flow::Changed)
+    Ok(next_unless_changed(cpu, cpu.context()))
 }
 
 /// The entry that Index names.

@@ -91,6 +91,11 @@ impl SoftTlb {
         self.context = (mode | u64::from(space) << 2) << ALIGN_BITS;
     }
 
+    /// The present context.
+    pub(crate) fn context(&self) -> u64 {
+        self.context
+    }
+
     #[inline(always)]
     fn key(&self, va: u64, size: u64) -> u64 {
         va & (PAGE_MASK | (size - 1)) | self.context
