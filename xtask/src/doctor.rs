@@ -67,7 +67,7 @@ impl Report {
     fn yet_to_fetch(&mut self, title: &str, store: &Store, group: Group) {
         let missing = store.missing(group);
         let size: u64 = missing.iter().map(|artefact| artefact.size).sum();
-        let finding = format!("{} packages, {}", missing.len(), setup::size_text(size));
+        let finding = format!("{} to download", setup::size_text(size));
         match setup::can_fetch() {
             Ok(()) => self.bad(title, &finding, "`cargo xtask setup` (run and test do it too)"),
             Err(error) => self.bad(title, &finding, &format!("{error:#}")),

@@ -260,6 +260,20 @@ fn fetch_crates() -> Result<()> {
     Ok(())
 }
 
+/// What ran, for results: compiler, emulator and guest with the versions that were really used.
+///
+/// # Errors
+/// One of them can't be had.
+pub fn versions() -> Result<Vec<String>> {
+    let guest = guest::linux()?;
+    Ok(vec![
+        format!("compiler: {}", toolchain::toolchain()?.version),
+        format!("emulator: {}", qemu(crate::endian::Endian::default(), None)?.version),
+        format!("guest: {}", guest.version),
+        format!("guest kernel's segment: SHA-256 {}", guest.segment_sha256),
+    ])
+}
+
 /// Whether a group is complete in the cache.
 pub fn is_cached(group: Group) -> bool {
     Store::open().is_ok_and(|store| store.missing(group).is_empty())

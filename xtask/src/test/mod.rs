@@ -87,6 +87,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     if tests.iter().any(|test| test.is_boot) {
         boots::prepare(&manifest)?;
+        for line in crate::setup::versions()? {
+            println!("{line}");
+        }
     }
     let jobs = args
         .jobs
