@@ -7,6 +7,7 @@
 mod asm;
 mod campaign;
 mod case;
+mod float;
 mod harness;
 mod layout;
 mod model;
@@ -20,10 +21,13 @@ mod table;
 mod values;
 
 use crate::endian::Endian;
+use crate::setup::qemu::Qemu;
 use anyhow::{Result, bail};
 use campaign::{Outcome, Pair, Plan, Totals};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Compares the interpreter with QEMU's own CPU on random instruction streams.
 #[derive(clap::Args, Debug)]
@@ -33,6 +37,7 @@ Examples:
   cargo xtask fuzz --endian big --cases 1000000     a million, big-endian
   cargo xtask fuzz --seed 7 --start 500000          go on from case 500,000
   cargo xtask fuzz --seed 7 --case 512345           one case, reduced to what differs
+  cargo xtask fuzz --float --cases 10000000         the FPU's instructions, one at a time
 
 Exit status: 0 all equal, 1 some differ, 2 a set-up problem.")]
 pub struct Args {
@@ -54,6 +59,9 @@ pub struct Args {
     /// Batches at once; default: one a processor of the host
     #[arg(long)]
     jobs: Option<usize>,
+    /// Not streams, but floating-point instructions one at a time on many operands and modes
+    #[arg(long, conflicts_with_all = ["case", "jobs", "max_differences"])]
+    float: bool,
     /// Stop when so many cases differ
     #[arg(long, default_value_t = 10)]
     max_differences: usize,
@@ -81,6 +89,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             "nothing to run: --cases and --jobs must be at least 1, and --start + --cases a number"
         );
     };
+    if args.float {
+        return float_only(args, &qemu, args.start..end);
+    }
     let plan = Plan {
         endian: args.endian,
         seed: args.seed,
@@ -92,6 +103,29 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let totals = campaign::run(&plan, &qemu, &campaign::folder(jobs)?)?;
     summarise(&plan, &qemu.version, &totals);
     Ok(if totals.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `--float`
+fn float_only(args: &Args, qemu: &Qemu, cases: Range<u64>) -> Result<ExitCode> {
+    let start = Instant::now();
+    let folder = campaign::folder(1)?;
+    let found = float::run(qemu, args.endian, &folder, args.seed, cases.clone(), true)?;
+    for report in &found.reports {
+        println!("{report}");
+    }
+    println!(
+        "seed {}, cases {} to {}, {}-endian, {}: {} floating-point instructions compared, {} \
+         differ; {:.0} s",
+        args.seed,
+        cases.start,
+        cases.end - 1,
+        args.endian,
+        qemu.version,
+        found.compared,
+        found.differences,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(if found.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn summarise(plan: &Plan, version: &str, totals: &Totals) {
