@@ -9,6 +9,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_os = "none")]
+mod bench;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod shell;

@@ -60,6 +60,7 @@ fn command(line: &str) {
             say!("sum        a checksum known in advance (d488e188dc8ae95b)");
             say!("memory     write and check all free low memory");
             say!("count      the CPU's Count");
+            say!("bench      how long instructions take, by class");
             say!("loop       run for ever");
             say!("print      print for ever");
             say!("vectors    take an exception whose vector is nowhere");
@@ -77,6 +78,7 @@ fn command(line: &str) {
         "count" => {
             say!("count: {}", machine::count());
         }
+        "bench" => crate::bench::run(),
         "loop" => loop {
             core::hint::spin_loop();
         },
