@@ -3,6 +3,7 @@
 
 use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA, PromPage, VECTORS};
 use core::sync::atomic::{AtomicU64, Ordering};
+use static_assertions::const_assert;
 
 /// Data of this CPU. Zeroed by the PROM.
 #[repr(C)]
@@ -21,6 +22,9 @@ pub(crate) struct CellPage {
     /// Trap handlers active: more than one means that a handler trapped.
     pub(crate) depth: AtomicU64,
 }
+
+const_assert!(size_of::<CellPage>() <= abi::PAGE_SIZE as usize);
+const_assert!(size_of::<PromPage>() <= abi::PAGE_SIZE as usize);
 
 /// This CPU's page.
 pub(crate) fn cell_page() -> &'static CellPage {

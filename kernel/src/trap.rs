@@ -4,6 +4,7 @@ use crate::cp0::{Cause, ExcCode};
 use crate::page::cell_page;
 use crate::{asm, clock, panic};
 use core::sync::atomic::Ordering;
+use static_assertions::{const_assert, const_assert_eq};
 
 /// What a trap interrupts: everything that returning from it restores.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,10 @@ pub(crate) struct Frame {
     pub(crate) epc: u64,
     pub(crate) bad_vaddr: u64,
 }
+
+// The stack stays aligned, and the frame fits the spare stack many times.
+const_assert_eq!(size_of::<Frame>() % 16, 0);
+const_assert!(size_of::<Frame>() * 4 < asm::SPARE_SIZE);
 
 impl Frame {
     /// Cause, typed.

@@ -1,30 +1,45 @@
 //! UART 0: the boot log and panics in plain text.
 
 use core::fmt;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use static_assertions::const_assert_eq;
+use volatile::{VolatilePtr, map_field};
 
 /// KSEG1 address of the ISA 16550 at I/O port 0x3f8, through the window that the boot ROM sets up.
 const UART0: usize = 0xffff_ffff_b800_03f8_u64 as usize;
-/// Line status register, and its "transmitter holding register empty" bit.
-const LSR: usize = 5;
+/// Line status: transmitter holding register empty.
 const THRE: u8 = 0x20;
 /// How often the transmitter is asked before a byte is given up for lost.
 const PATIENCE: u32 = 100_000;
+
+/// What is used of a 16550's registers.
+#[repr(C)]
+struct Registers {
+    /// Written: transmitter holding register.
+    data: u8,
+    unused: [u8; 4],
+    line_status: u8,
+}
+
+const_assert_eq!(offset_of!(Registers, line_status), 5);
 
 /// The transmitter. Not locked: one CPU speaks during boot, and a panicking one must not wait.
 pub(crate) struct Uart;
 
 impl Uart {
     fn put(byte: u8) {
+        const BASE: NonNull<Registers> = NonNull::new(UART0 as *mut Registers).expect("not 0");
+        // SAFETY: the device's registers at a fixed unmapped address, one byte each. Reading line
+        // status only clears error bits; the transmitter takes any byte.
+        let registers = unsafe { VolatilePtr::new(BASE) };
+        let line_status = map_field!(registers.line_status);
         for _ in 0..PATIENCE {
-            // SAFETY: a byte-wide device register at a fixed unmapped address; reading LSR only
-            // clears error bits.
-            let lsr = unsafe { core::ptr::read_volatile((UART0 + LSR) as *const u8) };
-            if lsr & THRE != 0 {
+            if line_status.read() & THRE != 0 {
                 break;
             }
         }
-        // SAFETY: as above; the transmit register takes any byte.
-        unsafe { core::ptr::write_volatile(UART0 as *mut u8, byte) }
+        map_field!(registers.data).write(byte);
     }
 }
 
