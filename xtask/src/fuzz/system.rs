@@ -1,6 +1,6 @@
 //! Units that change what only the kernel may: CP0, the TLB, modes; and those that can't be executed.
 
-use super::asm::cp0;
+use super::asm::{cp0, reg::ZERO};
 use super::case::Unit;
 use super::state::{self, CODE_REGISTER, status};
 use super::stream::{D, Generator, S, T};
@@ -105,6 +105,10 @@ impl Generator {
             value |= status::ERL;
         }
         Unit::assemble(|a| {
+            // An exception would leave EPC alone: at an address outside the stream it ends the case.
+            if value & status::EXL != 0 {
+                a.dmtc0(ZERO, cp0::EPC);
+            }
             a.li32(rt, value as i32);
             a.mtc0(rt, cp0::STATUS);
             a.ehb();

@@ -193,6 +193,23 @@ pub fn low_ram(from: u64) -> impl Iterator<Item = *mut u64> {
     (from..end).step_by(8).map(|physical| (0xffff_ffff_8000_0000 + physical) as *mut u64)
 }
 
+/// Runs the code at `address`, which was just written.
+pub fn jump(address: u64) -> ! {
+    // SAFETY: whatever that code does, it does to this guest alone; nothing here is used again.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "sync",
+            "synci 0({to})",
+            "jr.hb {to}",
+            "nop",
+            ".set pop",
+            to = in(reg) address,
+            options(noreturn),
+        );
+    }
+}
+
 /// Takes an exception whose vector cannot be fetched: EBase points into unmapped memory.
 pub fn lose_vectors() {
     // SAFETY: it does not return; nothing after it relies on the vectors.

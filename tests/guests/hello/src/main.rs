@@ -11,6 +11,8 @@
 #[cfg(target_os = "none")]
 mod bench;
 #[cfg(target_os = "none")]
+mod hostile;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod shell;

@@ -1,5 +1,6 @@
 //! The commands.
 
+use crate::hostile;
 use crate::machine::{self, Console};
 use core::fmt::Write;
 
@@ -65,6 +66,9 @@ fn command(line: &str) {
             say!("print      print for ever");
             say!("vectors    take an exception whose vector is nowhere");
             say!("trap       take an exception that is reported");
+            say!("storm      take exceptions for ever");
+            say!("hammer:N   use device registers at random for ever");
+            say!("hostile:N  run made-up code");
             say!("off        switch the machine off");
             say!("reset      reset the machine");
         }
@@ -91,7 +95,17 @@ fn command(line: &str) {
         "trap" => panic!("as you wished"),
         "off" => machine::power_off(),
         "reset" => machine::reset(),
+        "storm" => hostile::storm(),
         _ => {
+            if let Some((name, seed)) = name.split_once(':')
+                && let Ok(seed) = seed.parse()
+            {
+                match name {
+                    "hammer" => hostile::hammer(seed),
+                    "hostile" => hostile::run(seed),
+                    _ => {}
+                }
+            }
             say!("{name}? try help");
         }
     }
