@@ -161,6 +161,7 @@ impl Pair {
             if sums.differences.len() < REPORTS {
                 report.push_str(&report::show(self.endian, &case, a, b));
             }
+            eprintln!("  case {number} differs");
             sums.differences.push(Difference { case: number, report });
         }
         let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
