@@ -14,9 +14,6 @@ use cell::pmap::Pmap;
 use cell::rng::Rng;
 use vmm_core::image::Images;
 
-/// Heap that a VM's engine needs at most, in one piece.
-const ENGINE_HEAP: usize = 5 << 20;
-
 /// Bytes of low RAM that the host wrote before the machine started.
 pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
     let fits = base.checked_add(len).is_some_and(|end| end <= map::LOW_RAM_SIZE);
@@ -70,10 +67,11 @@ impl Machine for Host {
         pmap: &Arc<Pmap>,
     ) -> Result<Self::Guest, String> {
         // The engine's own allocations would end the monitor if they failed.
-        if Vec::<u8>::new().try_reserve_exact(ENGINE_HEAP).is_err() {
+        let needed = vmm_core::vm::heap_needed(vm.memory);
+        if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
             return Err(format!(
-                "the monitor's own heap has not {} MB left: stop another VM",
-                ENGINE_HEAP >> 20
+                "the monitor's own heap has not {} KB left in one piece: stop another VM",
+                needed >> 10
             ));
         }
         let images = Images {

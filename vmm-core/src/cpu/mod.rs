@@ -104,6 +104,8 @@ pub struct Vcpu {
 
 /// Decoded pages that a VCPU keeps unless told otherwise: 4 MB of them.
 const CODE_PAGES: usize = 512;
+/// Bytes of heap that one decoded page takes: eight an instruction, and its record.
+pub const CODE_PAGE_HEAP: usize = 2 * abi::PAGE_SIZE as usize + 64;
 
 impl Vcpu {
     /// A VCPU at reset. All memory that it will ever use is allocated here.

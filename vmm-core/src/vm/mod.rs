@@ -14,12 +14,13 @@ mod report;
 mod tests;
 
 use crate::board::{Board, Request};
-use crate::cpu::{CpuModel, Vcpu};
+use crate::cpu::{CODE_PAGE_HEAP, CpuModel, Vcpu};
 use crate::endian::Endian;
 use crate::image::{Entry, ImageError, Images, Plan};
 use crate::interp::{self, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
+use abi::PAGE_SIZE;
 pub use report::Report;
 
 /// How far a run may pass its limit so as not to be interrupted right after a warp: between the
@@ -100,13 +101,33 @@ impl<C: Clock> Clock for VirtualClock<'_, C> {
     }
 }
 
+/// Decoded pages that a VM of `memory` bytes keeps: one for each 32 pages, within bounds. What a small
+/// VM executes is small too; beyond 4 MB of them the stock kernel gains nothing.
+const fn code_pages(memory: u64) -> usize {
+    let pages = memory / PAGE_SIZE / 32;
+    if pages < 32 {
+        32
+    } else if pages > 512 {
+        512
+    } else {
+        pages as usize
+    }
+}
+
+/// Heap that a VM of `memory` bytes takes at most, in bytes: decoded pages, and a megabyte for TLB,
+/// cached translations and devices.
+#[must_use]
+pub const fn heap_needed(memory: u64) -> usize {
+    (code_pages(memory) * CODE_PAGE_HEAP) + (1 << 20)
+}
+
 impl<M: GuestMemory> Vm<M> {
     /// A VM at reset. `memory` answers for `params.memory` bytes of RAM at the addresses that
     /// [`crate::board::ram`] tells, all zero.
     #[must_use]
     pub fn new(params: VmParams, memory: M) -> Self {
         Self {
-            vcpu: Vcpu::new(params.model, params.endian),
+            vcpu: Vcpu::with_code_pages(params.model, params.endian, code_pages(params.memory)),
             board: Board::new(params.endian, params.epoch_s, params.console_rate),
             params,
             memory,
