@@ -30,7 +30,7 @@ pub struct Boot {
     pub endian: Vec<Endian>,
     /// The configuration's text; none: what runs without one.
     pub config: Option<String>,
-    /// The script's text.
+    /// The script's text. Lines between `@repeat N` and `@end` stand for N times themselves.
     pub script: Option<String>,
     /// Further arguments of `cargo xtask run`.
     #[serde(default)]
@@ -83,7 +83,13 @@ impl Manifest {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let manifest: Self = toml::from_str(text)?;
+        let mut manifest: Self = toml::from_str(text)?;
+        for boot in &mut manifest.boot {
+            if let Some(script) = &mut boot.script {
+                *script =
+                    repeat(script).with_context(|| format!("the script of {:?}", boot.name))?;
+            }
+        }
         let boots = manifest.boot.iter().map(|boot| (&boot.name, &boot.markers));
         let others = manifest.command.iter().map(|other| (&other.name, &other.markers));
         let mut seen = Vec::new();
@@ -100,9 +106,42 @@ impl Manifest {
     }
 }
 
+/// A script with what is to be repeated written out.
+fn repeat(script: &str) -> Result<String> {
+    let mut out = String::new();
+    let mut block: Option<(usize, String)> = None;
+    for line in script.lines() {
+        if let Some(times) = line.strip_prefix("@repeat ") {
+            if block.is_some() {
+                bail!("@repeat inside @repeat");
+            }
+            block = Some((times.parse().context("@repeat wants a number")?, String::new()));
+        } else if line == "@end" {
+            let (times, text) = block.take().context("@end without @repeat")?;
+            out.push_str(&text.repeat(times));
+        } else {
+            let into = block.as_mut().map_or(&mut out, |(_, text)| text);
+            into.push_str(line);
+            into.push('\n');
+        }
+    }
+    match block {
+        Some(_) => bail!("@repeat without @end"),
+        None => Ok(out),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repetitions_are_written_out() {
+        assert_eq!(repeat("a\n@repeat 3\nb\n@end\nc").unwrap(), "a\nb\nb\nb\nc\n");
+        for wrong in ["@repeat x\n@end", "@end", "@repeat 2\n", "@repeat 2\n@repeat 2\n@end"] {
+            assert!(repeat(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_manifest_of_this_checkout_is_well_formed() {
