@@ -29,7 +29,7 @@ impl Symbols {
             while let Ok(Some(frame)) = frames.next() {
                 let name =
                     frame.function.as_ref().and_then(|f| Some(f.demangle().ok()?.into_owned()));
-                let name = name.unwrap_or_else(|| "?".into());
+                let name = name.map_or_else(|| "?".into(), |name| plain(&name).to_string());
                 let place =
                     frame.location.and_then(|l| Some((shorten(l.file?).to_string(), l.line)));
                 calls.push(match place {
@@ -43,6 +43,14 @@ impl Symbols {
             return loader.find_symbol(pc).map(str::to_string);
         }
         Some(calls.join(" in "))
+    }
+}
+
+/// A function's name without its type parameters: they can fill a page.
+fn plain(name: &str) -> &str {
+    match name.find('<') {
+        Some(end) if end > 0 => &name[..end],
+        _ => name,
     }
 }
 
@@ -71,6 +79,8 @@ mod tests {
         assert_eq!(address("no address"), None);
         assert_eq!(shorten("/a/b/kernel/src/trap.rs"), "kernel/src/trap.rs");
         assert_eq!(shorten("x.rs"), "x.rs");
+        assert_eq!(plain("step<kernel::host::Host>"), "step");
+        assert_eq!(plain("<T as U>::f"), "<T as U>::f");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use super::process::{Ended, run, shell_line, tail};
 use super::{Test, Verdict, folder};
 use crate::endian::Endian;
 use crate::setup::{self, Need};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use regex_automata::meta::Regex;
+use regex_automata::util::syntax;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -190,14 +191,14 @@ fn wrong(
         None => wrong.push("unknown: it did not end in time".into()),
     }
     for marker in markers {
-        let regex = Regex::new(marker).with_context(|| format!("marker {marker:?}"))?;
-        if !ended.output.lines().any(|line| regex.is_match(line)) {
+        let regex = regex(marker)?;
+        if !ended.output.lines().any(|line| regex.is_match(line.as_bytes())) {
             wrong.push(format!("no line matches {marker:?}"));
         }
     }
     for pattern in forbidden {
-        let regex = Regex::new(pattern).with_context(|| format!("forbidden {pattern:?}"))?;
-        if let Some(line) = ended.output.lines().find(|line| regex.is_match(line)) {
+        let regex = regex(pattern)?;
+        if let Some(line) = ended.output.lines().find(|line| regex.is_match(line.as_bytes())) {
             wrong.push(format!("forbidden line: {line}"));
         }
     }
@@ -206,6 +207,13 @@ fn wrong(
         wrong.extend(tail(&ended.output, 25));
     }
     Ok(wrong)
+}
+
+/// An expression of the manifest: on bytes, as those of scripts.
+fn regex(pattern: &str) -> Result<Regex> {
+    let bytes = syntax::Config::new().unicode(false).utf8(false);
+    let named = |error| anyhow!("{pattern:?} in the manifest: {error}");
+    Regex::builder().syntax(bytes).build(pattern).map_err(named)
 }
 
 /// Names of the files that differ between two folders of logs.
