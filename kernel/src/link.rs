@@ -75,6 +75,8 @@ pub(crate) struct Link {
     sequence: Vec<u64>,
     buffer: [u8; RECORD_MAX],
     cell: u8,
+    /// The input ring made no sense: it is not read any more.
+    deaf: bool,
 }
 
 /// The link, once it is up.
@@ -92,6 +94,7 @@ pub(crate) fn init(cell: u8, icount: bool) {
         sequence: Vec::new(),
         buffer: [0; RECORD_MAX],
         cell,
+        deaf: false,
     });
 }
 
@@ -150,7 +153,19 @@ pub(crate) fn poll_input(mut take: impl FnMut(u16, &[u8])) {
     loop {
         let mut link = LINK.lock();
         let Some(up) = link.as_mut() else { return };
-        let Ok(Some(record)) = up.input.read(&mut up.buffer) else { return };
+        if up.deaf {
+            return;
+        }
+        let record = match up.input.read(&mut up.buffer) {
+            Ok(Some(record)) => record,
+            Ok(None) => return,
+            Err(broken) => {
+                up.deaf = true;
+                drop(link);
+                log::error!("the input ring is damaged, what is typed is lost: {broken:?}");
+                return;
+            }
+        };
         let bytes = up.buffer[..record.len].to_vec();
         drop(link);
         take(record.stream, &bytes);
