@@ -228,8 +228,11 @@ impl Generator {
                 0x1c,
                 rng.pick(&[0x06, 0x07, 0x08, 0x0f, 0x22, 0x23, 0x26, 0x27, 0x2f, 0x3e]),
             ),
-            // Not to $0: QEMU takes some of the DSP module's there as no operation.
-            4 => function(0x1f, rng.pick(&[0x0d, 0x15, 0x17, 0x28, 0x2f, 0x34, 0x3f])) | 1 << D,
+            // Not to $0, in rd or rt: QEMU takes some of the DSP module's there as no operation.
+            4 => {
+                let f = rng.pick(&[0x0d, 0x15, 0x17, 0x28, 0x2f, 0x34, 0x3f]);
+                function(0x1f, f) | 1 << D | 1 << T
+            }
             5 => {
                 let f = rng.pick(&[0x10, 0x14, 0x17, 0x22, 0x23, 0x27, 0x29, 0x2a, 0x2b]);
                 0x11 << 26 | rng.pick(&[16, 17]) << S | random & 0x001f_ffc0 | f
