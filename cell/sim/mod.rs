@@ -267,6 +267,8 @@ impl Build {
             clock_scale: 1,
             restart: Restart::Never,
             autostart: true,
+            engine: config::Engine::Auto,
+            cpu: config::Cpu::Honeycomb,
         };
         change(&mut vm);
         self.vms.push((vm, program));

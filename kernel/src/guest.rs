@@ -79,13 +79,20 @@ impl LocalGuest {
     ) -> Result<Self, String> {
         let params = VmParams {
             endian: Endian::NATIVE,
-            model: CpuModel::honeycomb(),
+            model: match config.cpu {
+                config::Cpu::Honeycomb => CpuModel::honeycomb(),
+                config::Cpu::Generic => CpuModel::mips64r2_generic(),
+            },
             memory: config.memory,
             epoch_s: around.epoch_s,
             console_rate: around.console_rate,
             clock_scale: config.clock_scale,
             budget: config.budget,
             seed: around.seed,
+            engine: match config.engine {
+                config::Engine::Auto => vm::Engine::Auto,
+                config::Engine::Interpreter => vm::Engine::Interpreter,
+            },
         };
         let mut vm = Vm::new(params, Memory { pmap: Arc::clone(pmap) });
         vm.load(images).map_err(|error| error.to_string())?;

@@ -81,6 +81,10 @@ pub struct Vm {
     pub restart: Restart,
     /// Started with the machine (else by `start`).
     pub autostart: bool,
+    /// What executes its instructions.
+    pub engine: Engine,
+    /// The processor it sees.
+    pub cpu: Cpu,
 }
 
 /// Bytes in low RAM.
@@ -112,6 +116,24 @@ pub enum Restart {
     Always,
     /// As [`Restart::OnFailure`], also in another permitted cell.
     OnFailureElsewhere,
+}
+
+/// What executes a VM's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The machine's CPU itself where it can, the interpreter elsewhere.
+    Auto,
+    /// The interpreter, always: for debugging and for comparing engines.
+    Interpreter,
+}
+
+/// The processor that a VM sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// The monitor's own model, made for kernels in VMs.
+    Honeycomb,
+    /// QEMU's `MIPS64R2-generic` to the last bit: for comparing VMs with the bare machine.
+    Generic,
 }
 
 impl Config {
@@ -152,6 +174,8 @@ impl Config {
             w.u32(vm.clock_scale);
             w.u8(vm.restart as u8);
             w.u8(u8::from(vm.autostart));
+            w.u8(vm.engine as u8);
+            w.u8(vm.cpu as u8);
         }
         w.bytes
     }
@@ -208,6 +232,16 @@ impl Config {
                     _ => return Err(r.error("a restart policy")),
                 },
                 autostart: bool(&mut r)?,
+                engine: match r.u8()? {
+                    0 => Engine::Auto,
+                    1 => Engine::Interpreter,
+                    _ => return Err(r.error("an engine")),
+                },
+                cpu: match r.u8()? {
+                    0 => Cpu::Honeycomb,
+                    1 => Cpu::Generic,
+                    _ => return Err(r.error("a processor")),
+                },
             });
         }
         Ok(Self { machine, cells, vms, script_len })
@@ -246,6 +280,8 @@ mod tests {
             clock_scale: 1,
             restart: Restart::OnFailureElsewhere,
             autostart: true,
+            engine: Engine::Interpreter,
+            cpu: Cpu::Generic,
         };
         let config = Config {
             machine: Machine {

@@ -30,6 +30,16 @@ const GRACE: u64 = 1000;
 /// Status at entry: the boot vectors, and nothing else.
 const STATUS_BEV: u64 = 1 << 22;
 
+/// What may execute a VM's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Whatever is fastest where the VM runs.
+    #[default]
+    Auto,
+    /// The interpreter only.
+    Interpreter,
+}
+
 /// What a VM is made of.
 #[derive(Clone, Debug)]
 pub struct VmParams {
@@ -49,6 +59,9 @@ pub struct VmParams {
     pub budget: u64,
     /// For the kernel's random number generator.
     pub seed: [u8; 32],
+    /// What may execute its instructions. (On a machine without direct execution both choices mean
+    /// the interpreter.)
+    pub engine: Engine,
 }
 
 /// Why a VM stopped running. All but the first two are the end of it.

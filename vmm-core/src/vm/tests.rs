@@ -103,6 +103,7 @@ pub(super) fn params(endian: Endian) -> VmParams {
         clock_scale: 1,
         budget: 0,
         seed: [0; 32],
+        engine: Engine::Auto,
     }
 }
 

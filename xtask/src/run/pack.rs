@@ -174,6 +174,8 @@ fn config(plan: &Plan, blobs: &[(Blob, Blob)], script: &[u8], mode: Mode) -> con
         clock_scale: vm.clock_scale.value as u32,
         restart: vm.restart.value,
         autostart: vm.autostart.value,
+        engine: vm.engine.value,
+        cpu: vm.cpu.value,
     });
     config::Config {
         machine: config::Machine {

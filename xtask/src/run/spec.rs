@@ -6,7 +6,7 @@
 use super::source::Item;
 use super::table::{Table, Text};
 use crate::endian::Endian;
-use abi::config::{Placement, Restart};
+use abi::config::{Cpu, Engine, Placement, Restart};
 use abi::ids::{CPUS_PER_NODE, MAX_CELLS, MAX_NODES};
 use anyhow::{Context, Result, anyhow};
 use std::path::{Path, PathBuf};
@@ -113,6 +113,10 @@ pub struct Vm {
     pub restart: Item<Restart>,
     /// Whether it starts with the machine.
     pub autostart: Item<bool>,
+    /// What executes its instructions.
+    pub engine: Item<Engine>,
+    /// The processor it sees.
+    pub cpu: Item<Cpu>,
 }
 
 /// Default RAM of a node.
@@ -158,6 +162,8 @@ impl Vm {
             clock_scale: Item::default(1),
             restart: Item::default(Restart::Never),
             autostart: Item::default(true),
+            engine: Item::default(Engine::Auto),
+            cpu: Item::default(Cpu::Honeycomb),
         }
     }
 
@@ -284,6 +290,9 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
     let clock_scale = t.number("clock_scale", 1..=1_000_000)?;
     let restart = t.word("restart", &restarts)?;
     let autostart = t.word("start", &[("auto", true), ("manual", false)])?;
+    let engine =
+        t.word("engine", &[("auto", Engine::Auto), ("interpreter", Engine::Interpreter)])?;
+    let cpu = t.word("cpu", &[("honeycomb", Cpu::Honeycomb), ("generic", Cpu::Generic)])?;
     // A mistyped `name` or `kernel` is better reported as the unknown key it is.
     t.finish()?;
     let d = Vm::new(name?, kernel?);
@@ -299,6 +308,8 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
         clock_scale: clock_scale.unwrap_or(d.clock_scale),
         restart: restart.unwrap_or(d.restart),
         autostart: autostart.unwrap_or(d.autostart),
+        engine: engine.unwrap_or(d.engine),
+        cpu: cpu.unwrap_or(d.cpu),
         name: d.name,
         kernel: d.kernel,
     })
@@ -349,6 +360,8 @@ mod tests {
             clock_scale = 3
             restart = "on-failure: elsewhere"
             start = "manual"
+            engine = "interpreter"
+            cpu = "generic"
             "#,
         )
         .unwrap();
@@ -368,6 +381,9 @@ mod tests {
         assert_eq!(vm.restart.value, Restart::OnFailureElsewhere);
         assert_eq!((vm.placement.value, vm.autostart.value), (Placement::Spread, false));
         assert_eq!(vm.cells.as_ref().unwrap().value, [0]);
+        assert_eq!((vm.engine.value, vm.cpu.value), (Engine::Interpreter, Cpu::Generic));
+        let vm = &spec.vms[0];
+        assert_eq!((vm.engine.value, vm.cpu.value), (Engine::Auto, Cpu::Honeycomb));
     }
 
     #[test]
@@ -408,6 +424,14 @@ mod tests {
             (
                 "[machine]\nendian = \"middle\"\n",
                 "endian: \"middle\" is not one of \"little\", \"big\"",
+            ),
+            (
+                "[[vm]]\nname = \"a\"\nkernel = \"b\"\nengine = \"direct\"\n",
+                "dir/m.toml:4: [[vm]] engine: \"direct\" is not one of \"auto\", \"interpreter\"",
+            ),
+            (
+                "[[vm]]\nname = \"a\"\nkernel = \"b\"\ncpu = \"r10000\"\n",
+                "dir/m.toml:4: [[vm]] cpu: \"r10000\" is not one of \"honeycomb\", \"generic\"",
             ),
             ("[machine]\ntopology = \"ring\"\n", "topology: \"ring\" is not one of \"hypercube\""),
             (

@@ -27,7 +27,7 @@ use terminal::{Keyboard, QUIT};
 use vmm_core::cpu::CpuModel;
 use vmm_core::image::{self, Images, Plan};
 use vmm_core::time::Clock;
-use vmm_core::vm::{Exit, Vm, VmParams};
+use vmm_core::vm::{self, Exit, Vm, VmParams};
 
 /// Instructions between two looks at the keyboard and the script.
 const SLICE: u64 = 100_000;
@@ -154,6 +154,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         clock_scale: 1,
         budget: args.limit.unwrap_or(0),
         seed,
+        engine: vm::Engine::Interpreter,
     };
     let player = args.script.as_deref().map(player).transpose()?;
     let symbols = args.symbols.as_deref().map(Symbols::read).transpose()?.unwrap_or_default();
