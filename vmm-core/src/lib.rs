@@ -18,6 +18,7 @@ extern crate alloc;
 pub mod board;
 pub mod bus;
 pub mod cpu;
+pub mod direct;
 pub mod emulate;
 pub mod endian;
 pub mod fpu;

@@ -9,6 +9,12 @@ pub trait Clock {
     /// Nanoseconds since the VM was made, before scaling and warping; never decreases. `retired` is
     /// how many instructions the VCPU has retired: all that a simulated clock needs.
     fn now(&self, retired: u64) -> u64;
+
+    /// The time `at` of this clock, as whoever it derives from counts it (rounded up; what lies
+    /// before its beginning is 0).
+    fn owners(&self, at: u64) -> u64 {
+        at
+    }
 }
 
 /// Virtual nanoseconds as ticks of [`COUNT_HZ`].

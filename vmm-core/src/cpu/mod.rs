@@ -8,6 +8,7 @@ mod cp0;
 mod exception;
 mod fpr;
 mod model;
+mod stale;
 mod status;
 mod timer;
 pub mod tlb;
@@ -17,6 +18,7 @@ pub use address::Mode;
 pub use cp0::Cp0;
 pub use exception::{ExcCode, Exception, Trap};
 pub use model::{CC_RESOLUTION, CpuModel};
+pub(crate) use stale::{Notes, Stale, Void};
 pub use status::{Cause, Status};
 
 use crate::endian::Endian;
@@ -100,6 +102,8 @@ pub struct Vcpu {
     pub(crate) endian: Endian,
     /// Decoded code.
     pub(crate) code: CodeCache,
+    /// What copies of the TLB's contents must forget.
+    pub(crate) stale: Stale,
 }
 
 /// Decoded pages that a VCPU keeps unless told otherwise: 4 MB of them.
@@ -108,6 +112,15 @@ const CODE_PAGES: usize = 512;
 pub const CODE_PAGE_HEAP: usize = 2 * abi::PAGE_SIZE as usize + 64;
 
 impl Vcpu {
+    /// Bytes from a VCPU's start to its general registers, eight bytes each, for engines in assembly.
+    pub const GPR_OFFSET: usize = core::mem::offset_of!(Self, gpr);
+    /// To HI.
+    pub const HI_OFFSET: usize = core::mem::offset_of!(Self, hi);
+    /// To LO.
+    pub const LO_OFFSET: usize = core::mem::offset_of!(Self, lo);
+    /// To the program counter.
+    pub const PC_OFFSET: usize = core::mem::offset_of!(Self, pc);
+
     /// A VCPU at reset. All memory that it will ever use is allocated here.
     #[must_use]
     pub fn new(model: CpuModel, endian: Endian) -> Self {
@@ -144,6 +157,7 @@ impl Vcpu {
             model,
             endian,
             code: CodeCache::new(pages),
+            stale: Stale::new(),
         };
         vcpu.mode_changed();
         vcpu
@@ -155,6 +169,7 @@ impl Vcpu {
         let (model, retired) = (self.model, self.retired);
         self.code.clear();
         self.soft.flush();
+        self.stale.everything();
         self.gpr = [0; Reg::PLACES];
         self.fpr = [0; 32];
         (self.hi, self.lo) = (0, 0);
@@ -207,6 +222,7 @@ impl Vcpu {
     pub fn forget(&mut self, range: Range<Gpa>) {
         self.code.forget(&range);
         self.soft.flush();
+        self.stale.everything();
     }
 
     /// The value of a source register.
@@ -318,6 +334,8 @@ impl Vcpu {
 
     /// Writes a TLB entry; `index` must be below [`Tlb::len`].
     pub fn set_tlb(&mut self, index: usize, entry: tlb::Entry) {
+        self.stale.entry(self.tlb.entry(index));
+        self.stale.entry(&entry);
         self.tlb.write(index, entry);
         self.soft.flush();
     }

@@ -269,6 +269,7 @@ fn write_entry(cpu: &mut Vcpu, index: usize) {
     let new = described(cpu);
     cpu.tlb.write(index, new);
     for entry in [old, new] {
+        cpu.stale.entry(&entry);
         if !entry.invalid {
             cpu.soft.flush_pair(entry.vpn, entry.pair_mask());
         }
@@ -322,6 +323,7 @@ pub fn tlbinv(cpu: &mut Vcpu, all: bool) -> Outcome {
     let asid = cpu.asid();
     cpu.tlb.invalidate((!all).then_some(asid));
     cpu.soft.flush();
+    cpu.stale.everything();
     Ok(Flow::Changed)
 }
 

@@ -176,9 +176,14 @@ impl Fcsr {
             31 => value & Self::WRITABLE,
             _ => return Ok(()),
         };
+        if self.raises() { Err(FpTrap) } else { Ok(()) }
+    }
+
+    /// Whether writing these very bits raises FPE: a Cause bit is enabled, or Cause.E is set.
+    pub const fn raises(self) -> bool {
         let cause = (self.0 & CAUSE_MASK) >> CAUSE_SHIFT;
         let trapping = self.0 >> ENABLES_SHIFT & 0x1f | UNIMPLEMENTED;
-        if cause & trapping != 0 { Err(FpTrap) } else { Ok(()) }
+        cause & trapping != 0
     }
 }
 

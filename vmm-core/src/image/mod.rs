@@ -81,6 +81,13 @@ impl Plan {
         self.entry
     }
 
+    /// Whether the kernel is linked in a supervisor segment, wholly or in part: then its kernel mode can
+    /// run in real supervisor mode.
+    #[must_use]
+    pub fn is_supervisor_linked(&self) -> bool {
+        self.kernel.segments.iter().any(|segment| crate::direct::is_supervisor(segment.vaddr))
+    }
+
     /// Copies the images, which must be those the plan was made of, into memory that is all zero.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ impl CodeCache {
     }
 
     /// The slot of `page`.
-    pub(super) fn find(&self, page: Page) -> Option<usize> {
+    pub(crate) fn find(&self, page: Page) -> Option<usize> {
         let mut at = self.head(page).get();
         while at != NONE {
             let slot = &self.slots[at as usize];
@@ -114,6 +114,14 @@ impl CodeCache {
         for insn in self.code(index) {
             insn.set(Insn::UNDECODED);
         }
+    }
+
+    /// Frees the slot of `page`; whether it had one.
+    pub(crate) fn drop_page(&self, page: Page) -> bool {
+        self.find(page).is_some_and(|slot| {
+            self.release(slot);
+            true
+        })
     }
 
     /// The instructions of a slot.

@@ -25,6 +25,7 @@ pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Status, Trap, Vcpu};
+use crate::direct::Policy;
 use crate::emulate::Data;
 use crate::endian::Endian;
 use crate::mem::{GuestMemory, Page};
@@ -53,6 +54,8 @@ pub enum Exit {
     Device,
     /// The exception vector can't be fetched: the VCPU would take exceptions for ever.
     UnreachableVector(UnreachableVector),
+    /// What comes next is to run directly.
+    Direct,
 }
 
 /// What is known when an exception vector can't be fetched. (The registers are in the [`Vcpu`].)
@@ -68,6 +71,17 @@ pub struct UnreachableVector {
     pub instruction: Option<u32>,
 }
 
+/// What a VCPU has around it.
+#[derive(Debug)]
+pub struct Around<'a, M, B, C> {
+    /// Its memory.
+    pub mem: &'a M,
+    /// The board.
+    pub bus: &'a mut B,
+    /// Virtual time.
+    pub clock: &'a C,
+}
+
 /// Runs `vcpu` for at most `limit` instructions.
 pub fn run<M: GuestMemory, B: Bus, C: Clock>(
     vcpu: &mut Vcpu,
@@ -76,38 +90,77 @@ pub fn run<M: GuestMemory, B: Bus, C: Clock>(
     clock: &C,
     limit: u64,
 ) -> Exit {
-    // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
-    let code = vcpu.code.take();
-    let exit = match vcpu.endian {
-        Endian::Little => {
-            Engine::<false, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit)
-        }
-        Endian::Big => Engine::<true, _, _, _> { code: &code, mem, bus, clock }.run(vcpu, limit),
-    };
-    vcpu.code = code;
-    exit
+    run_until(vcpu, Around { mem, bus, clock }, Policy::NEVER, limit)
 }
 
+/// Runs `vcpu` for at most `limit` instructions, or until it comes to what `policy` wants to run
+/// directly.
+pub fn run_until<M: GuestMemory, B: Bus, C: Clock>(
+    vcpu: &mut Vcpu,
+    around: Around<'_, M, B, C>,
+    policy: Policy,
+    limit: u64,
+) -> Exit {
+    with_engine!(vcpu, around, policy, |engine| engine.run(vcpu, limit))
+}
+
+/// Evaluates an expression with an [`Engine`] for the VCPU's byte order.
+macro_rules! with_engine {
+    ($vcpu:expr, $around:expr, $policy:expr, |$engine:ident| $body:expr) => {{
+        let $crate::interp::Around { mem, bus, clock } = $around;
+        let policy = $policy;
+        // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
+        let code = $vcpu.code.take();
+        let result = match $vcpu.endian {
+            $crate::endian::Endian::Little => {
+                let mut $engine = $crate::interp::Engine::<false, _, _, _> {
+                    code: &code,
+                    mem,
+                    bus,
+                    clock,
+                    policy,
+                };
+                $body
+            }
+            $crate::endian::Endian::Big => {
+                let mut $engine = $crate::interp::Engine::<true, _, _, _> {
+                    code: &code,
+                    mem,
+                    bus,
+                    clock,
+                    policy,
+                };
+                $body
+            }
+        };
+        $vcpu.code = code;
+        result
+    }};
+}
+pub(crate) use with_engine;
+
 /// What executing needs beside the VCPU.
-struct Engine<'a, const BIG: bool, M, B, C> {
-    code: &'a CodeCache,
-    mem: &'a M,
-    bus: &'a mut B,
-    clock: &'a C,
+pub(crate) struct Engine<'a, const BIG: bool, M, B, C> {
+    pub(crate) code: &'a CodeCache,
+    pub(crate) mem: &'a M,
+    pub(crate) bus: &'a mut B,
+    pub(crate) clock: &'a C,
+    /// What is to be left to direct execution.
+    pub(crate) policy: Policy,
 }
 
 /// Both together, as the emulation functions want them. It is made anew for each of them: so the
 /// inner loop keeps the two in registers.
-struct Cx<'b, 'a, const BIG: bool, M, B, C> {
-    cpu: &'b mut Vcpu,
-    engine: &'b mut Engine<'a, BIG, M, B, C>,
+pub(crate) struct Cx<'b, 'a, const BIG: bool, M, B, C> {
+    pub(crate) cpu: &'b mut Vcpu,
+    pub(crate) engine: &'b mut Engine<'a, BIG, M, B, C>,
 }
 
 impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
     /// The guest's byte order.
     const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
 
-    fn now(&self, cpu: &Vcpu) -> u64 {
+    pub(crate) fn now(&self, cpu: &Vcpu) -> u64 {
         self.clock.now(cpu.retired)
     }
 
@@ -117,7 +170,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
         cpu.update_interrupts(levels, now);
     }
 
-    fn run(&mut self, cpu: &mut Vcpu, limit: u64) -> Exit {
+    pub(crate) fn run(&mut self, cpu: &mut Vcpu, limit: u64) -> Exit {
         let end = cpu.retired.saturating_add(limit);
         let mut next_poll = cpu.retired;
         loop {
@@ -130,6 +183,9 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                 if let Some(exit) = self.poll(cpu) {
                     return exit;
                 }
+            }
+            if self.policy.takes(cpu) {
+                return Exit::Direct;
             }
             match self.fetch(cpu) {
                 Ok(slot) => {
@@ -164,7 +220,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
     }
 
     /// Brings Cause up to date and takes an interrupt if one is to be taken.
-    fn poll(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
+    pub(crate) fn poll(&mut self, cpu: &mut Vcpu) -> Option<Exit> {
         self.sample_interrupts(cpu);
         if cpu.take_interrupt() || !cpu.waiting {
             return None;
@@ -212,6 +268,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                     cpu.soft.flush_fetch();
                 }
                 cpu.soft.protect(page);
+                cpu.stale.executed(page);
                 slot
             }
         };

@@ -149,7 +149,7 @@ impl SoftTlb {
     }
 
     /// Forgets fetches: slots are given to other pages.
-    pub(super) fn flush_fetch(&mut self) {
+    pub(crate) fn flush_fetch(&mut self) {
         self.fetch.fill(NO_FETCH);
     }
 

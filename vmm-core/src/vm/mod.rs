@@ -15,12 +15,14 @@ mod tests;
 
 use crate::board::{Board, Request};
 use crate::cpu::{CODE_PAGE_HEAP, CpuModel, Vcpu};
+use crate::direct::{self, Direct, L2TLB_SIZE, Policy, RealCpu};
 use crate::endian::Endian;
 use crate::image::{Entry, ImageError, Images, Plan};
-use crate::interp::{self, UnreachableVector};
+use crate::interp::{self, Around, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
 use abi::PAGE_SIZE;
+use alloc::boxed::Box;
 pub use report::Report;
 
 /// How far a run may pass its limit so as not to be interrupted right after a warp: between the
@@ -97,6 +99,20 @@ pub struct Vm<M> {
     ended: Option<Exit>,
     /// Which vector could not be fetched.
     unreachable: Option<UnreachableVector>,
+    /// What runs directly where there is a real CPU.
+    policy: Policy,
+    /// What that needs, once it has begun.
+    direct: Option<Box<Direct>>,
+    /// The owner's nanoseconds in direct execution.
+    direct_ns: u64,
+}
+
+/// Why an engine stopped.
+enum Stop {
+    /// As it says itself.
+    Engine(interp::Exit),
+    /// The owner's time is up.
+    Time,
 }
 
 /// The VM's virtual time.
@@ -111,6 +127,10 @@ impl<C: Clock> Clock for VirtualClock<'_, C> {
     fn now(&self, retired: u64) -> u64 {
         let now = self.owner.now(retired);
         (if self.scale == 1 { now } else { now / self.scale }) + self.warped
+    }
+
+    fn owners(&self, at: u64) -> u64 {
+        at.saturating_sub(self.warped).saturating_mul(self.scale)
     }
 }
 
@@ -127,11 +147,11 @@ const fn code_pages(memory: u64) -> usize {
     }
 }
 
-/// Heap that a VM of `memory` bytes takes at most, in bytes: decoded pages, and a megabyte for TLB,
-/// cached translations and devices.
+/// Heap that a VM of `memory` bytes takes at most, in bytes: decoded pages, the L2TLB where it finds its
+/// alignment, and a megabyte for TLB, cached translations and devices.
 #[must_use]
 pub const fn heap_needed(memory: u64) -> usize {
-    (code_pages(memory) * CODE_PAGE_HEAP) + (1 << 20)
+    (code_pages(memory) * CODE_PAGE_HEAP) + 2 * L2TLB_SIZE + (1 << 20)
 }
 
 impl<M: GuestMemory> Vm<M> {
@@ -147,6 +167,9 @@ impl<M: GuestMemory> Vm<M> {
             warped: 0,
             ended: None,
             unreachable: None,
+            policy: Policy::NEVER,
+            direct: None,
+            direct_ns: 0,
         }
     }
 
@@ -159,6 +182,7 @@ impl<M: GuestMemory> Vm<M> {
         let plan = Plan::new(images, params.endian, params.memory, &params.seed)?;
         plan.load(images, &self.memory)?;
         self.enter(plan.entry());
+        self.policy = Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false };
         Ok(())
     }
 
@@ -175,41 +199,100 @@ impl<M: GuestMemory> Vm<M> {
         self.vcpu.set_pc(entry.pc);
     }
 
-    /// Runs for at most `limit` instructions (a few more after a warp). Afterwards the owner takes
-    /// the console's output; a guest whose output is not taken waits for it.
+    /// Runs for at most `limit` instructions (a few more after a warp), all of them interpreted.
+    /// Afterwards the owner takes the console's output; a guest whose output is not taken waits for it.
     pub fn run(&mut self, clock: &impl Clock, limit: u64) -> Exit {
+        self.run_by(clock, limit, |vm, time, left| {
+            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
+            Stop::Engine(interp::run_until(&mut vm.vcpu, around, Policy::NEVER, left))
+        })
+    }
+
+    /// Runs until `until` (the owner's time, in nanoseconds) or until `limit` instructions have been
+    /// interpreted, whichever comes first; directly on `cpu` what can be. The output is as for
+    /// [`Vm::run`].
+    pub fn run_on<R: RealCpu>(
+        &mut self,
+        cpu: &mut R,
+        clock: &impl Clock,
+        limit: u64,
+        until: u64,
+    ) -> Exit {
+        self.run_by(clock, limit, |vm, time, left| {
+            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
+            match interp::run_until(&mut vm.vcpu, around, vm.policy, left) {
+                interp::Exit::Direct => {}
+                other => return Stop::Engine(other),
+            }
+            let direct = vm.direct.get_or_insert_with(Box::default);
+            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
+            let before = clock.now(vm.vcpu.retired());
+            let exit = direct::run(direct, &mut vm.vcpu, cpu, around, vm.policy, until);
+            vm.direct_ns += clock.now(vm.vcpu.retired()).saturating_sub(before);
+            match exit {
+                direct::Exit::Time => Stop::Time,
+                direct::Exit::Interpret => Stop::Engine(interp::Exit::Limit),
+                direct::Exit::Wait { until } => Stop::Engine(interp::Exit::Wait { until }),
+                direct::Exit::Device => Stop::Engine(interp::Exit::Device),
+                direct::Exit::UnreachableVector(what) => {
+                    Stop::Engine(interp::Exit::UnreachableVector(what))
+                }
+            }
+        })
+    }
+
+    fn run_by<C: Clock>(
+        &mut self,
+        clock: &C,
+        limit: u64,
+        mut engine: impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
+    ) -> Exit {
         if let Some(end) = self.ended {
             return end;
         }
-        let exit = self.run_on(clock, limit);
+        let exit = self.run_stretches(clock, limit, &mut engine);
         if !matches!(exit, Exit::Limit | Exit::Idle { .. }) {
             self.ended = Some(exit);
         }
         exit
     }
 
-    fn run_on(&mut self, clock: &impl Clock, limit: u64) -> Exit {
+    /// Instructions that count against the budget: direct execution counts one a nanosecond, which is
+    /// exact under icount.
+    const fn spent(&self) -> u64 {
+        self.vcpu.retired().saturating_add(self.direct_ns)
+    }
+
+    fn run_stretches<C: Clock>(
+        &mut self,
+        clock: &C,
+        limit: u64,
+        engine: &mut impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
+    ) -> Exit {
         let budget = if self.params.budget == 0 { u64::MAX } else { self.params.budget };
         let last = self.vcpu.retired().saturating_add(limit);
         let mut stop = last;
         loop {
-            let left = stop.min(budget).saturating_sub(self.vcpu.retired());
+            if self.spent() >= budget {
+                return Exit::Budget;
+            }
+            let left = stop.saturating_sub(self.vcpu.retired()).min(budget - self.spent());
             if left == 0 {
-                return if self.vcpu.retired() >= budget { Exit::Budget } else { Exit::Limit };
+                return Exit::Limit;
             }
             let scale = u64::from(self.params.clock_scale.max(1));
             let time = VirtualClock { owner: clock, scale, warped: self.warped };
-            match interp::run(&mut self.vcpu, &self.memory, &mut self.board, &time, left) {
-                interp::Exit::Limit => {}
-                interp::Exit::Wait { until } => {
-                    let owners = |t: u64| t.saturating_sub(self.warped).saturating_mul(scale);
-                    return Exit::Idle { until: until.map(owners) };
+            match engine(self, &time, left) {
+                Stop::Engine(interp::Exit::Limit | interp::Exit::Direct) => {}
+                Stop::Time => return Exit::Limit,
+                Stop::Engine(interp::Exit::Wait { until }) => {
+                    return Exit::Idle { until: until.map(|at| time.owners(at)) };
                 }
-                interp::Exit::UnreachableVector(what) => {
+                Stop::Engine(interp::Exit::UnreachableVector(what)) => {
                     self.unreachable = Some(what);
                     return Exit::UnreachableVector;
                 }
-                interp::Exit::Device => match self.board.take_request() {
+                Stop::Engine(interp::Exit::Device) => match self.board.take_request() {
                     Some(Request::PowerOff) => return Exit::PowerOff,
                     Some(Request::Reset) => return Exit::Reset,
                     Some(Request::Warp(ns)) => {
@@ -239,6 +322,18 @@ impl<M: GuestMemory> Vm<M> {
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.vcpu.retired()
+    }
+
+    /// Nanoseconds of the owner's time in direct execution, what its traps took included.
+    #[must_use]
+    pub const fn direct_ns(&self) -> u64 {
+        self.direct_ns
+    }
+
+    /// What direct execution has counted, if it has begun.
+    #[must_use]
+    pub fn direct_counters(&self) -> Option<&direct::Counters> {
+        self.direct.as_deref().map(Direct::counters)
     }
 
     /// Virtual nanoseconds that warps have added to the VM's time.

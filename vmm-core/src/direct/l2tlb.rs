@@ -1,0 +1,161 @@
+//! The second-level TLB: translations of one VCPU, guest-virtual to machine-physical, that the real
+//! TLB's refill handler looks up in a few instructions of assembly.
+//!
+//! 2,048 sets of two ways. An entry is a pair of 4 KB pages, as in the real TLB: its tag is what
+//! EntryHi shows after a miss (R, VPN2 and the *real* ASID), the rest is what EntryLo0 and EntryLo1
+//! are to be. The set is bits 23:13 of EntryHi ^ EntryHi >> 13, so that address spaces spread.
+//!
+//! Invariant, for each entry with tag (va, asid), where asid stands for the guest's address space a:
+//! the guest's TLB translates va in a to the gpa whose machine page is in the entry; V only if the
+//! guest's V is set and memory is there; D only if the guest's D is set and no decoded code of the
+//! page is kept; G never.
+//!
+//! This is a module that touches raw memory: only to allocate.
+#![allow(unsafe_code)]
+
+use alloc::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use alloc::boxed::Box;
+
+/// Sets.
+pub const SETS: usize = 2048;
+/// Bytes of the array, and its alignment: the refill handler inserts the set's number into its
+/// address.
+pub const SIZE: usize = SETS * size_of::<Set>();
+
+/// A pair of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pair {
+    /// As EntryHi; 0: none (no guest runs in real address space 0).
+    pub tag: u64,
+    /// As EntryLo0 and EntryLo1.
+    pub lo: [u64; 2],
+    /// When it was put here, to replace the older one.
+    age: u64,
+}
+
+/// The two places that a pair may be at.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Set(pub [Pair; 2]);
+
+#[derive(Debug)]
+#[repr(C, align(131072))]
+struct Sets([Set; SETS]);
+
+const _: () = assert!(size_of::<Sets>() == SIZE && align_of::<Sets>() == SIZE);
+
+/// The L2TLB of one VCPU.
+#[derive(Debug)]
+pub struct L2Tlb {
+    sets: Box<Sets>,
+    clock: u64,
+}
+
+/// The bits of an address that a tag has: R and VPN2 of 42 address bits.
+const TAG_VA: u64 = 3 << 62 | (1 << 42) - (1 << 13);
+
+/// The tag of `va` in real address space `asid`.
+#[must_use]
+pub const fn tag(va: u64, asid: u8) -> u64 {
+    va & TAG_VA | asid as u64
+}
+
+impl L2Tlb {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        let layout = Layout::new::<Sets>();
+        // SAFETY: the layout is not empty. All zeroes are a valid array of integers, so that the box
+        // owns an initialised value of this layout from the global allocator.
+        let sets = unsafe {
+            let memory = alloc_zeroed(layout).cast::<Sets>();
+            if memory.is_null() {
+                handle_alloc_error(layout);
+            }
+            Box::from_raw(memory)
+        };
+        Self { sets, clock: 0 }
+    }
+
+    /// The array, for the refill handler: [`SIZE`] bytes, aligned to that.
+    #[must_use]
+    pub fn base(&self) -> *const Set {
+        self.sets.0.as_ptr()
+    }
+
+    fn set(&mut self, tag: u64) -> &mut [Pair; 2] {
+        let index = (tag >> 13 ^ tag) as usize & (SETS - 1);
+        &mut self.sets.0[index].0
+    }
+
+    /// What is known for `tag`.
+    #[must_use]
+    pub fn lookup(&self, tag: u64) -> Option<[u64; 2]> {
+        let index = (tag >> 13 ^ tag) as usize & (SETS - 1);
+        self.sets.0[index].0.iter().find(|pair| pair.tag == tag).map(|pair| pair.lo)
+    }
+
+    /// Puts a pair in; the tag of the one that had to go, if any.
+    pub fn insert(&mut self, tag: u64, lo: [u64; 2]) -> Option<u64> {
+        self.clock += 1;
+        let age = self.clock;
+        let set = self.set(tag);
+        let way = match set {
+            [first, _] if first.tag == tag => 0,
+            [_, second] if second.tag == tag => 1,
+            [first, second] => {
+                usize::from(first.tag != 0 && (second.tag == 0 || second.age < first.age))
+            }
+        };
+        let old = core::mem::replace(&mut set[way], Pair { tag, lo, age });
+        (old.tag != 0 && old.tag != tag).then_some(old.tag)
+    }
+
+    /// Forgets a pair; whether it was there.
+    pub fn forget(&mut self, tag: u64) -> bool {
+        match self.set(tag).iter_mut().find(|pair| pair.tag == tag) {
+            Some(pair) => {
+                pair.tag = 0;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for pair in self.sets.0.iter_mut().flat_map(|set| &mut set.0) {
+            pair.tag = 0;
+        }
+    }
+}
+
+impl Default for L2Tlb {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_keeps_two_and_replaces_the_older() {
+        let mut l2 = L2Tlb::new();
+        let tags = [0u64, 1, 2].map(|n| tag(n << 24 | 0x4000, 7));
+        assert_eq!(l2.base() as usize % SIZE, 0);
+        assert_eq!(l2.insert(tags[0], [1, 2]), None);
+        assert_eq!(l2.insert(tags[1], [3, 4]), None);
+        assert_eq!(l2.insert(tags[0], [5, 6]), None);
+        assert_eq!(l2.lookup(tags[0]), Some([5, 6]));
+        assert_eq!(l2.insert(tags[2], [7, 8]), Some(tags[1]));
+        assert_eq!(l2.lookup(tags[1]), None);
+        assert!(l2.forget(tags[2]) && !l2.forget(tags[2]));
+        assert_eq!(l2.lookup(tags[0]), Some([5, 6]));
+        assert_eq!(l2.lookup(tag(0x4000, 8)), None);
+        l2.clear();
+        assert_eq!(l2.lookup(tags[0]), None);
+    }
+}

@@ -1,0 +1,418 @@
+//! Direct execution: the guest's own instructions on the real CPU, until one traps.
+//!
+//! 1. **What runs so.** Guest user mode in real user mode; guest kernel mode, where its code lies in a
+//!    segment that supervisor mode reaches, in real supervisor mode ([`Policy`]). Everything else is
+//!    the interpreter's, and so is each instruction that traps: one implementation of what the virtual
+//!    CPU does.
+//! 2. **No guest value reaches the real CPU unseen.** Of Status only UX, SX, PX, FR and CU1, each for what
+//!    it is; real ASIDs are the monitor's own ([`Spaces`]); a real translation has a page frame of the
+//!    VM, never G, and D only where a store needs no notice.
+//! 3. **Translations.** Real TLB ⊆ L2TLB ⊆ what guest TLB and pmap say. The guest's TLB instructions
+//!    leave notes ([`crate::cpu::Stale`]); they are followed before the guest runs again.
+//! 4. **Floating point** is loaded when the guest first uses it, and stored before anybody looks.
+//! 5. **Load-linked.** Every entry breaks the real link. A loop in which an instruction between LL and
+//!    SC traps would never end; it is noticed (a link was set, the same address traps again) and its
+//!    next rounds are interpreted.
+
+mod counters;
+mod cpu;
+mod l2tlb;
+mod policy;
+mod single;
+mod space;
+mod spaces;
+
+pub use counters::Counters;
+pub use cpu::{Entry, RealCpu, Trapped};
+pub use l2tlb::{L2Tlb, Pair, SIZE as L2TLB_SIZE, Set, tag};
+pub use policy::Policy;
+pub(crate) use policy::is_supervisor;
+pub use spaces::Spaces;
+
+use crate::bus::Bus;
+use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
+use crate::interp::{self, Engine};
+use crate::mem::GuestMemory;
+use crate::time::Clock;
+use abi::{Gpa, PAGE_SIZE};
+use space::Spacing;
+
+/// Why direct execution stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The time is up.
+    Time,
+    /// What comes next is to be interpreted.
+    Interpret,
+    /// As the interpreter's.
+    Wait {
+        /// When the timer or a device wants to be asked again, in virtual nanoseconds.
+        until: Option<u64>,
+    },
+    /// A device asked for the exit.
+    Device,
+    /// The exception vector can't be fetched.
+    UnreachableVector(interp::UnreachableVector),
+}
+
+/// Traps at one address, each after a load-linked, that prove nothing yet.
+const LINKED_TRAPS: u32 = 3;
+/// Instructions that are interpreted when they do.
+const LINKED_BURST: u64 = 512;
+/// As [`LINKED_TRAPS`], where no store-conditional is in sight.
+const LINKED_TRAPS_BLIND: u32 = 256;
+
+/// What a VCPU that runs directly has beside its architectural state.
+#[derive(Debug)]
+pub struct Direct {
+    l2: L2Tlb,
+    spacing: Spacing,
+    /// The real FPU has the registers.
+    fpu_loaded: bool,
+    /// Interrupts, time or the state of devices may have changed.
+    dirty: bool,
+    /// When to come back for the guest's own sake, in the owner's time.
+    deadline: u64,
+    /// Where an instruction trapped after a load-linked, and how often in a row.
+    linked: (u64, u32),
+    counters: Counters,
+}
+
+impl Direct {
+    /// Nothing known, nothing loaded.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            l2: L2Tlb::new(),
+            spacing: Spacing::new(),
+            fpu_loaded: false,
+            dirty: true,
+            deadline: 0,
+            linked: (0, 0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Forgets what the guest's TLB instructions have made void since the last time.
+    fn follow_notes<R: RealCpu>(&mut self, vcpu: &mut Vcpu, cpu: &mut R) {
+        match vcpu.stale.notes() {
+            Notes::None => return,
+            Notes::All => self.spacing.forget_all(),
+            Notes::Some(count) => {
+                for index in 0..count {
+                    let void = vcpu.stale.void(index);
+                    self.spacing.forget(&mut self.l2, void, cpu);
+                }
+            }
+        }
+        vcpu.stale.taken();
+    }
+
+    /// Stores the FPU's registers in the VCPU if they are not there.
+    fn save_fpu<R: RealCpu>(&mut self, vcpu: &mut Vcpu, cpu: &mut R) {
+        if self.fpu_loaded {
+            self.fpu_loaded = false;
+            let fcsr = cpu.save_fpu(&mut vcpu.fpr);
+            vcpu.set_fcsr(fcsr);
+        }
+    }
+
+    /// What the real CPU is told.
+    fn entry(&self, vcpu: &Vcpu, asid: u8, until: u64) -> Entry {
+        let guest = vcpu.cp0.status;
+        let mut status = guest.bits() & (Entry::UX | Entry::SX | Entry::PX);
+        if self.fpu_loaded && guest.contains(Status::CU1) {
+            status |= Entry::CU1 | guest.bits() & Entry::FR;
+        }
+        let user = vcpu.mode == Mode::User;
+        let allowed = !user || vcpu.cop0_usable || vcpu.cp0.hwrena >> 29 & 1 != 0;
+        let user_local = (allowed && vcpu.model.has_userlocal()).then_some(vcpu.cp0.user_local);
+        Entry { user, status, asid, user_local, until: until.min(self.deadline) }
+    }
+
+    /// A trap at `pc` that was not reflected: whether the code there goes round between load-linked and
+    /// store-conditional without ever getting through.
+    fn is_stuck(&mut self, pc: u64, linked: bool, between: impl FnOnce() -> bool) -> bool {
+        if !linked {
+            return false;
+        }
+        self.linked = if self.linked.0 == pc { (pc, self.linked.1 + 1) } else { (pc, 1) };
+        let rounds = self.linked.1;
+        if rounds >= LINKED_TRAPS_BLIND || rounds >= LINKED_TRAPS && between() {
+            self.linked = (0, 0);
+            return true;
+        }
+        false
+    }
+}
+
+impl Default for Direct {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs `vcpu` on the real `cpu` until `until` (the owner's time, nanoseconds) or until something else
+/// has to be done first.
+pub fn run<M: GuestMemory, B: Bus, C: Clock, R: RealCpu>(
+    direct: &mut Direct,
+    vcpu: &mut Vcpu,
+    cpu: &mut R,
+    around: interp::Around<'_, M, B, C>,
+    policy: Policy,
+    until: u64,
+) -> Exit {
+    let exit = interp::with_engine!(vcpu, around, Policy::NEVER, |engine| {
+        engine.run_direct(direct, vcpu, cpu, policy, until)
+    });
+    direct.save_fpu(vcpu, cpu);
+    exit
+}
+
+/// What comes after a trap has been dealt with.
+enum After {
+    /// The guest goes on.
+    On,
+    /// Leave.
+    Exit(Exit),
+}
+
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+    fn run_direct<R: RealCpu>(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        cpu: &mut R,
+        policy: Policy,
+        until: u64,
+    ) -> Exit {
+        direct.dirty = true;
+        loop {
+            if (direct.dirty || vcpu.attention)
+                && let Some(exit) = self.look_around(direct, vcpu, until)
+            {
+                return exit;
+            }
+            if !policy.takes(vcpu) {
+                return Exit::Interpret;
+            }
+            direct.follow_notes(vcpu, cpu);
+            let asid = direct.spacing.real(&mut direct.l2, vcpu.asid(), cpu);
+            let entry = direct.entry(vcpu, asid, until);
+            direct.counters.entries += 1;
+            let trapped = cpu.enter(vcpu, &direct.l2, &entry);
+            if trapped.linked {
+                // The link of an emulated load-linked is older than the real one.
+                vcpu.link = None;
+            }
+            match self.handle(direct, vcpu, cpu, trapped, asid) {
+                After::On => {}
+                After::Exit(exit) => return exit,
+            }
+        }
+    }
+
+    /// Brings time and interrupts up to date.
+    fn look_around(&mut self, direct: &mut Direct, vcpu: &mut Vcpu, until: u64) -> Option<Exit> {
+        vcpu.attention = false;
+        direct.dirty = false;
+        if let Some(exit) = self.poll(vcpu) {
+            return Some(match exit {
+                interp::Exit::Wait { until } => Exit::Wait { until },
+                interp::Exit::UnreachableVector(what) => Exit::UnreachableVector(what),
+                interp::Exit::Device => Exit::Device,
+                interp::Exit::Limit | interp::Exit::Direct => Exit::Interpret,
+            });
+        }
+        let now = self.now(vcpu);
+        let events = [vcpu.timer_deadline(), self.bus.deadline(now)];
+        direct.deadline =
+            events.into_iter().flatten().map(|at| self.clock.owners(at)).min().unwrap_or(u64::MAX);
+        (self.clock.owners(now) >= until).then_some(Exit::Time)
+    }
+
+    fn handle<R: RealCpu>(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        cpu: &mut R,
+        trapped: Trapped,
+        asid: u8,
+    ) -> After {
+        const CODE: fn(u32) -> u32 = |cause| cause >> 2 & 31;
+        let in_slot = trapped.cause >> 31 != 0;
+        let code = CODE(trapped.cause);
+        vcpu.in_slot = false;
+        let counters = &mut direct.counters;
+        match code {
+            0 => {
+                counters.interrupts += 1;
+                direct.dirty = true;
+                After::On
+            }
+            1..=3 => {
+                let access = if code == 2 { Access::Read } else { Access::Write };
+                self.translation(direct, vcpu, cpu, trapped, access, asid)
+            }
+            8 | 9 | 12 | 13 => {
+                let (exception, count) = match code {
+                    8 => (ExcCode::Sys, &mut counters.syscalls),
+                    9 => (ExcCode::Bp, &mut counters.reflected),
+                    12 => (ExcCode::Ov, &mut counters.reflected),
+                    _ => (ExcCode::Tr, &mut counters.reflected),
+                };
+                *count += 1;
+                reflect(vcpu, Exception::Plain(exception), in_slot);
+                After::On
+            }
+            11 if trapped.cause >> 28 & 3 == 1 => {
+                counters.fpu += 1;
+                if !vcpu.cp0.status.contains(Status::CU1) {
+                    reflect(vcpu, Exception::CopUnusable(1), in_slot);
+                    return After::On;
+                }
+                if vcpu.fcsr.raises() {
+                    // Loading it would trap: the instruction that finds it so is interpreted.
+                    return self.emulate(direct, vcpu, cpu, trapped);
+                }
+                cpu.load_fpu(&vcpu.fpr, vcpu.fcsr.bits());
+                direct.fpu_loaded = true;
+                After::On
+            }
+            15 => {
+                counters.reflected += 1;
+                direct.save_fpu(vcpu, cpu);
+                reflect(vcpu, Exception::Plain(ExcCode::Fpe), in_slot);
+                After::On
+            }
+            _ => self.emulate(direct, vcpu, cpu, trapped),
+        }
+    }
+
+    /// The real TLB does not have a translation, or not for a store.
+    fn translation<R: RealCpu>(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        cpu: &mut R,
+        trapped: Trapped,
+        access: Access,
+        asid: u8,
+    ) -> After {
+        let va = trapped.bad_vaddr;
+        let in_slot = trapped.cause >> 31 != 0;
+        match vcpu.translate(va, access) {
+            Ok(physical) => {
+                if self.install(direct, vcpu, cpu, va, physical, access, asid) {
+                    direct.counters.filled += 1;
+                    return After::On;
+                }
+            }
+            // A fetch is the interpreter's: it knows when a vector can never be fetched.
+            Err(_) if va == vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {}
+            Err(exception) => {
+                direct.counters.faults += 1;
+                reflect(vcpu, exception, in_slot);
+                return After::On;
+            }
+        }
+        self.emulate(direct, vcpu, cpu, trapped)
+    }
+
+    /// Puts the pair of pages around `va` into L2TLB and real TLB; `false`: no memory is there.
+    #[allow(clippy::too_many_arguments, reason = "all of it is the loop's own state")]
+    fn install<R: RealCpu>(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        cpu: &mut R,
+        va: u64,
+        physical: u64,
+        access: Access,
+        asid: u8,
+    ) -> bool {
+        let Some(page) = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), access) else {
+            return false;
+        };
+        if access == Access::Write && self.code.drop_page(page) {
+            vcpu.soft.flush_fetch();
+        }
+        let Some(index) = vcpu.tlb.lookup(va, vcpu.asid()) else { return false };
+        let guest = *vcpu.tlb.entry(index);
+        let pair = va & !(2 * PAGE_SIZE - 1);
+        let lo = [pair, pair | PAGE_SIZE].map(|va| self.half(vcpu, cpu, &guest, va));
+        let tag = tag(va, asid);
+        if let Some(old) = direct.l2.insert(tag, lo) {
+            cpu.forget_pair(old);
+        }
+        cpu.install(tag, lo);
+        true
+    }
+
+    /// The real EntryLo of the page at `va` under a guest's entry; 0 where there is none.
+    fn half<R: RealCpu>(
+        &self,
+        vcpu: &mut Vcpu,
+        cpu: &R,
+        guest: &crate::cpu::tlb::Entry,
+        va: u64,
+    ) -> u64 {
+        use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
+        /// Cache attribute 3, cached.
+        const CACHED: u64 = 3 << 3;
+        let lo = guest.page(va);
+        if lo & LO_V == 0 {
+            return 0;
+        }
+        let gpa = Gpa(guest.physical(lo, va) & !(PAGE_SIZE - 1));
+        let Some(page) = self.mem.resolve(gpa, Access::Read) else { return 0 };
+        let mut real = cpu.machine_page(page) >> 12 << LO_PFN_SHIFT | CACHED | LO_V;
+        if lo & LO_D != 0 && self.code.find(page).is_none() {
+            real |= LO_D;
+            vcpu.stale.mapped_for_stores(page);
+        }
+        real
+    }
+
+    /// The trapped instruction, and the branch before it if it is in a delay slot, by the interpreter.
+    fn emulate<R: RealCpu>(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        cpu: &mut R,
+        trapped: Trapped,
+    ) -> After {
+        direct.counters.emulated += 1;
+        let in_slot = trapped.cause >> 31 != 0;
+        let pc = vcpu.pc;
+        let mut count = 1 + u64::from(in_slot);
+        if direct.is_stuck(pc, trapped.linked, || self.before_conditional(vcpu, pc)) {
+            direct.counters.linked += 1;
+            count = LINKED_BURST;
+        } else if !in_slot && let Some(after) = self.single(direct, vcpu) {
+            return after;
+        }
+        direct.save_fpu(vcpu, cpu);
+        direct.dirty = true;
+        match self.run(vcpu, count) {
+            interp::Exit::Limit | interp::Exit::Direct => After::On,
+            interp::Exit::Wait { until } => After::Exit(Exit::Wait { until }),
+            interp::Exit::Device => After::Exit(Exit::Device),
+            interp::Exit::UnreachableVector(what) => After::Exit(Exit::UnreachableVector(what)),
+        }
+    }
+}
+
+/// Enters the guest's handler of what the instruction at the program counter, or in the delay slot
+/// after it, has caused.
+fn reflect(vcpu: &mut Vcpu, exception: Exception, in_slot: bool) {
+    let Trap = vcpu.trap(exception);
+    vcpu.retired += 1;
+    vcpu.take_exception(vcpu.pc.wrapping_add(4 * u64::from(in_slot)), in_slot);
+}

@@ -1,0 +1,94 @@
+//! One instruction that has trapped, emulated without the interpreter's loop around it.
+
+use super::{After, Direct, Exit};
+use crate::bus::Bus;
+use crate::cpu::{Trap, Vcpu};
+use crate::emulate::{Flow, Memory, loadstore, system};
+use crate::interp::{Cx, Engine};
+use crate::isa::{Op, decode};
+use crate::mem::GuestMemory;
+use crate::time::Clock;
+
+/// Instructions from a trapped one on among which its store-conditional is looked for.
+const CONDITIONAL_REACH: u64 = 64;
+
+impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+    /// Executes the instruction at the program counter if it is one of those that trap for being
+    /// privileged, or for reaching what only the kernel may. `None`: it is another, and nothing was
+    /// done.
+    pub(super) fn single(&mut self, direct: &mut Direct, vcpu: &mut Vcpu) -> Option<After> {
+        // With 64-bit operations disabled the order of checks is the interpreter's to know.
+        if vcpu.narrow || vcpu.pc & 3 != 0 {
+            return None;
+        }
+        let pc = vcpu.pc;
+        let word: u32 = Cx { cpu: vcpu, engine: self }.load(pc).ok()?;
+        let insn = decode(word);
+        let cx = &mut Cx { cpu: vcpu, engine: self };
+        let outcome = match insn.op {
+            Op::Mfc0 => system::mfc0(cx, insn),
+            Op::Dmfc0 => system::dmfc0(cx, insn),
+            Op::Mtc0 | Op::Dmtc0 => {
+                direct.dirty = true;
+                system::mtc0(cx, insn)
+            }
+            Op::Rdhwr => system::rdhwr(cx, insn),
+            Op::Cache => system::cache(cx, insn),
+            Op::Di => system::di(cx.cpu, insn),
+            Op::Ei => system::ei(cx.cpu, insn),
+            Op::Tlbr => system::tlbr(cx.cpu),
+            Op::Tlbwi => system::tlbwi(cx.cpu),
+            Op::Tlbwr => system::tlbwr(cx.cpu),
+            Op::Tlbp => system::tlbp(cx.cpu),
+            Op::Tlbinv => system::tlbinv(cx.cpu, false),
+            Op::Tlbinvf => system::tlbinv(cx.cpu, true),
+            Op::Eret => system::eret(cx.cpu),
+            Op::Wait => system::wait(cx.cpu),
+            Op::Lb
+            | Op::Lbu
+            | Op::Lh
+            | Op::Lhu
+            | Op::Lw
+            | Op::Lwu
+            | Op::Ld
+            | Op::Sb
+            | Op::Sh
+            | Op::Sw
+            | Op::Sd => loadstore::execute(cx, insn).map(|()| Flow::Next),
+            _ => return None,
+        };
+        vcpu.retired += 1;
+        match outcome {
+            Ok(Flow::Next) => vcpu.pc = pc.wrapping_add(4),
+            Ok(Flow::Changed) => {
+                direct.dirty = true;
+                vcpu.pc = pc.wrapping_add(4);
+            }
+            Ok(Flow::Jump(to)) => {
+                direct.dirty = true;
+                vcpu.pc = to;
+            }
+            Ok(Flow::Wait) => {
+                direct.dirty = true;
+                vcpu.waiting = true;
+                vcpu.pc = pc.wrapping_add(4);
+            }
+            Err(Trap) => vcpu.take_exception(pc, false),
+        }
+        Some(if self.bus.wants_exit() { After::Exit(Exit::Device) } else { After::On })
+    }
+
+    /// Whether a store-conditional follows `pc` before another load-linked does.
+    pub(super) fn before_conditional(&mut self, vcpu: &mut Vcpu, pc: u64) -> bool {
+        for step in 0..CONDITIONAL_REACH {
+            let at = pc.wrapping_add(4 * step);
+            let Ok(word) = Cx { cpu: vcpu, engine: self }.load::<u32>(at) else { return false };
+            match decode(word).op {
+                Op::Sc | Op::Scd => return true,
+                Op::Ll | Op::Lld => return false,
+                _ => {}
+            }
+        }
+        false
+    }
+}
