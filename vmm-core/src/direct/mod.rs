@@ -29,11 +29,8 @@ pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
 pub use spaces::Spaces;
 
-use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine};
-use crate::mem::GuestMemory;
-use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
 use space::Spacing;
 
@@ -160,11 +157,11 @@ impl Default for Direct {
 
 /// Runs `vcpu` on the real `cpu` until `until` (the owner's time, nanoseconds) or until something else
 /// has to be done first.
-pub fn run<M: GuestMemory, B: Bus, C: Clock, R: RealCpu>(
+pub fn run<R: RealCpu>(
     direct: &mut Direct,
     vcpu: &mut Vcpu,
     cpu: &mut R,
-    around: interp::Around<'_, M, B, C>,
+    around: interp::Around<'_>,
     policy: Policy,
     until: u64,
 ) -> Exit {
@@ -183,7 +180,7 @@ enum After {
     Exit(Exit),
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<const BIG: bool> Engine<'_, BIG> {
     fn run_direct<R: RealCpu>(
         &mut self,
         direct: &mut Direct,

@@ -1,18 +1,15 @@
 //! One instruction that has trapped, emulated without the interpreter's loop around it.
 
 use super::{After, Direct, Exit};
-use crate::bus::Bus;
 use crate::cpu::{Trap, Vcpu};
 use crate::emulate::{Flow, Memory, loadstore, system};
 use crate::interp::{Cx, Engine};
 use crate::isa::{Op, decode};
-use crate::mem::GuestMemory;
-use crate::time::Clock;
 
 /// Instructions from a trapped one on among which its store-conditional is looked for.
 const CONDITIONAL_REACH: u64 = 64;
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<const BIG: bool> Engine<'_, BIG> {
     /// Executes the instruction at the program counter if it is one of those that trap for being
     /// privileged, or for reaching what only the kernel may. `None`: it is another, and nothing was
     /// done.

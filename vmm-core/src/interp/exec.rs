@@ -2,12 +2,9 @@
 
 use super::memory::Attempt;
 use super::{Cx, Engine};
-use crate::bus::Bus;
 use crate::cpu::{ExcCode, Exception, Status, Trap, Vcpu};
 use crate::emulate::{Flow, alu, branch, fp, loadstore, system};
 use crate::isa::{Insn, Op, decode};
-use crate::mem::GuestMemory;
-use crate::time::Clock;
 use abi::PAGE_SIZE;
 
 /// What a branch in a delay slot, and a 64-bit operation where there are none, causes.
@@ -16,7 +13,7 @@ const RESERVED: Exception = Exception::Plain(ExcCode::Ri);
 /// Bits of an address that differ between two instructions of a page.
 const IN_PAGE: u64 = (PAGE_SIZE - 1) & !3;
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<const BIG: bool> Engine<'_, BIG> {
     /// Executes from the program counter on, whose page's decoded code is in `slot`, until control
     /// leaves the page, `end` instructions have been counted, an exception is taken, or something
     /// wants attention. At least one instruction is executed.
@@ -469,7 +466,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
 
     /// Any load or store, with everything at hand.
     #[inline(never)]
-    fn access(cx: &mut Cx<'_, '_, BIG, M, B, C>, insn: Insn) -> Result<(), Trap> {
+    fn access(cx: &mut Cx<'_, '_, BIG>, insn: Insn) -> Result<(), Trap> {
         match insn.op {
             Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => fp::execute(cx, insn),
             _ => loadstore::execute(cx, insn),

@@ -2,12 +2,10 @@
 //! through address map, memory and board.
 
 use super::{Cx, Engine};
-use crate::bus::Bus;
 use crate::cpu::{Access, ExcCode, Exception, Trap, Vcpu};
 use crate::emulate::{Context, Data, Exchange, Memory};
 use crate::endian::Endian;
-use crate::mem::{GuestMemory, Page};
-use crate::time::Clock;
+use crate::mem::Page;
 use abi::{Gpa, PAGE_SIZE};
 
 /// Where an access goes.
@@ -16,7 +14,7 @@ enum Place {
     Device(Gpa),
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<const BIG: bool> Engine<'_, BIG> {
     /// Checks and translates an access that missed the soft TLB.
     fn place(&self, cpu: &mut Vcpu, va: u64, size: u64, access: Access) -> Result<Place, Trap> {
         if va & (size - 1) != 0 {
@@ -109,7 +107,7 @@ impl<const BIG: bool> Memory for Attempt<'_, BIG> {
     }
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BIG, M, B, C> {
+impl<const BIG: bool> Memory for Cx<'_, '_, BIG> {
     #[inline(always)]
     fn cpu(&mut self) -> &mut Vcpu {
         self.cpu
@@ -122,7 +120,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BI
 
     fn load<T: Data>(&mut self, va: u64) -> Result<T, Trap> {
         match self.cpu.soft.read(va, T::SIZE) {
-            Some(page) => Ok(T::load(page, va, Engine::<BIG, M, B, C>::ENDIAN)),
+            Some(page) => Ok(T::load(page, va, Engine::<BIG>::ENDIAN)),
             None => self.engine.load_slow(self.cpu, va),
         }
     }
@@ -130,7 +128,7 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BI
     fn store<T: Data>(&mut self, va: u64, value: T) -> Result<(), Trap> {
         match self.cpu.soft.write(va, T::SIZE) {
             Some(page) => {
-                value.store(page, va, Engine::<BIG, M, B, C>::ENDIAN);
+                value.store(page, va, Engine::<BIG>::ENDIAN);
                 Ok(())
             }
             None => self.engine.store_slow(self.cpu, va, value),
@@ -138,11 +136,11 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Memory for Cx<'_, '_, BI
     }
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Context for Cx<'_, '_, BIG, M, B, C> {
+impl<const BIG: bool> Context for Cx<'_, '_, BIG> {
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
         match self.engine.place(self.cpu, va, T::SIZE, Access::Write)? {
             Place::Memory(page) => {
-                let endian = Engine::<BIG, M, B, C>::ENDIAN;
+                let endian = Engine::<BIG>::ENDIAN;
                 let stored = T::exchange(page, va, old, new, endian);
                 if stored {
                     self.engine.code.written(page, va, T::SIZE);

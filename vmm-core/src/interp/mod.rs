@@ -71,23 +71,23 @@ pub struct UnreachableVector {
     pub instruction: Option<u32>,
 }
 
-/// What a VCPU has around it.
-#[derive(Debug)]
-pub struct Around<'a, M, B, C> {
+/// What a VCPU has around it. It is asked only where cached translations have no answer: so these are
+/// objects, and the engines are compiled once, here, whatever uses them.
+pub struct Around<'a> {
     /// Its memory.
-    pub mem: &'a M,
+    pub mem: &'a dyn GuestMemory,
     /// The board.
-    pub bus: &'a mut B,
+    pub bus: &'a mut dyn Bus,
     /// Virtual time.
-    pub clock: &'a C,
+    pub clock: &'a dyn Clock,
 }
 
 /// Runs `vcpu` for at most `limit` instructions.
-pub fn run<M: GuestMemory, B: Bus, C: Clock>(
+pub fn run(
     vcpu: &mut Vcpu,
-    mem: &M,
-    bus: &mut B,
-    clock: &C,
+    mem: &dyn GuestMemory,
+    bus: &mut dyn Bus,
+    clock: &dyn Clock,
     limit: u64,
 ) -> Exit {
     run_until(vcpu, Around { mem, bus, clock }, Policy::NEVER, limit)
@@ -95,12 +95,7 @@ pub fn run<M: GuestMemory, B: Bus, C: Clock>(
 
 /// Runs `vcpu` for at most `limit` instructions, or until it comes to what `policy` wants to run
 /// directly.
-pub fn run_until<M: GuestMemory, B: Bus, C: Clock>(
-    vcpu: &mut Vcpu,
-    around: Around<'_, M, B, C>,
-    policy: Policy,
-    limit: u64,
-) -> Exit {
+pub fn run_until(vcpu: &mut Vcpu, around: Around<'_>, policy: Policy, limit: u64) -> Exit {
     with_engine!(vcpu, around, policy, |engine| engine.run(vcpu, limit))
 }
 
@@ -113,23 +108,13 @@ macro_rules! with_engine {
         let code = $vcpu.code.take();
         let result = match $vcpu.endian {
             $crate::endian::Endian::Little => {
-                let mut $engine = $crate::interp::Engine::<false, _, _, _> {
-                    code: &code,
-                    mem,
-                    bus,
-                    clock,
-                    policy,
-                };
+                let mut $engine =
+                    $crate::interp::Engine::<false> { code: &code, mem, bus, clock, policy };
                 $body
             }
             $crate::endian::Endian::Big => {
-                let mut $engine = $crate::interp::Engine::<true, _, _, _> {
-                    code: &code,
-                    mem,
-                    bus,
-                    clock,
-                    policy,
-                };
+                let mut $engine =
+                    $crate::interp::Engine::<true> { code: &code, mem, bus, clock, policy };
                 $body
             }
         };
@@ -140,23 +125,23 @@ macro_rules! with_engine {
 pub(crate) use with_engine;
 
 /// What executing needs beside the VCPU.
-pub(crate) struct Engine<'a, const BIG: bool, M, B, C> {
+pub(crate) struct Engine<'a, const BIG: bool> {
     pub(crate) code: &'a CodeCache,
-    pub(crate) mem: &'a M,
-    pub(crate) bus: &'a mut B,
-    pub(crate) clock: &'a C,
+    pub(crate) mem: &'a dyn GuestMemory,
+    pub(crate) bus: &'a mut dyn Bus,
+    pub(crate) clock: &'a dyn Clock,
     /// What is to be left to direct execution.
     pub(crate) policy: Policy,
 }
 
 /// Both together, as the emulation functions want them. It is made anew for each of them: so the
 /// inner loop keeps the two in registers.
-pub(crate) struct Cx<'b, 'a, const BIG: bool, M, B, C> {
+pub(crate) struct Cx<'b, 'a, const BIG: bool> {
     pub(crate) cpu: &'b mut Vcpu,
-    pub(crate) engine: &'b mut Engine<'a, BIG, M, B, C>,
+    pub(crate) engine: &'b mut Engine<'a, BIG>,
 }
 
-impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C> {
+impl<const BIG: bool> Engine<'_, BIG> {
     /// The guest's byte order.
     const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
 
@@ -199,7 +184,8 @@ impl<const BIG: bool, M: GuestMemory, B: Bus, C: Clock> Engine<'_, BIG, M, B, C>
                         end = cpu.retired + 1;
                     }
                     self.execute(cpu, slot, end);
-                    if self.bus.wants_exit() {
+                    // Whatever may have made it want to has also asked for attention.
+                    if cpu.attention && self.bus.wants_exit() {
                         return Exit::Device;
                     }
                 }
