@@ -166,7 +166,11 @@ fn one_run(
     let usual = if boot.status == STATUS_PANIC { &FORBIDDEN[2..] } else { &FORBIDDEN[..] };
     let forbidden: Vec<_> =
         usual.iter().map(|text| text.to_string()).chain(boot.forbidden.iter().cloned()).collect();
-    Ok((logs, wrong(&ended, boot.status, &boot.markers, &forbidden)?, reproduce))
+    let mut why = wrong(&ended, boot.status, &boot.markers, &forbidden)?;
+    for pattern in &boot.equal {
+        why.extend(unequal(&ended.output, pattern)?);
+    }
+    Ok((logs, why, reproduce))
 }
 
 fn other_test(other: &Other) -> Outcome {
@@ -207,6 +211,22 @@ fn wrong(
         wrong.extend(tail(&ended.output, 25));
     }
     Ok(wrong)
+}
+
+/// What is wrong with the matches of an expression that are all to be the same.
+fn unequal(output: &str, pattern: &str) -> Result<Option<String>> {
+    let regex = regex(pattern)?;
+    let found: Vec<&str> = output
+        .lines()
+        .filter_map(|line| regex.find(line.as_bytes()).map(|at| &line[at.range()]))
+        .collect();
+    Ok(match found[..] {
+        [] | [_] => Some(format!("{} lines match {pattern:?}: at least 2 are wanted", found.len())),
+        [first, ref more @ ..] => more
+            .iter()
+            .find(|other| **other != first)
+            .map(|other| format!("{first:?}, then {other:?}")),
+    })
 }
 
 /// An expression of the manifest: on bytes, as those of scripts.
@@ -263,6 +283,14 @@ mod tests {
         assert_eq!(marker[0], "no line matches \"^done$\"");
         assert_eq!(judge(Some(0), "a| done\npanic")[0], "forbidden line: panic");
         assert!(wrong(&ended(Some(0), ""), 0, &strings(&["("]), &[]).is_err());
+    }
+
+    #[test]
+    fn what_must_be_equal_is_there_and_is() {
+        let judge = |output| unequal(output, "^heap: [0-9]+").unwrap().is_none();
+        assert!(judge("heap: 12 of 20\nx\nheap: 12 of 21"));
+        assert!(!judge("heap: 12\nheap: 13"));
+        assert!(!judge("heap: 12"));
     }
 
     #[test]

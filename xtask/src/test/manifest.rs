@@ -43,6 +43,9 @@ pub struct Boot {
     /// Regular expressions that no line of the output may match, beside those for all boots.
     #[serde(default)]
     pub forbidden: Vec<String>,
+    /// Regular expressions that match several lines of the output, all with the same text.
+    #[serde(default)]
+    pub equal: Vec<String>,
     /// Host seconds it may take.
     pub timeout: u64,
     /// It is run twice: both runs must print the same, bit for bit.
@@ -109,26 +112,21 @@ impl Manifest {
 /// A script with what is to be repeated written out.
 fn repeat(script: &str) -> Result<String> {
     let mut out = String::new();
-    let mut block: Option<(usize, String)> = None;
+    // Of each `@repeat` that is open: how often, and the text before it.
+    let mut open: Vec<(usize, String)> = Vec::new();
     for line in script.lines() {
         if let Some(times) = line.strip_prefix("@repeat ") {
-            if block.is_some() {
-                bail!("@repeat inside @repeat");
-            }
-            block = Some((times.parse().context("@repeat wants a number")?, String::new()));
+            let times = times.parse().context("@repeat wants a number")?;
+            open.push((times, std::mem::take(&mut out)));
         } else if line == "@end" {
-            let (times, text) = block.take().context("@end without @repeat")?;
-            out.push_str(&text.repeat(times));
+            let (times, before) = open.pop().context("@end without @repeat")?;
+            out = before + &out.repeat(times);
         } else {
-            let into = block.as_mut().map_or(&mut out, |(_, text)| text);
-            into.push_str(line);
-            into.push('\n');
+            out.push_str(line);
+            out.push('\n');
         }
     }
-    match block {
-        Some(_) => bail!("@repeat without @end"),
-        None => Ok(out),
-    }
+    if open.is_empty() { Ok(out) } else { bail!("@repeat without @end") }
 }
 
 #[cfg(test)]
@@ -138,6 +136,7 @@ mod tests {
     #[test]
     fn repetitions_are_written_out() {
         assert_eq!(repeat("a\n@repeat 3\nb\n@end\nc").unwrap(), "a\nb\nb\nb\nc\n");
+        assert_eq!(repeat("@repeat 2\na\n@repeat 2\nb\n@end\n@end").unwrap(), "a\nb\nb\na\nb\nb\n");
         for wrong in ["@repeat x\n@end", "@end", "@repeat 2\n", "@repeat 2\n@repeat 2\n@end"] {
             assert!(repeat(wrong).is_err(), "{wrong}");
         }
