@@ -9,7 +9,7 @@ use abi::{CellId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{Memmap, Region};
 use cell::pmap::Pmap;
 use cell::vm::{Exit, Guest};
-use cell::{LocalCell, Machine, Next};
+use cell::{CreateError, LocalCell, Machine, Next};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -33,6 +33,8 @@ pub enum Program {
     Shell,
     /// Its image is no good.
     Bad,
+    /// The monitor's heap has no room for it.
+    Big,
 }
 
 /// What the machine knows.
@@ -86,7 +88,7 @@ impl Machine for Sim {
         self.world.borrow_mut().stamped.remove(&page);
     }
 
-    fn create(&mut self, id: VmId, vm: &config::Vm, pmap: &Arc<Pmap>) -> Result<Toy, String> {
+    fn create(&mut self, id: VmId, vm: &config::Vm, pmap: &Arc<Pmap>) -> Result<Toy, CreateError> {
         assert_eq!(u64::from(pmap.resident()), vm.memory / PAGE_SIZE, "all memory is there");
         let world = &mut *self.world.borrow_mut();
         for (_, mpa) in pmap.iter() {
@@ -94,8 +96,10 @@ impl Machine for Sim {
             assert_eq!(before, None, "{mpa} holds another VM's data");
         }
         let program = self.programs[usize::from(id.0)].clone();
-        if matches!(program, Program::Bad) {
-            return Err("its kernel is no ELF".into());
+        match program {
+            Program::Bad => return Err(CreateError::BadImage("its kernel is no ELF".into())),
+            Program::Big => return Err(CreateError::NoMemory("the heap is too full".into())),
+            _ => {}
         }
         Ok(Toy {
             id,
@@ -172,7 +176,7 @@ impl Guest for Toy {
                 return Exit::Idle { until: Some((self.ticks + 1) * period) };
             }
             Program::Shell => return self.shell(left),
-            Program::Bad => unreachable!("it can't be loaded"),
+            Program::Bad | Program::Big => unreachable!("it can't be made"),
         }
         Exit::Slice
     }

@@ -27,4 +27,4 @@ pub mod script;
 mod tail;
 pub mod vm;
 
-pub use local::{LocalCell, Machine, Next, Refused};
+pub use local::{CreateError, LocalCell, Machine, Next, Refused};

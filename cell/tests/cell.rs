@@ -125,6 +125,14 @@ fn a_vm_that_does_not_fit_is_refused_with_the_figures() {
 }
 
 #[test]
+fn a_full_heap_is_not_the_images_fault() {
+    let mut run = Build::new(64).stay().vm("big", 8, Program::Big).boot(None);
+    assert_eq!(run.story(), ["up", "big no-memory"]);
+    assert_eq!(run.command("start big"), "VM `big` can't be started: the heap is too full\n");
+    assert!(run.command("mem").contains("VM 0 = total 64"));
+}
+
+#[test]
 fn a_bad_image_gives_its_memory_back() {
     let mut run = Build::new(64).stay().vm("bad", 8, Program::Bad).boot(None);
     assert_eq!(run.story(), ["up", "bad bad-image"]);

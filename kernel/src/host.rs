@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use cell::Machine;
+use cell::{CreateError, Machine};
 use cell::pmap::Pmap;
 use cell::rng::Rng;
 use vmm_core::image::Images;
@@ -65,14 +65,14 @@ impl Machine for Host {
         _: VmId,
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
-    ) -> Result<Self::Guest, String> {
+    ) -> Result<Self::Guest, CreateError> {
         // The engine's own allocations would end the monitor if they failed.
         let needed = vmm_core::vm::heap_needed(vm.memory);
         if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
-            return Err(format!(
+            return Err(CreateError::NoMemory(format!(
                 "the monitor's own heap has not {} KB left in one piece: stop another VM",
                 needed >> 10
-            ));
+            )));
         }
         let images = Images {
             kernel: low_ram(vm.kernel.base, vm.kernel.len),
@@ -88,7 +88,7 @@ impl Machine for Host {
             epoch_s: self.epoch_s + clock::now() / 1_000_000_000,
             seed,
         };
-        LocalGuest::new(vm, &around, pmap, &images)
+        LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
     }
 
     fn debug(&mut self, fault: &str) -> Result<String, String> {

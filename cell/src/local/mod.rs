@@ -43,13 +43,13 @@ pub trait Machine {
     /// images.
     ///
     /// # Errors
-    /// Why the images can't be loaded: the culprit and the remedy.
+    /// What is to blame.
     fn create(
         &mut self,
         id: VmId,
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
-    ) -> Result<Self::Guest, String>;
+    ) -> Result<Self::Guest, CreateError>;
 
     /// Makes the monitor fail in the way called `fault`, to test its own handling; `?` asks which
     /// there are. What it answers, if it comes back.
@@ -62,6 +62,15 @@ pub trait Machine {
 
     /// Writes a record of at most [`RECORD_MAX`] bytes to a stream of the host link.
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]);
+}
+
+/// Why a VM can't be made: the culprit and the remedy, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateError {
+    /// The monitor lacks memory of its own.
+    NoMemory(String),
+    /// The VM's images can't be loaded.
+    BadImage(String),
 }
 
 /// What the cell wants after a [`LocalCell::step`].
@@ -364,10 +373,14 @@ impl<M: Machine> LocalCell<M> {
                 self.out.event(Kind::VmStart { vm: name });
                 Ok(())
             }
-            Err(why) => {
+            Err(error) => {
+                let (cause, why) = match error {
+                    CreateError::NoMemory(why) => (Cause::NoMemory, why),
+                    CreateError::BadImage(why) => (Cause::BadImage, why),
+                };
                 let text = format!("VM `{name}` can't be started: {why}");
                 self.release(id, &pmap);
-                Err(Refused { cause: Some(Cause::BadImage), text })
+                Err(Refused { cause: Some(cause), text })
             }
         }
     }
