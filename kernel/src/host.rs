@@ -9,9 +9,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use cell::{CreateError, Machine};
 use cell::pmap::Pmap;
 use cell::rng::Rng;
+use cell::{CreateError, Machine};
 use vmm_core::image::Images;
 
 /// Bytes of low RAM that the host wrote before the machine started.

@@ -10,7 +10,9 @@ mod setup;
 mod sim;
 mod test;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Honeycomb: a virtual-cluster monitor for MIPS64 ccNUMA machines.
@@ -42,8 +44,32 @@ enum Command {
 /// What the operator got wrong, or the host lacks: exit status 2.
 const EXIT_SETUP: u8 = 2;
 
+/// Edits between what was typed and a command that may have been meant.
+const NEAR: usize = 2;
+
+/// The command line. A command that is not there is answered with the nearest that is: clap's own
+/// idea of likeness passes over two letters that have changed places.
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(args).map_err(|mut error| {
+        let nearest = match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(typed)) => Cli::command()
+                .get_subcommands()
+                .map(|known| (strsim::osa_distance(typed, known.get_name()), known.get_name()))
+                .filter(|(distance, _)| *distance <= NEAR)
+                .min()
+                .map(|(_, name)| name.to_owned()),
+            _ => None,
+        };
+        if let Some(name) = nearest {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![name]));
+        }
+        error
+    })
+}
+
 fn main() -> ExitCode {
-    let result = match &Cli::parse().command {
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let result = match &cli.command {
         Command::Setup(args) => setup::main(args),
         Command::Doctor(args) => doctor::main(args),
         Command::Build(args) => build::main(args),
@@ -56,4 +82,28 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(EXIT_SETUP)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_command_is_answered_with_the_nearest() {
+        let answer = |typed: &str| {
+            let args = ["cargo xtask", typed].map(OsString::from);
+            parse(args.into_iter()).err().expect("a mistake").to_string()
+        };
+        for (typed, meant) in [
+            ("rnu", "run"),
+            ("biuld", "build"),
+            ("tset", "test"),
+            ("docter", "doctor"),
+            ("sum", "sim"),
+        ] {
+            let answer = answer(typed);
+            assert!(answer.contains(&format!("'{meant}'")), "{typed}: {answer}");
+        }
+        assert!(!answer("frobnicate").contains("similar"));
+    }
 }
