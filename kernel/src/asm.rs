@@ -498,6 +498,29 @@ pub(crate) fn interrupts_on() {
     }
 }
 
+/// Executes 4,002 instructions between the markers 1 and 2 (`lui $zero, N`): what instruction counters
+/// are checked with.
+pub(crate) fn between_markers() {
+    // SAFETY: registers only, all of them named; not interrupted, for the monitor's interrupts are off
+    // but in `idle`.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set noreorder", ".set mips64r2",
+            "lui $0, 1",
+            "li {n}, 1000",
+            "1: addiu {n}, {n}, -1",
+            "nop",
+            "bnez {n}, 1b",
+            "nop",
+            "nop",
+            "lui $0, 2",
+            ".set pop",
+            n = out(reg) _,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+}
+
 /// Orders all memory accesses before it against all after it, as every CPU and the host see them.
 pub(crate) fn sync() {
     // SAFETY: a barrier.

@@ -1,6 +1,7 @@
 //! Faults of the monitor, on purpose: `debug FAULT` at the monitor console. The boot tests see that
 //! each is reported and ends the machine as it should.
 
+use crate::asm;
 use crate::careful;
 use crate::page::cell_page;
 use abi::{Mpa, map};
@@ -11,7 +12,7 @@ use core::sync::atomic::Ordering;
 
 type Fault = fn() -> String;
 
-const FAULTS: [(&str, &str, Fault); 8] = [
+const FAULTS: [(&str, &str, Fault); 9] = [
     ("panic", "a failed assertion", panic),
     ("trap", "a load from an unmapped address", trap),
     ("bus", "a load that nothing answers", bus),
@@ -19,6 +20,7 @@ const FAULTS: [(&str, &str, Fault); 8] = [
     ("entry", "a trap whose state can't be saved", entry),
     ("heap", "more memory than there is", heap),
     ("hang", "an endless loop", hang),
+    ("markers", "4002 instructions between two markers, for counting: comes back", markers),
     ("careful", "the same bad loads, carefully: comes back", careful_loads),
 ];
 
@@ -87,6 +89,11 @@ fn hang() -> String {
     loop {
         core::hint::spin_loop();
     }
+}
+
+fn markers() -> String {
+    asm::between_markers();
+    "markers: 1 and 2\n".into()
 }
 
 fn careful_loads() -> String {

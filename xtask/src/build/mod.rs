@@ -73,6 +73,27 @@ pub fn guest(name: &str, endian: Endian) -> Result<PathBuf> {
     package(&toolchain::toolchain()?, name, endian)
 }
 
+/// Builds a plugin for QEMU (a package below `tests/plugins`), for the host, and returns the library
+/// that QEMU loads.
+///
+/// # Errors
+/// The build failed (cargo has then said why).
+pub fn plugin(package: &str, library: &str) -> Result<PathBuf> {
+    let target = paths::workspace().join("target/plugins");
+    // The cargo that runs this program, not the first in PATH.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(&cargo)
+        .current_dir(paths::workspace())
+        .args(["build", "--quiet", "--release", "--package", package, "--target-dir"])
+        .arg(&target)
+        .status()
+        .with_context(|| format!("cannot run {}", cargo.display()))?;
+    if !status.success() {
+        bail!("{package} does not build: see cargo's message above");
+    }
+    Ok(target.join("release").join(format!("lib{library}.so")))
+}
+
 fn package(toolchain: &Toolchain, name: &str, endian: Endian) -> Result<PathBuf> {
     let status = command(toolchain, endian, name)
         .status()

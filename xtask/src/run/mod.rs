@@ -5,6 +5,7 @@
 //! read and checked; everything is [`pack`]ed into the machine's [`ram`]; [`qemu`] starts; a
 //! [`session`] drains the rings until the machine ends, and a [`verdict`] becomes the exit status.
 
+mod count;
 mod drain;
 mod images;
 mod logs;
@@ -31,6 +32,7 @@ use crate::setup::lock::Group;
 use crate::setup::{self, Need};
 use abi::event::Event;
 use anyhow::{Context, Result, bail};
+use count::Count;
 use drain::{Drain, Keys};
 use logs::Logs;
 use pack::{Mode, Monitor};
@@ -105,6 +107,12 @@ pub struct Args {
     /// A further argument for QEMU; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     qemu_arg: Vec<OsString>,
+    /// Count instructions and write them to this file (docs/counting.md).
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    count: Option<PathBuf>,
+    /// Count the monitor's functions with this in their name apart; may be repeated.
+    #[arg(long, value_name = "NAME", requires = "count", hide_short_help = true)]
+    count_function: Vec<String>,
     /// Wait for a debugger before the first instruction.
     #[arg(long)]
     gdb: bool,
@@ -165,7 +173,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let monitor = std::fs::read(&built.kernel_elf)
         .with_context(|| built.kernel_elf.display().to_string())
         .and_then(|elf| Monitor::flatten(&elf))?;
-    let options = options(args, built.boot_elf);
+    let count = args
+        .count
+        .as_ref()
+        .map(|out| Count { out: out.clone(), functions: args.count_function.clone() });
+    let mut options = options(args, built.boot_elf.clone());
+    if let Some(count) = &count {
+        count::check(&count.out)?;
+        options.extra.extend(count.arguments(&built)?);
+    }
     let own = ["monitor", "boot", "log"];
     let streams = names.iter().map(String::as_str).chain(own);
     let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
@@ -188,6 +204,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     } else {
         machine.start(&mut Plain(Printer::new(std::io::stdout())), timeout)?
     };
+    for line in count.iter().map(Count::summary).collect::<Result<Vec<_>>>()?.concat() {
+        println!("count: {line}");
+    }
     finish(end, args.icount)
 }
 

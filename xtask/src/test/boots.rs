@@ -110,7 +110,7 @@ fn boot_test(name: &str, boot: &Boot, endian: Option<Endian>) -> Outcome {
         args.extend(["--endian".into(), endian.to_string()]);
     }
     args.extend(["--timeout".into(), boot.timeout.to_string()]);
-    args.extend(boot.args.iter().cloned());
+    args.extend(boot.args.iter().map(|arg| arg.replace("{dir}", &relative(&place))));
 
     let (first, why, reproduce) = one_run(name, "1", boot, &args)?;
     if !why.is_empty() {

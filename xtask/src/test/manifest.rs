@@ -32,7 +32,7 @@ pub struct Boot {
     pub config: Option<String>,
     /// The script's text. Lines between `@repeat N` and `@end` stand for N times themselves.
     pub script: Option<String>,
-    /// Further arguments of `cargo xtask run`.
+    /// Further arguments of `cargo xtask run`; `{dir}` is the test's own folder.
     #[serde(default)]
     pub args: Vec<String>,
     /// The exit status.

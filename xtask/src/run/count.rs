@@ -1,0 +1,253 @@
+//! `--count`: the run under the counting plugin (`tests/plugins/count`). What it is told of the monitor
+//! comes from the symbols of PROM and monitor; what it has counted is printed when the run has ended.
+
+use crate::build::Built;
+use abi::map;
+use anyhow::{Context, Result, bail};
+use object::{Object, ObjectSymbol};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What to count, and where.
+#[derive(Clone, Debug)]
+pub struct Count {
+    /// The file for the plugin's records.
+    pub out: PathBuf,
+    /// Functions of the monitor that are counted apart.
+    pub functions: Vec<String>,
+}
+
+/// The PROM's vectors, 0x80 bytes apart.
+const VECTORS: [&str; abi::prom::VECTORS] = ["refill", "xrefill", "cache", "general", "interrupt"];
+
+impl Count {
+    /// QEMU's arguments: the plugin with its own.
+    ///
+    /// # Errors
+    /// The plugin does not build, or a function is unknown.
+    pub fn arguments(&self, built: &Built) -> Result<[OsString; 2]> {
+        let plugin = crate::build::plugin("count-plugin", "count")?;
+        let boot =
+            std::fs::read(&built.boot_elf).with_context(|| built.boot_elf.display().to_string())?;
+        let kernel = std::fs::read(&built.kernel_elf)
+            .with_context(|| built.kernel_elf.display().to_string())?;
+        let out = std::path::absolute(&self.out).context("--count")?;
+        let mut argument = plugin.into_os_string();
+        // A comma in a value is written twice.
+        let mut add = |text: &str| argument.push(format!(",{}", text.replace(',', ",,")));
+        add(&format!("out={}", out.display()));
+        // No guest ever runs in these segments on the real CPU.
+        for (name, first, last) in [
+            ("prom", 0xffff_ffff_8000_0000, 0xffff_ffff_bfff_ffff),
+            ("monitor", map::MONITOR_VA, u64::MAX),
+        ] {
+            add(&format!("monitor={name}:{first:#x}-{last:#x}"));
+        }
+        let boot = symbols(&boot)?;
+        let kernel = symbols(&kernel)?;
+        let address = |symbols: &[Symbol], name: &str| {
+            symbols.iter().find(|symbol| symbol.name == name).map(|symbol| symbol.at)
+        };
+        let vectors = address(&boot, "prom_vectors").context("the PROM has no `prom_vectors`")?;
+        for (i, name) in (0..).zip(VECTORS) {
+            add(&format!("vector={name}:{:#x}", vectors + 0x80 * i));
+        }
+        for (kind, name, first, end) in [
+            ("loop", "idle", "idle_enter", "idle_after"),
+            ("inner", "trap", "trap_entry", "idle_enter"),
+        ] {
+            if let (Some(first), Some(end)) = (address(&kernel, first), address(&kernel, end)) {
+                add(&format!("{kind}={name}:{first:#x}-{:#x}", end - 1));
+            }
+        }
+        for wanted in &self.functions {
+            let found: Vec<_> = kernel
+                .iter()
+                .chain(&boot)
+                .filter(|symbol| symbol.size > 0 && symbol.name.contains(wanted.as_str()))
+                .collect();
+            if found.is_empty() {
+                bail!("--count-function {wanted}: neither PROM nor monitor has such a function");
+            }
+            for symbol in found {
+                let last = symbol.at + symbol.size - 1;
+                add(&format!("range={}:{:#x}-{last:#x}", symbol.name, symbol.at));
+            }
+        }
+        Ok(["-plugin".into(), argument])
+    }
+
+    /// What was counted, a line a fact.
+    ///
+    /// # Errors
+    /// When the plugin's file can't be read or understood.
+    pub fn summary(&self) -> Result<Vec<String>> {
+        let name = || self.out.display().to_string();
+        let text = std::fs::read_to_string(&self.out).with_context(name)?;
+        summary(&text).with_context(name)
+    }
+}
+
+/// A symbol of PROM or monitor.
+struct Symbol {
+    name: String,
+    at: u64,
+    size: u64,
+}
+
+fn symbols(elf: &[u8]) -> Result<Vec<Symbol>> {
+    let file = object::File::parse(elf).context("an ELF file of the build")?;
+    Ok(file
+        .symbols()
+        .filter_map(|symbol| {
+            let name = addr2line::demangle_auto(Cow::Borrowed(symbol.name().ok()?), None);
+            Some(Symbol { name: name.into_owned(), at: symbol.address(), size: symbol.size() })
+        })
+        .collect())
+}
+
+/// A line of the plugin's file.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Record {
+    Marker {
+        marker: u16,
+        #[serde(flatten)]
+        counts: Counts,
+    },
+    Exit {
+        #[serde(flatten)]
+        counts: Counts,
+    },
+    Visit {
+        until: Option<u16>,
+        cpu: usize,
+        vector: String,
+        instruction: String,
+        marker: u16,
+        count: u64,
+        min: u64,
+        median: u64,
+        p90: u64,
+        max: u64,
+    },
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Counts {
+    cpu: usize,
+    total: u64,
+    loops: u64,
+    ranges: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Instructions since an earlier time of the same CPU.
+    fn since(&self, before: &Self) -> String {
+        let mut out = format!("{} instructions", self.total - before.total);
+        let loops = self.loops - before.loops;
+        if loops > 0 {
+            let _ = write!(out, ", {loops} more in loops");
+        }
+        let mut separator = " (";
+        for (name, n) in &self.ranges {
+            let n = n - before.ranges.get(name).copied().unwrap_or(0);
+            if n > 0 {
+                let _ = write!(out, "{separator}{name} {n}");
+                separator = ", ";
+            }
+        }
+        if separator == ", " {
+            out.push(')');
+        }
+        out
+    }
+}
+
+fn summary(text: &str) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let mut last: BTreeMap<usize, (u16, Counts)> = BTreeMap::new();
+    let mut ended = false;
+    for (i, line) in text.lines().enumerate() {
+        let record = serde_json::from_str(line).with_context(|| format!("line {}", i + 1))?;
+        match record {
+            Record::Marker { marker, counts } => {
+                let cpu = counts.cpu;
+                if let Some((from, before)) = last.insert(cpu, (marker, counts.clone())) {
+                    let since = counts.since(&before);
+                    lines.push(format!("CPU {cpu}, marker {from} to {marker}: {since}"));
+                }
+            }
+            Record::Exit { counts } => {
+                ended = true;
+                let all = counts.since(&Counts::default());
+                lines.push(format!("CPU {}, in all: {all}", counts.cpu));
+            }
+            Record::Visit {
+                until,
+                cpu,
+                vector,
+                instruction,
+                marker,
+                count,
+                min,
+                median,
+                p90,
+                max,
+            } => {
+                let until = until.map_or("the end".into(), |marker| format!("marker {marker}"));
+                let by =
+                    if instruction == "-" { String::new() } else { format!(", {instruction}") };
+                let cause = if marker == 0 { String::new() } else { format!(", cause {marker}") };
+                lines.push(format!(
+                    "CPU {cpu}, until {until}: {count} visits by {vector}{by}{cause}: min {min} \
+                     median {median} p90 {p90} max {max}"
+                ));
+            }
+        }
+    }
+    if !ended {
+        lines.push("QEMU was ended from outside: there are no counts of the whole run".into());
+    }
+    Ok(lines)
+}
+
+/// Whether the plugin will be able to write its file; an old one is emptied.
+///
+/// # Errors
+/// It will not.
+pub fn check(out: &Path) -> Result<()> {
+    std::fs::File::create(out).map(drop).with_context(|| format!("--count {}", out.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_by_marker() {
+        let text = r#"{"kind":"marker","marker":1,"cpu":0,"total":2,"loops":0,"ranges":{"rest":2}}
+{"kind":"marker","marker":9,"cpu":1,"total":7,"loops":0,"ranges":{"rest":7}}
+{"kind":"marker","marker":2,"cpu":0,"total":12,"loops":5,"ranges":{"idle":5,"monitor":8,"rest":4}}
+{"kind":"visit","until":2,"cpu":0,"vector":"general","instruction":"mfc0 12.0","marker":0,"count":3,"sum":9,"min":1,"median":3,"p90":4,"max":5,"lengths":[[3,3]]}
+{"kind":"visit","until":null,"cpu":1,"vector":"xrefill","instruction":"-","marker":4,"count":3,"sum":9,"min":1,"median":3,"p90":4,"max":5,"lengths":[]}
+{"kind":"exit","cpu":0,"total":12,"loops":5,"ranges":{"rest":12}}
+"#;
+        assert_eq!(
+            summary(text).unwrap(),
+            [
+                "CPU 0, marker 1 to 2: 10 instructions, 5 more in loops (idle 5, monitor 8, rest 2)",
+                "CPU 0, until marker 2: 3 visits by general, mfc0 12.0: min 1 median 3 p90 4 max 5",
+                "CPU 1, until the end: 3 visits by xrefill, cause 4: min 1 median 3 p90 4 max 5",
+                "CPU 0, in all: 12 instructions, 5 more in loops (rest 12)",
+            ]
+        );
+        assert!(summary("").unwrap()[0].starts_with("QEMU was ended from outside"));
+        let error = format!("{:#}", summary("{}\n").unwrap_err());
+        assert!(error.starts_with("line 1: "), "{error}");
+    }
+}
