@@ -5,12 +5,21 @@
 //! double precision; loads, stores and moves of an odd pair use the even one, as in QEMU (all this
 //! is UNPREDICTABLE in the manual).
 
-use super::{Context, Memory};
+mod memory;
+mod moves;
+
+pub use memory::{ldc1, lwc1, sdc1, swc1};
+pub use moves::{cfc1, dmfc1, dmtc1, mfc1, mfhc1, mtc1, mthc1};
+
+use super::Context;
 use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
 use crate::fpu::{
     self, Binary, Condition, Format, FpTrap, Integer, MulAdd, Reduce, Rounding, Scalar, Unary,
 };
 use crate::isa::{Insn, Op, Reg};
+
+use memory::indexed;
+use moves::{ctc1, move_general, move_on_condition, move_on_register};
 
 type Done = Result<(), Trap>;
 
@@ -266,204 +275,6 @@ fn alnv_ps<C: Context>(cx: &mut C, insn: Insn) -> Done {
         _ => return Ok(()),
     };
     cpu.set_fpr64(insn.c, value);
-    Ok(())
-}
-
-/// `movf.fmt`, `movt.fmt`: each half of a pair by its own condition code.
-fn move_on_condition(cpu: &mut Vcpu, insn: Insn) -> Done {
-    let format = insn.format();
-    check(cpu, format, &[])?;
-    let wanted = insn.imm & 1 != 0;
-    if cpu.fcsr.condition(insn.cc()) == wanted {
-        let value = read(cpu, format, insn.a);
-        match format {
-            Format::S | Format::D => write(cpu, format, insn.c, value),
-            Format::Ps => cpu.set_fpr32(insn.c, value),
-        }
-    }
-    if format == Format::Ps && cpu.fcsr.condition(insn.cc() + 1) == wanted {
-        let value = cpu.fpr32_high(insn.a);
-        cpu.set_fpr32_high(insn.c, value);
-    }
-    Ok(())
-}
-
-/// `movz.fmt`, `movn.fmt`
-fn move_on_register(cpu: &mut Vcpu, insn: Insn, zero: bool) -> Done {
-    let format = insn.format();
-    check(cpu, format, &[])?;
-    if (cpu.b(insn) == 0) == zero {
-        let value = read(cpu, format, insn.a);
-        write(cpu, format, insn.c, value);
-    }
-    Ok(())
-}
-
-/// `movf`, `movt`: general registers.
-fn move_general(cpu: &mut Vcpu, insn: Insn, wanted: bool) -> Done {
-    cpu.need_fpu()?;
-    if cpu.fcsr.condition(insn.cc()) == wanted {
-        let value = cpu.a(insn);
-        cpu.set_reg(insn.c, value);
-    }
-    Ok(())
-}
-
-/// Moves to a general register.
-macro_rules! moves_from {
-    ($($name:ident |$cpu:ident, $insn:ident| $value:expr;)*) => { $(
-        #[doc = concat!("`", stringify!($name), "`")]
-        ///
-        /// # Errors
-        /// Coprocessor 1 unusable.
-        #[inline(always)]
-        pub fn $name($cpu: &mut Vcpu, $insn: Insn) -> Done {
-            $cpu.need_fpu()?;
-            let value = $value;
-            $cpu.set_reg($insn.c, value);
-            Ok(())
-        }
-    )* };
-}
-
-moves_from! {
-    mfc1 |cpu, insn| cpu.fpr32(insn.a) as i32 as u64;
-    dmfc1 |cpu, insn| cpu.fpr64(insn.a);
-    mfhc1 |cpu, insn| cpu.fpr32_high(insn.a) as i32 as u64;
-    cfc1 |cpu, insn| match insn.a.index() as u8 {
-        0 => u64::from(cpu.model.fir),
-        register => cpu.fcsr.read(register) as i32 as u64,
-    };
-}
-
-/// Moves from a general register.
-macro_rules! moves_to {
-    ($($name:ident = $set:ident;)*) => { $(
-        #[doc = concat!("`", stringify!($name), "`")]
-        ///
-        /// # Errors
-        /// Coprocessor 1 unusable.
-        #[inline(always)]
-        pub fn $name(cpu: &mut Vcpu, insn: Insn) -> Done {
-            cpu.need_fpu()?;
-            let value = cpu.b(insn);
-            cpu.$set(insn.a, value);
-            Ok(())
-        }
-    )* };
-}
-
-moves_to! {
-    mtc1 = set_fpr32;
-    dmtc1 = set_fpr64;
-    mthc1 = set_fpr32_high;
-}
-
-/// `ctc1`: the register takes the value even if that makes it trap.
-fn ctc1(cpu: &mut Vcpu, insn: Insn) -> Done {
-    cpu.need_fpu()?;
-    let value = cpu.b(insn) as u32;
-    match cpu.fcsr.write(insn.a.index() as u8, value) {
-        Ok(()) => Ok(()),
-        Err(FpTrap) => Err(cpu.trap(Exception::Plain(ExcCode::Fpe))),
-    }
-}
-
-/// The address of a load or store with an offset.
-#[inline(always)]
-fn address<C: Memory>(cx: &mut C, insn: Insn) -> Result<u64, Trap> {
-    cx.cpu().need_fpu()?;
-    Ok(super::loadstore::address(cx, insn))
-}
-
-/// `lwc1`
-///
-/// # Errors
-/// Coprocessor 1 unusable, or what the load causes.
-#[inline(always)]
-pub fn lwc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
-    let va = address(cx, insn)?;
-    let value = cx.load::<u32>(va)?;
-    cx.cpu().set_fpr32(insn.c, value.into());
-    Ok(())
-}
-
-/// `ldc1`
-///
-/// # Errors
-/// As [`lwc1`].
-#[inline(always)]
-pub fn ldc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
-    let va = address(cx, insn)?;
-    let value = cx.load::<u64>(va)?;
-    cx.cpu().set_fpr64(insn.c, value);
-    Ok(())
-}
-
-/// `swc1`
-///
-/// # Errors
-/// Coprocessor 1 unusable, or what the store causes.
-#[inline(always)]
-pub fn swc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
-    let va = address(cx, insn)?;
-    let value = cx.cpu().fpr32(insn.c);
-    cx.store(va, value as u32)
-}
-
-/// `sdc1`
-///
-/// # Errors
-/// As [`swc1`].
-#[inline(always)]
-pub fn sdc1<C: Memory>(cx: &mut C, insn: Insn) -> Done {
-    let va = address(cx, insn)?;
-    let value = cx.cpu().fpr64(insn.c);
-    cx.store(va, value)
-}
-
-/// The loads and stores with an index; `luxc1` and `suxc1` align the address.
-fn indexed<C: Context>(cx: &mut C, insn: Insn) -> Done {
-    let cpu = cx.cpu();
-    cpu.need_fpu()?;
-    match insn.op {
-        Op::Ldxc1 | Op::Sdxc1 => cpu.need_even(&[insn.c])?,
-        Op::Luxc1 | Op::Suxc1 => cpu.need_wide_registers()?,
-        _ => {}
-    }
-    let (base, index) = (cpu.a(insn), cpu.b(insn));
-    // Where one of the two is `$zero` there is no sum either.
-    let va = match (insn.a, insn.b) {
-        (Reg::R0, _) => index,
-        (_, Reg::R0) => base,
-        _ => cx.sum(base, index),
-    };
-    match insn.op {
-        Op::Lwxc1 => {
-            let value = cx.load::<u32>(va)?;
-            cx.cpu().set_fpr32(insn.c, value.into());
-        }
-        Op::Ldxc1 => {
-            let value = cx.load::<u64>(va)?;
-            cx.cpu().set_fpr64(insn.c, value);
-        }
-        Op::Luxc1 => {
-            let value = cx.load::<u64>(va & !7)?;
-            cx.cpu().set_fpr64(insn.c, value);
-        }
-        Op::Swxc1 => {
-            let value = cx.cpu().fpr32(insn.c);
-            cx.store(va, value as u32)?;
-        }
-        Op::Sdxc1 => {
-            let value = cx.cpu().fpr64(insn.c);
-            cx.store(va, value)?;
-        }
-        _ => {
-            let value = cx.cpu().fpr64(insn.c);
-            cx.store(va & !7, value)?;
-        }
-    }
     Ok(())
 }
 
