@@ -25,6 +25,7 @@ pub mod error;
 pub mod event;
 pub mod ids;
 pub mod image;
+pub mod ipi;
 pub mod map;
 pub mod prom;
 pub mod ring;

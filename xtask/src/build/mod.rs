@@ -59,18 +59,33 @@ pub fn monitor(endian: Endian) -> Result<Built> {
     // One cargo run each: in a common one cargo would unite their features, and the PROM, which has
     // no allocator, would get the parts of its libraries that need one.
     Ok(Built {
-        boot_elf: package(&toolchain, "boot", endian)?,
-        kernel_elf: package(&toolchain, "kernel", endian)?,
+        boot_elf: package(&toolchain, "boot", "boot", endian)?,
+        kernel_elf: package(&toolchain, "kernel", "kernel", endian)?,
         compiler: toolchain.version,
     })
 }
 
-/// Builds one of our own guests (a package below `tests/guests`) and returns its ELF.
+/// Our own guests, packages below `tests/guests`: image, its package, and the package of the programs
+/// that are a part of it, which has to be built before.
+pub const GUESTS: [(&str, &str, Option<&str>); 3] = [
+    ("hello", "hello", None),
+    ("irix", "irix", Some("irix-user")),
+    ("irix-kseg0", "irix", Some("irix-user")),
+];
+
+/// Builds one of our own guests and returns its ELF.
 ///
 /// # Errors
-/// As [`monitor`].
-pub fn guest(name: &str, endian: Endian) -> Result<PathBuf> {
-    package(&toolchain::toolchain()?, name, endian)
+/// As [`monitor`]; or there is no such guest.
+pub fn guest(image: &str, endian: Endian) -> Result<PathBuf> {
+    let toolchain = toolchain::toolchain()?;
+    let Some((_, name, programs)) = GUESTS.iter().find(|(name, ..)| *name == image) else {
+        bail!("{image} is no guest of ours");
+    };
+    if let Some(programs) = programs {
+        package(&toolchain, programs, programs, endian)?;
+    }
+    package(&toolchain, name, image, endian)
 }
 
 /// Builds a plugin for QEMU (a package below `tests/plugins`), for the host, and returns the library
@@ -94,14 +109,15 @@ pub fn plugin(package: &str, library: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(format!("lib{library}.so")))
 }
 
-fn package(toolchain: &Toolchain, name: &str, endian: Endian) -> Result<PathBuf> {
+/// Builds a package and returns its binary of that name.
+fn package(toolchain: &Toolchain, name: &str, binary: &str, endian: Endian) -> Result<PathBuf> {
     let status = command(toolchain, endian, name)
         .status()
         .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     if !status.success() {
         bail!("{name} does not build for a {endian}-endian machine: see cargo's message above");
     }
-    Ok(paths::metal_target_dir().join(endian.target()).join("release").join(name))
+    Ok(paths::metal_target_dir().join(endian.target()).join("release").join(binary))
 }
 
 /// Whether a variable of the environment would change what the inner cargo builds.

@@ -124,8 +124,8 @@ pub struct Args {
 /// The files of a built-in image.
 fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
     match name {
-        "hello" => {
-            Ok(images::BuiltIn { kernel: crate::build::guest("hello", endian)?, initrd: None })
+        "hello" | "irix" | "irix-kseg0" => {
+            Ok(images::BuiltIn { kernel: crate::build::guest(name, endian)?, initrd: None })
         }
         "linux" => {
             let guest = setup::guest::linux()?;

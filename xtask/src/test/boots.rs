@@ -33,7 +33,9 @@ pub fn prepare(manifest: &Manifest) -> Result<()> {
     for endian in Endian::ALL {
         if manifest.boot.iter().any(|boot| orders(boot).contains(&endian)) {
             crate::build::monitor(endian)?;
-            crate::build::guest("hello", endian)?;
+            for guest in crate::build::GUESTS {
+                crate::build::guest(guest.0, endian)?;
+            }
         }
     }
     Ok(())
