@@ -21,6 +21,8 @@ mod policy;
 mod single;
 mod space;
 mod spaces;
+#[cfg(test)]
+mod tests;
 
 pub use counters::Counters;
 pub use cpu::{Entry, RealCpu, Trapped};
@@ -410,6 +412,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
 /// after it, has caused.
 fn reflect(vcpu: &mut Vcpu, exception: Exception, in_slot: bool) {
     let Trap = vcpu.trap(exception);
-    vcpu.retired += 1;
+    // As where the interpreter executes both.
+    vcpu.retired += 1 + u64::from(in_slot);
     vcpu.take_exception(vcpu.pc.wrapping_add(4 * u64::from(in_slot)), in_slot);
 }

@@ -18,7 +18,7 @@ mod exec;
 mod memory;
 mod softtlb;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use code::CodeCache;
 pub use softtlb::SoftTlb;

@@ -1,5 +1,5 @@
 //! The interpreter on small programs.
 
 mod hostile;
-mod machine;
+pub(crate) mod machine;
 mod programs;
