@@ -1,6 +1,6 @@
 //! All of the PROM's assembly: entry, exception vectors, and the few CP0 operations it needs.
 
-use abi::prom::{PROM_PAGE_VA, PromPage};
+use abi::prom::{L2_SET_BITS, L2_SET_SHIFT, L2Way, PROM_PAGE_VA, PromPage};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
@@ -57,10 +57,7 @@ global_asm!(
     // Exception vectors. They need no register: the CPU's private page is at a negative offset from
     // $zero. A trap that finds another one pending goes to prom_nested: trap entry itself failed.
     ".section .vectors, \"ax\", @progbits",
-    ".macro VECTOR n",
-    ".balign 0x80",
-    "sd $26, {k0}($0)",
-    "sd $27, {k1}($0)",
+    ".macro DISPATCH n",
     "ld $26, {pending}($0)",
     "daddiu $27, $26, 1",
     "bnez $26, prom_nested",
@@ -69,17 +66,93 @@ global_asm!(
     "jr $26",
     "nop",
     ".endm",
+    ".macro VECTOR n",
+    ".balign 0x80",
+    "sd $26, {k0}($0)",
+    "sd $27, {k1}($0)",
+    "prom_dispatch\\n:",
+    "DISPATCH \\n",
+    ".endm",
+    // A TLB refill, answered from the L2TLB: 23 instructions in way 0, 26 in way 1. What is not there
+    // goes the way of all traps; so does a miss at an odd address, to which `eret` can't return.
+    ".macro ANSWER way, n",
+    "dmtc0 $1, $2",
+    "ld $1, {lo1} + {way} * \\way($27)",
+    "dmtc0 $1, $3",
+    "dmfc0 $26, $14",
+    "andi $26, $26, 1",
+    "bnez $26, prom_miss\\n",
+    "ld $1, {at}($0)",
+    "ehb",
+    "tlbwr",
+    "ld $26, {k0}($0)",
+    "ld $27, {k1}($0)",
+    "eret",
+    ".endm",
+    ".macro REFILL n",
+    ".balign 0x80",
+    "sd $26, {k0}($0)",
+    "sd $27, {k1}($0)",
+    "sd $1, {at}($0)",
+    "dmfc0 $26, $10",
+    "ld $27, {l2}($0)",
+    "dsrl $1, $26, 13",
+    "xor $1, $1, $26",
+    "dins $27, $1, {shift}, {bits}",
+    "ld $1, {tag}($27)",
+    "bne $1, $26, prom_second\\n",
+    "ld $1, {lo0}($27)",
+    "ANSWER 0, \\n",
+    ".endm",
+    ".macro REFILL_SECOND n",
+    "prom_second\\n:",
+    "ld $1, {tag} + {way}($27)",
+    "bne $1, $26, prom_miss\\n",
+    "ld $1, {lo0} + {way}($27)",
+    "ANSWER 1, \\n",
+    "prom_miss\\n:",
+    "ld $1, {at}($0)",
+    "DISPATCH \\n",
+    ".endm",
     ".globl prom_vectors",
     "prom_vectors:",
-    "VECTOR 0",
-    "VECTOR 1",
+    "REFILL 0",
+    "REFILL 1",
     "VECTOR 2",
     "VECTOR 3",
     "VECTOR 4",
     ".balign 0x80",
 
-    // Nested: state is lost in any case, so run on the CPU's PROM stack.
+    // sdbbp, in Debug Mode; the boot ROM has saved $k0 and jumped here. It becomes a trap like any
+    // other: leave Debug Mode for the general vector, with EXL set and EPC as an exception would.
+    ".globl prom_debug",
+    "prom_debug:",
+    "sd $27, {k1}($0)",
+    "dmfc0 $26, $24",
+    "dmtc0 $26, $14",
+    "mfc0 $26, $12",
+    "ori $26, $26, 2",
+    "mtc0 $26, $12",
+    "li $26, 1",
+    "sd $26, {reserved}($0)",
+    "dla $26, prom_dispatch3",
+    "dmtc0 $26, $24",
+    "ehb",
+    "deret",
+
+    "REFILL_SECOND 0",
+    "REFILL_SECOND 1",
+
+    // Trap entry itself trapped. Either it has said where to go on …
     "prom_nested:",
+    "ld $26, {recover}($0)",
+    "beqz $26, prom_lost",
+    "nop",
+    "jr $26",
+    "sd $0, {recover}($0)",
+
+    // … or state is lost in any case, so run on the CPU's PROM stack.
+    "prom_lost:",
     "mfc0 $4, $15, 1",
     "andi $4, $4, 0x3ff",
     "move $5, $29",
@@ -111,6 +184,16 @@ global_asm!(
     k1 = const page(offset_of!(PromPage, k) + 8),
     pending = const page(offset_of!(PromPage, pending)),
     vectors = const page(offset_of!(PromPage, vectors)),
+    at = const page(offset_of!(PromPage, at)),
+    l2 = const page(offset_of!(PromPage, l2)),
+    reserved = const page(offset_of!(PromPage, reserved)),
+    recover = const page(offset_of!(PromPage, recover)),
+    shift = const L2_SET_SHIFT,
+    bits = const L2_SET_BITS,
+    way = const size_of::<L2Way>(),
+    tag = const offset_of!(L2Way, tag),
+    lo0 = const offset_of!(L2Way, lo),
+    lo1 = const offset_of!(L2Way, lo) + 8,
 );
 
 unsafe extern "C" {

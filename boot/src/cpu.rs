@@ -3,8 +3,9 @@
 use crate::asm;
 use abi::ids::MAX_CPUS;
 use abi::map;
-use abi::prom::{PROM_PAGE_VA, PromPage, VECTORS};
+use abi::prom::{L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS};
 use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicU64;
 
 /// KSEG0: physical 0 to 512 MB, unmapped and cached.
 pub const KSEG0: u64 = 0xffff_ffff_8000_0000;
@@ -37,9 +38,26 @@ struct Private(UnsafeCell<PromPage>);
 // SAFETY: each element is accessed by its own CPU alone.
 unsafe impl Sync for Private {}
 
-static PRIVATE: [Private; MAX_CPUS] =
-    [const { Private(UnsafeCell::new(PromPage { k: [0; 2], pending: 0, vectors: [0; VECTORS] })) };
-        MAX_CPUS];
+const EMPTY_PAGE: PromPage = PromPage {
+    k: [0; 2],
+    pending: 0,
+    vectors: [0; VECTORS],
+    at: 0,
+    l2: 0,
+    reserved: 0,
+    recover: 0,
+};
+
+static PRIVATE: [Private; MAX_CPUS] = [const { Private(UnsafeCell::new(EMPTY_PAGE)) }; MAX_CPUS];
+
+/// An L2TLB for CPUs that run no guest. Its tags are 0, which is what EntryHi shows after a miss in the
+/// first two pages of ASID 0: such a miss is answered by an entry that is not valid either, and so
+/// becomes the TLB exception that it would have been, one trap later.
+#[repr(C, align(131072))]
+struct NoTlb([AtomicU64; L2_SIZE / 8]);
+const _: () = assert!(align_of::<NoTlb>() == L2_SIZE);
+
+static NO_TLB: NoTlb = NoTlb([const { AtomicU64::new(0) }; L2_SIZE / 8]);
 
 /// The physical address of this CPU's page.
 fn private_mpa(cpu: usize) -> u64 {
@@ -57,7 +75,9 @@ pub fn init(cpu: usize) {
         }
     }
     // SAFETY: this CPU's own page, not yet used by any trap of this CPU.
-    unsafe { (*PRIVATE[cpu].0.get()).vectors = [asm::prom_trap as *const () as u64; VECTORS] };
+    let page = unsafe { &mut *PRIVATE[cpu].0.get() };
+    page.vectors = [asm::prom_trap as *const () as u64; VECTORS];
+    page.l2 = &raw const NO_TLB as u64;
     // SAFETY: nothing is mapped there yet.
     unsafe {
         asm::write_tlb(

@@ -37,6 +37,7 @@ pub(crate) fn now() -> u64 {
 /// is sooner. Never misses: Count is looked at again after Compare is written, since a Compare that
 /// has already passed would take effect only a whole round later.
 pub(crate) fn arm(at: u64) {
+    cell_page().armed.store(at, Ordering::Relaxed);
     let from = ticks();
     let longest = from + LONGEST_NS / 25 * 4;
     let wanted = at / 25 * 4 + (at % 25 * 4).div_ceil(25);
@@ -48,6 +49,15 @@ pub(crate) fn arm(at: u64) {
             return;
         }
         at = now + 2 * SHORTEST_TICKS;
+    }
+}
+
+/// As [`arm`], unless the last call named the same time: then that interrupt is on its way.
+/// Interrupts are off, so that none comes and arms the timer for another.
+#[inline]
+pub(crate) fn arm_once(at: u64) {
+    if cell_page().armed.load(Ordering::Relaxed) != at {
+        arm(at);
     }
 }
 

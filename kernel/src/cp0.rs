@@ -15,10 +15,14 @@ bitflags! {
         const ERL = 1 << 2;
         /// 64-bit kernel segments and the 64-bit refill vector for them.
         const KX = 1 << 7;
+        /// The mode while EXL and ERL are clear: 0 kernel, 1 supervisor, 2 user. The monitor's is 0.
+        const KSU = 3 << 3;
         /// Interrupt mask of the CP0 timer (hardware interrupt 5).
         const IM7 = 1 << 15;
         /// Bootstrap exception vectors.
         const BEV = 1 << 22;
+        /// All floating-point registers have 64 bits.
+        const FR = 1 << 26;
         /// Coprocessor 0 usable outside kernel mode. Never set.
         const CU0 = 1 << 28;
         /// The floating-point unit usable.
@@ -69,6 +73,11 @@ impl Cause {
     pub(crate) const fn code(self) -> ExcCode {
         ExcCode((self.bits() >> 2 & 0x1f) as u8)
     }
+
+    /// The same with another exception code.
+    pub(crate) const fn with_code(self, code: ExcCode) -> Self {
+        Self::from_bits_retain(self.bits() & !(0x1f << 2) | (code.0 as u64) << 2)
+    }
 }
 
 /// An exception code (volume III, table 9.45).
@@ -78,6 +87,10 @@ pub(crate) struct ExcCode(pub(crate) u8);
 impl ExcCode {
     /// Interrupt.
     pub(crate) const INT: Self = Self(0);
+    /// Address error, load or fetch.
+    pub(crate) const ADEL: Self = Self(4);
+    /// Reserved instruction.
+    pub(crate) const RI: Self = Self(10);
 
     const NAMES: [&'static str; 16] = [
         "interrupt",

@@ -2,7 +2,7 @@
 //! the cell's pmap maps.
 
 use crate::careful::xkphys;
-use crate::clock;
+use crate::{clock, direct};
 use abi::{Gpa, PAGE_SHIFT, config};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -17,7 +17,7 @@ use vmm_core::mem::{Access, GuestMemory, Page};
 use vmm_core::time::Clock;
 use vmm_core::vm::{self, Vm, VmParams};
 
-/// Guest instructions between two looks at the machine's clock: with the interpreter well below a
+/// Guest instructions that are interpreted between two looks at the machine's clock: well below a
 /// millisecond.
 const CHUNK: u64 = 4096;
 
@@ -54,6 +54,8 @@ impl Clock for Since {
 pub(crate) struct LocalGuest {
     vm: Vm<Memory>,
     clock: Since,
+    /// How often `rdhwr $29` was answered on the way.
+    thread_reads: u64,
 }
 
 /// What of the configuration and the run a VM needs beside its own entry.
@@ -96,7 +98,16 @@ impl LocalGuest {
         };
         let mut vm = Vm::new(params, Memory { pmap: Arc::clone(pmap) });
         vm.load(images).map_err(|error| error.to_string())?;
-        Ok(Self { vm, clock: Since(clock::now()) })
+        Ok(Self { vm, clock: Since(clock::now()), thread_reads: 0 })
+    }
+
+    fn run_on_this_cpu(&mut self, until: u64) -> vm::Exit {
+        let epoch = self.clock.0;
+        let before = direct::thread_reads();
+        let mut cpu = direct::this_cpu(epoch);
+        let exit = self.vm.run_on(&mut *cpu, &self.clock, CHUNK, until.saturating_sub(epoch));
+        self.thread_reads += direct::thread_reads() - before;
+        exit
     }
 
     fn ended(&self, cause: abi::event::Cause) -> Exit {
@@ -109,7 +120,7 @@ impl Guest for LocalGuest {
         use abi::event::Cause;
         loop {
             let before = self.vm.retired();
-            match self.vm.run(&self.clock, CHUNK) {
+            match self.run_on_this_cpu(until) {
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
                     let early = self.vm.retired() - before < CHUNK;
@@ -142,5 +153,10 @@ impl Guest for LocalGuest {
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("warped ms", self.vm.warped() / 1_000_000);
+        if let Some(counters) = self.vm.direct_counters() {
+            each("direct ms", self.vm.direct_ns() / 1_000_000);
+            counters.each(each);
+            each("thread reads", self.thread_reads);
+        }
     }
 }

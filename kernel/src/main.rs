@@ -26,6 +26,8 @@ mod clock;
 #[cfg(target_os = "none")]
 mod cp0;
 #[cfg(target_os = "none")]
+mod direct;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod heap;

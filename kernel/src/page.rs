@@ -19,8 +19,22 @@ pub(crate) struct CellPage {
     pub(crate) count: AtomicU64,
     /// Timer interrupts taken.
     pub(crate) ticks: AtomicU64,
+    /// When the next timer interrupt is to come, as [`crate::clock::arm`] was told.
+    pub(crate) armed: AtomicU64,
     /// Trap handlers active: more than one means that a handler trapped.
     pub(crate) depth: AtomicU64,
+    /// The VCPU that runs directly, and `$sp` of the monitor that runs it.
+    pub(crate) vcpu: AtomicU64,
+    pub(crate) guest_stack: AtomicU64,
+    /// Whether it may read its thread's data with `rdhwr`, what it reads, and how often this CPU has
+    /// answered that.
+    pub(crate) thread_allowed: AtomicU64,
+    pub(crate) thread_data: AtomicU64,
+    pub(crate) thread_reads: AtomicU64,
+    /// Where trap entry goes on when the instruction that trapped can't be looked at any more.
+    pub(crate) fetch_lost: AtomicU64,
+    /// The L2TLB for when no guest runs.
+    pub(crate) no_l2: AtomicU64,
 }
 
 const_assert!(size_of::<CellPage>() <= abi::PAGE_SIZE as usize);
@@ -36,6 +50,40 @@ pub(crate) fn cell_page() -> &'static CellPage {
 /// This CPU's number.
 pub(crate) fn cpu() -> u64 {
     cell_page().cpu.load(Ordering::Relaxed)
+}
+
+/// Whether the trap that is being handled counts as a reserved instruction whatever Cause says (see
+/// [`PromPage::reserved`]). Asked once a trap.
+#[inline]
+pub(crate) fn take_reserved() -> bool {
+    let page = PROM_PAGE_VA as *mut PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone.
+    unsafe {
+        let reserved = &raw mut (*page).reserved;
+        let taken = reserved.read_volatile() != 0;
+        if taken {
+            reserved.write_volatile(0);
+        }
+        taken
+    }
+}
+
+/// The address of the L2TLB that answers this CPU's TLB refills.
+pub(crate) fn l2() -> u64 {
+    let page = PROM_PAGE_VA as *const PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone.
+    unsafe { (&raw const (*page).l2).read_volatile() }
+}
+
+/// Has this CPU's TLB refills answered from the L2TLB at `address`.
+///
+/// # Safety
+/// An L2TLB is there for as long as the address stays set. What it says is right for whoever runs.
+#[inline]
+pub(crate) unsafe fn set_l2(address: u64) {
+    let page = PROM_PAGE_VA as *mut PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone; the caller answers for the address.
+    unsafe { (&raw mut (*page).l2).write_volatile(address) };
 }
 
 /// Directs all exceptions of this CPU to `entry`.

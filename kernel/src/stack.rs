@@ -14,7 +14,7 @@ use core::ops::Range;
 const STACKS_VA: u64 = map::MONITOR_VA + (16 << 20);
 /// The TLB entry, after the PROM's two, and how many are wired with it.
 const ENTRY: u64 = 2;
-const WIRED: u64 = 3;
+pub(crate) const WIRED: u64 = 3;
 
 /// Maps this CPU's stack; where it is. `monitor`: where the monitor's 8 MB lie in the machine.
 pub(crate) fn map(cpu: u64, monitor: Mpa) -> Range<u64> {

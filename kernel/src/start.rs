@@ -2,7 +2,7 @@
 
 use crate::cp0::Status;
 use crate::host::{Host, low_ram};
-use crate::page::{cell_page, direct_vectors};
+use crate::page::{cell_page, direct_vectors, l2};
 use crate::{asm, clock, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
@@ -29,6 +29,8 @@ pub(crate) extern "C" fn prepare(cpu: u64, handoff: &'static Handoff) -> u64 {
     page.cpu.store(cpu, Ordering::Relaxed);
     // Less than a round after power-on: what Count shows is the time.
     page.count.store(asm::count() & 0xffff_ffff, Ordering::Relaxed);
+    page.fetch_lost.store(asm::fetch_lost_address(), Ordering::Relaxed);
+    page.no_l2.store(l2(), Ordering::Relaxed);
     // SAFETY: trap entry keeps the PROM's contract, and what it needs of this page is in place.
     unsafe { direct_vectors(asm::trap_entry_address()) };
     clock::arm(u64::MAX / 8);

@@ -1,7 +1,7 @@
 //! What happens on a trap, once its state is saved. (How it is saved: [`crate::asm`].)
 
 use crate::cp0::{Cause, ExcCode};
-use crate::page::cell_page;
+use crate::page::{cell_page, take_reserved};
 use crate::{asm, clock, panic};
 use core::sync::atomic::Ordering;
 use static_assertions::{const_assert, const_assert_eq};
@@ -37,6 +37,9 @@ impl Frame {
 pub(crate) extern "C" fn handle(frame: &mut Frame) {
     let page = cell_page();
     page.depth.fetch_add(1, Ordering::Relaxed);
+    if take_reserved() {
+        frame.cause = frame.cause().with_code(ExcCode::RI).bits();
+    }
     match frame.cause().code() {
         ExcCode::INT => interrupt(frame),
         code => match fix_up(frame, code) {

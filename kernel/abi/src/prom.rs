@@ -41,11 +41,53 @@ pub struct PromPage {
     pub k: [u64; 2],
     /// Traps taken whose state is not saved yet. The vector counts up, trap entry sets it to 0 once
     /// everything is in cell memory; a vector that finds another trap pending knows that trap entry
-    /// itself failed (cell memory gone, or a stack that points nowhere) and parks.
+    /// itself failed (cell memory gone, or a stack that points nowhere), and goes to `recover` or parks.
     pub pending: u64,
     /// Where each [`Vector`] continues.
     pub vectors: [u64; VECTORS],
+    /// `$at` as a TLB refill found it.
+    pub at: u64,
+    /// The L2TLB that TLB refills are answered from: the address of [`L2_SIZE`] bytes, aligned to that,
+    /// reached without the TLB.
+    pub l2: u64,
+    /// Not 0: the trap is an `sdbbp`, which leaves no trace in Cause, or one that `recover` caught. It
+    /// counts as a reserved instruction, not in a delay slot (EPC is right in any case). Whoever reports
+    /// the trap sets it back to 0.
+    pub reserved: u64,
+    /// Where a trap during trap entry leads, once, with only `$k0` and `$k1` changed; 0: nowhere.
+    pub recover: u64,
 }
+
+/// The sets of an L2TLB.
+pub const L2_SETS: usize = 1 << L2_SET_BITS;
+/// Bits of a set's number: bits 23:13 of EntryHi ^ EntryHi >> 13.
+pub const L2_SET_BITS: u32 = 11;
+/// Bytes of a set, as a power of two: two ways.
+pub const L2_SET_SHIFT: u32 = 6;
+/// Bytes of an L2TLB.
+pub const L2_SIZE: usize = L2_SETS << L2_SET_SHIFT;
+
+/// One way of a set of an L2TLB, as a TLB refill reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct L2Way {
+    /// What EntryHi shows after a miss that this answers.
+    pub tag: u64,
+    /// EntryLo0 and EntryLo1.
+    pub lo: [u64; 2],
+    /// For whoever fills it.
+    pub age: u64,
+}
+
+const _: () = assert!(size_of::<L2Way>() * 2 == 1 << L2_SET_SHIFT);
+
+/// The address of the PROM's code for `sdbbp`, in KSEG0 (the PROM's linker script knows it too). The boot ROM's Debug Mode vector
+/// ([`crate::map::DEBUG_VECTOR`]) jumps there through `$k0`, which it has saved at [`K0_SAVE_VA`].
+pub const DEBUG_ENTRY: u64 = 0xffff_ffff_8000_0000 | crate::map::PROM_BASE | VECTORS_SIZE;
+/// Virtual address of the place of `$k0` in [`PromPage`].
+pub const K0_SAVE_VA: u64 = PROM_PAGE_VA + core::mem::offset_of!(PromPage, k) as u64;
+/// Bytes that the exception vectors take at the beginning of the PROM.
+pub const VECTORS_SIZE: u64 = 0x80 * VECTORS as u64;
 
 /// What the PROM tells the monitor, in low RAM; its KSEG0 address is the entry's second argument.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,7 @@ use super::plan::Plan;
 use super::ram::Ram;
 use crate::endian::Endian;
 use abi::map;
+use abi::prom::{DEBUG_ENTRY, K0_SAVE_VA};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::fs::File;
@@ -51,7 +52,7 @@ pub struct Names {
 impl Names {
     /// For a command line that nobody runs.
     pub fn placeholders() -> Self {
-        Self { ram: "RAM-FILE".into(), uart: "UART-FILE".into(), debug_vector: "DERET-FILE".into() }
+        Self { ram: "RAM-FILE".into(), uart: "UART-FILE".into(), debug_vector: "DEBUG-FILE".into() }
     }
 }
 
@@ -113,20 +114,20 @@ pub fn arguments(plan: &Plan, options: &Options, names: &Names) -> Vec<OsString>
     args
 }
 
-/// What stands at the Debug Mode vector: `deret; nop`. `sdbbp` is not privileged; without this it
-/// would run on into the ROM, and the machine with it. So it comes back to the `sdbbp`, with
-/// interrupts taken between, and only whoever executed it spins.
-fn debug_vector(endian: Endian) -> [u8; 8] {
-    const DERET: u32 = 0x4200_001f;
+/// What stands at the Debug Mode vector, where `sdbbp` leads, which is not privileged: the jump to the
+/// PROM that makes a trap of it, by way of `$k0`.
+fn debug_vector(endian: Endian) -> Vec<u8> {
+    const SAVE_K0: u32 = 0xfc1a_0000 | K0_SAVE_VA as u32 & 0xffff;
+    const LUI_K0: u32 = 0x3c1a_0000 | (DEBUG_ENTRY >> 16) as u32 & 0xffff;
+    const ORI_K0: u32 = 0x375a_0000 | DEBUG_ENTRY as u32 & 0xffff;
+    const JR_K0: u32 = 0x0340_0008;
     const NOP: u32 = 0;
-    let code = [DERET, NOP].map(|word| match endian {
+    let code = [SAVE_K0, LUI_K0, ORI_K0, JR_K0, NOP];
+    let bytes = code.map(|word| match endian {
         Endian::Little => word.to_le_bytes(),
         Endian::Big => word.to_be_bytes(),
     });
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&code[0]);
-    bytes[4..].copy_from_slice(&code[1]);
-    bytes
+    bytes.concat()
 }
 
 /// A running QEMU. It is killed when this is dropped, and by the system when this process dies.
@@ -280,8 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn the_debug_vector_returns_in_both_byte_orders() {
-        assert_eq!(debug_vector(Endian::Little), [0x1f, 0, 0, 0x42, 0, 0, 0, 0]);
-        assert_eq!(debug_vector(Endian::Big), [0x42, 0, 0, 0x1f, 0, 0, 0, 0]);
+    fn the_debug_vector_leads_to_the_prom_in_both_byte_orders() {
+        // sd $k0, -8192($zero); lui $k0, 0x8010; ori $k0, $k0, 0x280; jr $k0
+        let little =
+            [0, 0xe0, 0x1a, 0xfc, 0x10, 0x80, 0x1a, 0x3c, 0x80, 0x02, 0x5a, 0x37, 8, 0, 0x40, 3];
+        let big =
+            [0xfc, 0x1a, 0xe0, 0, 0x3c, 0x1a, 0x80, 0x10, 0x37, 0x5a, 0x02, 0x80, 3, 0x40, 0, 8];
+        assert_eq!(debug_vector(Endian::Little), [&little[..], &[0; 4]].concat());
+        assert_eq!(debug_vector(Endian::Big), [&big[..], &[0; 4]].concat());
     }
 }
