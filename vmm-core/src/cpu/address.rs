@@ -34,6 +34,17 @@ impl Vcpu {
     /// # Errors
     /// The exception that the access causes. (Alignment is the caller's to check first.)
     pub fn translate(&self, va: u64, access: Access) -> Result<u64, Exception> {
+        self.locate(va, access).map(|(physical, _)| physical)
+    }
+
+    /// As [`Vcpu::translate`], with the index of the TLB entry that says so; `None`: the segment is
+    /// not mapped.
+    #[inline]
+    pub(crate) fn locate(
+        &self,
+        va: u64,
+        access: Access,
+    ) -> Result<(u64, Option<usize>), Exception> {
         let status = self.cp0.status;
         let kernel = matches!(self.mode, Mode::Kernel | Mode::Error);
         let refused = Err(Exception::Address(va, access));
@@ -44,10 +55,10 @@ impl Vcpu {
             _ if va >= CKSEG0 => match va {
                 CKSEG3.. if kernel => self.map(va, access),
                 CKSEG2..CKSEG3 if self.mode != Mode::User => self.map(va, access),
-                CKSEG0..CKSEG2 if kernel => Ok(va & 0x1fff_ffff),
+                CKSEG0..CKSEG2 if kernel => Ok((va & 0x1fff_ffff, None)),
                 _ => refused,
             },
-            0 if va <= USEG_LAST && self.mode == Mode::Error => Ok(va),
+            0 if va <= USEG_LAST && self.mode == Mode::Error => Ok((va, None)),
             0 if va <= USEG_LAST => self.map(va, access),
             0 if within && status.contains(Status::UX) => self.map(va, access),
             1 if within && status.contains(Status::SX) && self.mode != Mode::User => {
@@ -56,7 +67,7 @@ impl Vcpu {
             2 if kernel && status.contains(Status::KX) => {
                 // Bits 61:59 are the cache attribute.
                 let physical = va & 0x07ff_ffff_ffff_ffff;
-                if physical <= self.model.physical_mask() { Ok(physical) } else { refused }
+                if physical <= self.model.physical_mask() { Ok((physical, None)) } else { refused }
             }
             // Its last 2 GB would be indistinguishable, in a TLB entry, from the compatibility
             // segments.
@@ -70,7 +81,7 @@ impl Vcpu {
         }
     }
 
-    fn map(&self, va: u64, access: Access) -> Result<u64, Exception> {
+    fn map(&self, va: u64, access: Access) -> Result<(u64, Option<usize>), Exception> {
         let Some(index) = self.tlb.lookup(va, self.asid()) else {
             return Err(Exception::Refill(va, access));
         };
@@ -81,7 +92,7 @@ impl Vcpu {
         } else if access == Access::Write && lo & LO_D == 0 {
             Err(Exception::Modified(va))
         } else {
-            Ok(entry.physical(lo, va))
+            Ok((entry.physical(lo, va), Some(index)))
         }
     }
 }

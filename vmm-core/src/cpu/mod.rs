@@ -88,6 +88,8 @@ pub struct Vcpu {
     pub(crate) pending: Exception,
     /// Something wants the engine's inner loop to be left after this instruction.
     pub(crate) attention: bool,
+    /// A device was accessed.
+    pub(crate) device_touched: bool,
     /// A `wait` is being executed.
     pub(crate) waiting: bool,
     /// Address of the last exception vector.
@@ -150,6 +152,7 @@ impl Vcpu {
             link: None,
             pending: Exception::Plain(ExcCode::Int),
             attention: false,
+            device_touched: false,
             waiting: false,
             vector: 0,
             vector_faults: 0,

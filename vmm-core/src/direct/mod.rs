@@ -54,6 +54,17 @@ pub enum Exit {
     UnreachableVector(interp::UnreachableVector),
 }
 
+impl From<interp::Exit> for Exit {
+    fn from(exit: interp::Exit) -> Self {
+        match exit {
+            interp::Exit::Limit | interp::Exit::Direct => Self::Interpret,
+            interp::Exit::Wait { until } => Self::Wait { until },
+            interp::Exit::Device => Self::Device,
+            interp::Exit::UnreachableVector(what) => Self::UnreachableVector(what),
+        }
+    }
+}
+
 /// Traps at one address, each after a load-linked, that prove nothing yet.
 const LINKED_TRAPS: u32 = 3;
 /// Instructions that are interpreted when they do.
@@ -70,7 +81,9 @@ pub struct Direct {
     fpu_loaded: bool,
     /// Interrupts, time or the state of devices may have changed.
     dirty: bool,
-    /// When to come back for the guest's own sake, in the owner's time.
+    /// When the guest's timer comes, in virtual time …
+    timer: Option<u64>,
+    /// … and when to come back for that or a device's sake, in the owner's.
     deadline: u64,
     /// Where an instruction trapped after a load-linked, and how often in a row.
     linked: (u64, u32),
@@ -86,6 +99,7 @@ impl Direct {
             spacing: Spacing::new(),
             fpu_loaded: false,
             dirty: true,
+            timer: None,
             deadline: 0,
             linked: (0, 0),
             counters: Counters::default(),
@@ -158,17 +172,18 @@ impl Default for Direct {
 }
 
 /// Runs `vcpu` on the real `cpu` until `until` (the owner's time, nanoseconds) or until something else
-/// has to be done first.
+/// has to be done first. At most `limit` instructions are interpreted in one go.
 pub fn run<R: RealCpu>(
     direct: &mut Direct,
     vcpu: &mut Vcpu,
     cpu: &mut R,
     around: interp::Around<'_>,
     policy: Policy,
+    limit: u64,
     until: u64,
 ) -> Exit {
     let exit = interp::with_engine!(vcpu, around, Policy::NEVER, |engine| {
-        engine.run_direct(direct, vcpu, cpu, policy, until)
+        engine.run_direct(direct, vcpu, cpu, policy, limit, until)
     });
     direct.save_fpu(vcpu, cpu);
     exit
@@ -189,6 +204,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
         vcpu: &mut Vcpu,
         cpu: &mut R,
         policy: Policy,
+        limit: u64,
         until: u64,
     ) -> Exit {
         direct.dirty = true;
@@ -199,7 +215,13 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 return exit;
             }
             if !policy.takes(vcpu) {
-                return Exit::Interpret;
+                direct.save_fpu(vcpu, cpu);
+                match self.interpret(direct, vcpu, policy, limit) {
+                    interp::Exit::Direct => continue,
+                    // The owner looks at the clock, and sends the VCPU back.
+                    interp::Exit::Limit => return Exit::Interpret,
+                    other => return other.into(),
+                }
             }
             direct.follow_notes(vcpu, cpu);
             let asid = direct.spacing.real(&mut direct.l2, vcpu.asid(), cpu);
@@ -217,20 +239,31 @@ impl<const BIG: bool> Engine<'_, BIG> {
         }
     }
 
+    /// Interprets until what comes next runs directly by `policy`, or `limit` instructions.
+    fn interpret(
+        &mut self,
+        direct: &mut Direct,
+        vcpu: &mut Vcpu,
+        policy: Policy,
+        limit: u64,
+    ) -> interp::Exit {
+        self.policy = policy;
+        let exit = self.run(vcpu, limit);
+        self.policy = Policy::NEVER;
+        direct.dirty |= vcpu.timer_deadline() != direct.timer || vcpu.device_touched;
+        exit
+    }
+
     /// Brings time and interrupts up to date.
     fn look_around(&mut self, direct: &mut Direct, vcpu: &mut Vcpu, until: u64) -> Option<Exit> {
-        vcpu.attention = false;
+        (vcpu.attention, vcpu.device_touched) = (false, false);
         direct.dirty = false;
         if let Some(exit) = self.poll(vcpu) {
-            return Some(match exit {
-                interp::Exit::Wait { until } => Exit::Wait { until },
-                interp::Exit::UnreachableVector(what) => Exit::UnreachableVector(what),
-                interp::Exit::Device => Exit::Device,
-                interp::Exit::Limit | interp::Exit::Direct => Exit::Interpret,
-            });
+            return Some(exit.into());
         }
         let now = self.now(vcpu);
-        let events = [vcpu.timer_deadline(), self.bus.deadline(now)];
+        direct.timer = vcpu.timer_deadline();
+        let events = [direct.timer, self.bus.deadline(now)];
         direct.deadline =
             events.into_iter().flatten().map(|at| self.clock.owners(at)).min().unwrap_or(u64::MAX);
         (self.clock.owners(now) >= until).then_some(Exit::Time)
@@ -306,9 +339,16 @@ impl<const BIG: bool> Engine<'_, BIG> {
     ) -> After {
         let va = trapped.bad_vaddr;
         let in_slot = trapped.cause >> 31 != 0;
-        match vcpu.translate(va, access) {
-            Ok(physical) => {
-                if self.install(direct, vcpu, cpu, va, physical, access, asid) {
+        match vcpu.locate(va, access) {
+            Ok((physical, index)) => {
+                let gpa = Gpa(physical & !(PAGE_SIZE - 1));
+                if let Some(index) = index
+                    && let Some(page) = self.mem.resolve(gpa, access)
+                {
+                    if access == Access::Write && self.code.drop_page(page) {
+                        vcpu.soft.flush_fetch();
+                    }
+                    self.install(direct, vcpu, cpu, index, tag(va, asid));
                     direct.counters.filled += 1;
                     return After::On;
                 }
@@ -324,34 +364,23 @@ impl<const BIG: bool> Engine<'_, BIG> {
         self.emulate(direct, vcpu, cpu, trapped)
     }
 
-    /// Puts the pair of pages around `va` into L2TLB and real TLB; `false`: no memory is there.
-    #[allow(clippy::too_many_arguments, reason = "all of it is the loop's own state")]
+    /// Puts the pair of pages that `tag` names, as guest TLB entry `index` has it, into L2TLB and real
+    /// TLB.
     fn install<R: RealCpu>(
         &mut self,
         direct: &mut Direct,
         vcpu: &mut Vcpu,
         cpu: &mut R,
-        va: u64,
-        physical: u64,
-        access: Access,
-        asid: u8,
-    ) -> bool {
-        let Some(page) = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), access) else {
-            return false;
-        };
-        if access == Access::Write && self.code.drop_page(page) {
-            vcpu.soft.flush_fetch();
-        }
-        let Some(index) = vcpu.tlb.lookup(va, vcpu.asid()) else { return false };
+        index: usize,
+        tag: u64,
+    ) {
         let guest = *vcpu.tlb.entry(index);
-        let pair = va & !(2 * PAGE_SIZE - 1);
+        let pair = tag & !(2 * PAGE_SIZE - 1);
         let lo = [pair, pair | PAGE_SIZE].map(|va| self.half(vcpu, cpu, &guest, va));
-        let tag = tag(va, asid);
         if let Some(old) = direct.l2.insert(tag, lo) {
             cpu.forget_pair(old);
         }
         cpu.install(tag, lo);
-        true
     }
 
     /// The real EntryLo of the page at `va` under a guest's entry; 0 where there is none.
@@ -398,12 +427,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
             return after;
         }
         direct.save_fpu(vcpu, cpu);
-        direct.dirty = true;
-        match self.run(vcpu, count) {
-            interp::Exit::Limit | interp::Exit::Direct => After::On,
-            interp::Exit::Wait { until } => After::Exit(Exit::Wait { until }),
-            interp::Exit::Device => After::Exit(Exit::Device),
-            interp::Exit::UnreachableVector(what) => After::Exit(Exit::UnreachableVector(what)),
+        match self.interpret(direct, vcpu, Policy::NEVER, count) {
+            interp::Exit::Limit => After::On,
+            other => After::Exit(other.into()),
         }
     }
 }

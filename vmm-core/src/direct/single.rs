@@ -25,10 +25,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
         let outcome = match insn.op {
             Op::Mfc0 => system::mfc0(cx, insn),
             Op::Dmfc0 => system::dmfc0(cx, insn),
-            Op::Mtc0 | Op::Dmtc0 => {
-                direct.dirty = true;
-                system::mtc0(cx, insn)
-            }
+            Op::Mtc0 | Op::Dmtc0 => system::mtc0(cx, insn),
             Op::Rdhwr => system::rdhwr(cx, insn),
             Op::Cache => system::cache(cx, insn),
             Op::Di => system::di(cx.cpu, insn),
@@ -56,15 +53,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
         };
         vcpu.retired += 1;
         match outcome {
-            Ok(Flow::Next) => vcpu.pc = pc.wrapping_add(4),
-            Ok(Flow::Changed) => {
-                direct.dirty = true;
-                vcpu.pc = pc.wrapping_add(4);
-            }
-            Ok(Flow::Jump(to)) => {
-                direct.dirty = true;
-                vcpu.pc = to;
-            }
+            Ok(Flow::Next | Flow::Changed) => vcpu.pc = pc.wrapping_add(4),
+            Ok(Flow::Jump(to)) => vcpu.pc = to,
             Ok(Flow::Wait) => {
                 direct.dirty = true;
                 vcpu.waiting = true;
@@ -72,6 +62,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             Err(Trap) => vcpu.take_exception(pc, false),
         }
+        direct.dirty |= vcpu.has_unmasked_interrupt() && vcpu.cp0.status.interrupts_enabled()
+            || vcpu.timer_deadline() != direct.timer
+            || vcpu.device_touched;
         Some(if self.bus.wants_exit() { After::Exit(Exit::Device) } else { After::On })
     }
 

@@ -39,6 +39,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 Ok(T::load(page, va, Self::ENDIAN))
             }
             Place::Device(gpa) => {
+                cpu.device_touched = true;
                 let now = self.now(cpu);
                 let value = self.bus.read(gpa, T::SIZE as u8, now);
                 cpu.attention |= self.bus.wants_exit();
@@ -59,6 +60,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 Ok(())
             }
             Place::Device(gpa) => {
+                cpu.device_touched = true;
                 let now = self.now(cpu);
                 let result = self.bus.write(gpa, T::SIZE as u8, value.zero_extend(), now);
                 // It may have changed an interrupt line.

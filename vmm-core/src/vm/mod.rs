@@ -227,7 +227,7 @@ impl<M: GuestMemory> Vm<M> {
             let direct = vm.direct.get_or_insert_with(Box::default);
             let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
             let before = clock.now(vm.vcpu.retired());
-            let exit = direct::run(direct, &mut vm.vcpu, cpu, around, vm.policy, until);
+            let exit = direct::run(direct, &mut vm.vcpu, cpu, around, vm.policy, left, until);
             vm.direct_ns += clock.now(vm.vcpu.retired()).saturating_sub(before);
             match exit {
                 direct::Exit::Time => Stop::Time,

@@ -55,7 +55,7 @@ fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u
         }
         let around = Around { mem: memory, bus: board, clock: &steps };
         let until = fake.limit - MARGIN;
-        match direct::run(&mut direct, cpu, &mut fake, around, policy, until) {
+        match direct::run(&mut direct, cpu, &mut fake, around, policy, 1, until) {
             Exit::Time | Exit::Interpret | Exit::Device => {}
             other => panic!("{other:?}"),
         }
