@@ -1,11 +1,13 @@
 //! `cargo xtask`: the one front door on the host, and the system controller of the emulated machine.
 
+mod bare;
 mod build;
 mod doctor;
 mod endian;
 mod fuzz;
 mod paths;
 mod run;
+mod sensitive;
 mod setup;
 mod sim;
 mod test;
@@ -37,6 +39,10 @@ enum Command {
     Sim(sim::Args),
     /// Compares the interpreter with QEMU's own CPU on random instruction streams.
     Fuzz(fuzz::Args),
+    /// Boots one of our own guests on the bare machine, without the monitor.
+    Bare(bare::Args),
+    /// Tabulates what sensitive instructions and addresses do, on the bare machine and in a VM.
+    Sensitive(sensitive::Args),
     /// Runs every test: host-side, then boots.
     Test(test::Args),
 }
@@ -76,6 +82,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Sim(args) => sim::main(args),
         Command::Fuzz(args) => fuzz::main(args),
+        Command::Bare(args) => bare::main(args),
+        Command::Sensitive(args) => sensitive::main(args),
         Command::Test(args) => test::main(args),
     };
     result.unwrap_or_else(|error| {

@@ -53,7 +53,7 @@ pub struct L2Tlb {
 }
 
 /// The bits of an address that a tag has: R and VPN2 of 42 address bits.
-const TAG_VA: u64 = 3 << 62 | (1 << 42) - (1 << 13);
+const TAG_VA: u64 = (3 << 62) | ((1 << 42) - (1 << 13));
 
 /// The tag of `va` in real address space `asid`.
 #[must_use]

@@ -8,7 +8,7 @@ mod architecture;
 mod boots;
 mod host;
 mod manifest;
-mod process;
+pub mod process;
 
 use anyhow::{Result, bail};
 use manifest::Manifest;

@@ -300,7 +300,7 @@ extern "C" fn hello_main(argc: i32, argv: *const i32, envp: *const i32) -> ! {
 }
 
 /// Copies the vector to every offset and moves from the boot ROM's vectors to ours.
-fn install_vectors() {
+pub fn install_vectors() {
     // SAFETY: low memory belongs to a Malta kernel; the handler names what is outside itself by
     // absolute address only, and fits between two vectors.
     unsafe {

@@ -15,6 +15,8 @@ mod hostile;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
+mod probe;
+#[cfg(target_os = "none")]
 mod shell;
 
 #[cfg(not(target_os = "none"))]

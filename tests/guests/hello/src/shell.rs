@@ -62,6 +62,7 @@ fn command(line: &str) {
             say!("memory     write and check all free low memory");
             say!("count      the CPU's Count");
             say!("bench      how long instructions take, by class");
+            say!("sensitive  what sensitive instructions and addresses do");
             say!("loop       run for ever");
             say!("print      print for ever");
             say!("vectors    take an exception whose vector is nowhere");
@@ -83,6 +84,7 @@ fn command(line: &str) {
             say!("count: {}", machine::count());
         }
         "bench" => crate::bench::run(),
+        "sensitive" => crate::probe::run(),
         "loop" => loop {
             core::hint::spin_loop();
         },
