@@ -60,7 +60,7 @@ pub struct PromPage {
 
 /// The sets of an L2TLB.
 pub const L2_SETS: usize = 1 << L2_SET_BITS;
-/// Bits of a set's number: bits 23:13 of EntryHi ^ EntryHi >> 13.
+/// Bits of a set's number, which are the lowest of EntryHi >> 13 ^ EntryHi.
 pub const L2_SET_BITS: u32 = 11;
 /// Bytes of a set, as a power of two: two ways.
 pub const L2_SET_SHIFT: u32 = 6;

@@ -1,6 +1,9 @@
 //! Faults of the monitor, on purpose: `debug FAULT` at the monitor console. The boot tests see that
 //! each is reported and ends the machine as it should.
 
+mod direct;
+mod rig;
+
 use crate::asm;
 use crate::careful;
 use crate::page::cell_page;
@@ -12,7 +15,7 @@ use core::sync::atomic::Ordering;
 
 type Fault = fn() -> String;
 
-const FAULTS: [(&str, &str, Fault); 9] = [
+const FAULTS: [(&str, &str, Fault); 10] = [
     ("panic", "a failed assertion", panic),
     ("trap", "a load from an unmapped address", trap),
     ("bus", "a load that nothing answers", bus),
@@ -21,6 +24,7 @@ const FAULTS: [(&str, &str, Fault); 9] = [
     ("heap", "more memory than there is", heap),
     ("hang", "an endless loop", hang),
     ("markers", "4002 instructions between two markers, for counting: comes back", markers),
+    ("direct", "guest code on the CPU, in all modes: comes back", direct::run),
     ("careful", "the same bad loads, carefully: comes back", careful_loads),
 ];
 
