@@ -110,7 +110,10 @@ pub struct Record {
 }
 
 /// The programs.
-pub const PROGRAMS: [&str; 3] = ["sh", "spin", "true"];
+pub const PROGRAMS: [&str; 19] = [
+    "sh", "check", "arithmetic", "memory", "family", "pipeline", "exec", "leaf", "spaces", "signals", "faults",
+    "share", "mix", "mixer", "privileged-storm", "scribble", "hog", "spin", "true",
+];
 
 /// User addresses end here.
 pub const USER_END: u64 = 0x8000_0000;

@@ -3,3 +3,5 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod calls;
+pub mod expected;
+pub mod work;

@@ -2,7 +2,15 @@
 #![cfg_attr(target_os = "none", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_os = "none")]
+mod checks;
+#[cfg(target_os = "none")]
+mod faults;
+#[cfg(target_os = "none")]
+mod mix;
+#[cfg(target_os = "none")]
 mod sh;
+#[cfg(target_os = "none")]
+mod share;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]

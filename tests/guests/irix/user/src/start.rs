@@ -1,7 +1,8 @@
 //! From the kernel's first instruction of a program to its `main`, and what happens after a panic.
 
-use crate::sys;
+use crate::{checks, faults, mix, sys};
 use core::arch::global_asm;
+use irix_user::work;
 
 global_asm!(
     r#"
@@ -46,6 +47,22 @@ extern "C" fn start(words: *const u8, len: usize) -> ! {
     let words = Words(unsafe { core::slice::from_raw_parts(words, len) });
     let code = match words.get(0).unwrap_or("") {
         "sh" => crate::sh::main(words),
+        "check" => checks::all(),
+        "arithmetic" => checks::arithmetic(),
+        "memory" => checks::memory(),
+        "family" => checks::family(),
+        "pipeline" => checks::pipeline(),
+        "exec" => checks::exec(),
+        "leaf" => work::leaf(words.number(1)),
+        "spaces" => checks::spaces(),
+        "signals" => checks::signals(),
+        "hog" => checks::hog(),
+        "faults" => faults::faults(),
+        "privileged-storm" => faults::storm(),
+        "scribble" => faults::scribble(),
+        "share" => crate::share::main(),
+        "mix" => mix::main(),
+        "mixer" => mix::mixer(words.number(1) as u32, words.number(2) as u32),
         "spin" => loop {
             core::hint::spin_loop();
         },

@@ -62,6 +62,62 @@ pub fn kill(pid: u32, signal: u32) -> i64 {
     call(calls::KILL, u64::from(pid), u64::from(signal), 0)
 }
 
+/// A pipe: its reading and its writing end.
+pub fn pipe() -> (u32, u32) {
+    let ends = call(calls::PIPE, 0, 0, 0);
+    if ends < 0 {
+        panic!("no pipe");
+    }
+    (ends as u32, (ends >> 32) as u32)
+}
+
+/// Moves the heap's end by `change` bytes; where it was before, negative when there is no memory.
+pub fn sbrk(change: i64) -> i64 {
+    call(calls::SBRK, change as u64, 0, 0)
+}
+
+/// Starts a process in this address space: `entry(argument)`, which must not return, on a stack of its own
+/// that ends at `stack`. Its pid.
+pub fn sproc(entry: extern "C" fn(u64) -> !, stack: u64, argument: u64) -> u32 {
+    let pid = call(calls::SPROC, entry as *const () as u64, stack, argument);
+    u32::try_from(pid).expect("no process")
+}
+
+/// Lets others run.
+pub fn give_way() {
+    call(calls::YIELD, 0, 0, 0);
+}
+
+/// Reads exactly so many bytes.
+pub fn read_all(fd: u32, mut buffer: &mut [u8]) {
+    while !buffer.is_empty() {
+        let len = read(fd, buffer);
+        assert!(len > 0, "end of pipe");
+        buffer = &mut buffer[len as usize..];
+    }
+}
+
+/// A child that does `work` and ends with its result as exit code; its pid.
+pub fn child(work: impl FnOnce() -> u32) -> u32 {
+    match fork() {
+        0 => exit(work()),
+        pid => u32::try_from(pid).expect("no process"),
+    }
+}
+
+/// A child that executes a program; its pid.
+pub fn spawn(words: &[u8]) -> u32 {
+    child(|| {
+        exec(words);
+        127
+    })
+}
+
+/// Waits for this child: its status.
+pub fn status(pid: u32) -> u32 {
+    wait(pid).expect("a child").1
+}
+
 /// Moves into a process group; 0: one of its own.
 pub fn setpgrp(group: u32) -> i64 {
     call(calls::SETPGRP, u64::from(group), 0, 0)
