@@ -102,6 +102,16 @@ impl Context {
     }
 }
 
+/// A kernel stack of so many bytes.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct Stack<const N: usize>([u8; N]);
+
+impl<const N: usize> Stack<N> {
+    /// Nothing on it.
+    pub const EMPTY: Self = Self([0; N]);
+}
+
 const PDA_EMPTY: Pda = Pda {
     stack: 0,
     directory: 0,

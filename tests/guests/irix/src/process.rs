@@ -1,6 +1,6 @@
 //! Processes: their life and death.
 
-use crate::cpu::{Context, Frame, pda};
+use crate::cpu::{Context, Frame, Stack, pda};
 use crate::lock::Kernel;
 use crate::sched::Event;
 use core::mem::size_of;
@@ -18,10 +18,8 @@ pub const INIT: usize = 0;
 /// Bytes of a kernel stack.
 const STACK: usize = 0x2000;
 
-#[repr(align(16))]
-struct Stacks([[u8; STACK]; PROCESSES_MAX]);
 #[unsafe(link_section = ".bss.noinit")]
-static mut STACKS: Stacks = Stacks([[0; STACK]; PROCESSES_MAX]);
+static mut STACKS: [Stack<STACK>; PROCESSES_MAX] = [Stack::EMPTY; PROCESSES_MAX];
 
 unsafe extern "C" {
     /// Where a new process goes on: it leaves the kernel through the frame on its stack.

@@ -2,7 +2,7 @@
 
 use crate::asm::BOOT_STACK;
 use crate::console;
-use crate::cpu::{self, CPUS_MAX, pda};
+use crate::cpu::{self, CPUS_MAX, Stack, pda};
 use crate::exec::{Image, WORDS_MAX};
 use crate::firmware::{self, Table};
 use crate::frames::window;
@@ -13,11 +13,8 @@ use crate::smp;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Stacks to boot and idle on. Not cleared at boot: other CPUs are on theirs by then.
-#[repr(align(16))]
-pub struct Stacks(pub [[u8; BOOT_STACK]; CPUS_MAX]);
-/// See [`Stacks`].
 #[unsafe(link_section = ".bss.noinit")]
-pub static mut STACKS: Stacks = Stacks([[0; BOOT_STACK]; CPUS_MAX]);
+pub static mut STACKS: [Stack<BOOT_STACK>; CPUS_MAX] = [Stack::EMPTY; CPUS_MAX];
 
 /// CPU 0 has made everything ready for the others. In `.data`: they look before `.bss` is cleared.
 #[unsafe(link_section = ".data.go")]
@@ -46,9 +43,12 @@ pub extern "C" fn main(count: u64, words: u64, environment: u64) -> ! {
         }
     }
     let (space, frame, name) = kernel.load(&line[..len]).expect("the shell fits");
-    kernel.begin(space, &frame, name);
     lock::leave();
     GO.store(true, Ordering::Release);
+    // Nobody says how many CPUs there are: those that come do so in the meantime.
+    (0..2).for_each(|_| cpu::nap());
+    lock::enter().begin(space, &frame, name);
+    lock::leave();
     sched::idle()
 }
 

@@ -111,8 +111,25 @@ pub struct Record {
 
 /// The programs.
 pub const PROGRAMS: [&str; 19] = [
-    "sh", "check", "arithmetic", "memory", "family", "pipeline", "exec", "leaf", "spaces", "signals", "faults",
-    "share", "mix", "mixer", "privileged-storm", "scribble", "hog", "spin", "true",
+    "sh",
+    "check",
+    "arithmetic",
+    "memory",
+    "family",
+    "pipeline",
+    "exec",
+    "leaf",
+    "spaces",
+    "signals",
+    "faults",
+    "share",
+    "mix",
+    "mixer",
+    "privileged-storm",
+    "scribble",
+    "hog",
+    "spin",
+    "true",
 ];
 
 /// User addresses end here.

@@ -22,7 +22,7 @@ pub const CHECKS: [(&str, u64); 10] = [
     ("signals", 0xf140_a0b5_2c7c_521f),
     ("faults", 0x429d_f9cb_0d1e_0461),
     ("share", SHARE_MEMBERS * SHARE_ROUNDS),
-    ("mix", 0x14f5_7c5d_c036_7928),
+    ("mix", 0x2679_8793_e74e_76c4),
 ];
 
 /// A check's checksum.

@@ -8,7 +8,8 @@ use crate::checks::{Own, report};
 use crate::sys;
 use core::arch::asm;
 use irix_user::work::{
-    Heap, MIX_REQUEST, MIX_ROUNDS, MIX_WORDS, MIXERS, PAGE_WORDS, Random, fold, fold_bytes, mix_answer, mix_request,
+    Heap, MIX_REQUEST, MIX_ROUNDS, MIX_WORDS, MIXERS, PAGE_WORDS, Random, fold, fold_bytes,
+    mix_answer, mix_request,
 };
 
 /// Mixers that run at the same time.

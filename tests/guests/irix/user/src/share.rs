@@ -62,7 +62,8 @@ fn start(own: &mut Own, entry: extern "C" fn(u64) -> !) -> u32 {
 /// The check.
 pub fn main() -> u32 {
     let mut own = Own::new();
-    let members = core::array::from_fn::<_, { SHARE_MEMBERS as usize }, _>(|_| start(&mut own, counter));
+    let members =
+        core::array::from_fn::<_, { SHARE_MEMBERS as usize }, _>(|_| start(&mut own, counter));
     let mut errors: u64 = members.map(sys::status).iter().map(|&status| u64::from(status)).sum();
     errors += u64::from(PLAIN.load(Ordering::Relaxed) != COUNTER.load(Ordering::Relaxed));
 

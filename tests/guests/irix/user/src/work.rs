@@ -173,13 +173,13 @@ pub fn space_word(i: u64, page: u64) -> u64 {
 /// What a mixer gets and what it gives back: one round of [`Mixer`].
 pub const MIX_REQUEST: usize = 256;
 /// Words of a mixer's table.
-pub const MIX_WORDS: usize = 384 * PAGE_WORDS;
+pub const MIX_WORDS: usize = 320 * PAGE_WORDS;
 /// Mixers, and requests to each.
-pub const MIXERS: u64 = 16;
+pub const MIXERS: u64 = 26;
 /// See [`MIXERS`].
-pub const MIX_ROUNDS: u64 = 48;
+pub const MIX_ROUNDS: u64 = 34;
 /// Steps of a mixer a request.
-const MIX_STEPS: usize = 260;
+const MIX_STEPS: usize = 170;
 
 /// A request to a mixer.
 pub fn mix_request(random: &mut Random, request: &mut [u8; MIX_REQUEST]) {
