@@ -180,6 +180,14 @@ pub(crate) fn between_markers() {
     }
 }
 
+/// Enters Debug Mode: a bug, wherever the monitor does it.
+pub(crate) fn sdbbp() {
+    // SAFETY: traps, and is reported as an unexpected reserved instruction.
+    unsafe {
+        asm!(".set push", ".set mips64r2", "sdbbp", ".set pop", options(nostack, preserves_flags));
+    }
+}
+
 /// Orders all memory accesses before it against all after it, as every CPU and the host see them.
 pub(crate) fn sync() {
     // SAFETY: a barrier.

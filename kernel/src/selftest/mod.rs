@@ -15,11 +15,12 @@ use core::sync::atomic::Ordering;
 
 type Fault = fn() -> String;
 
-const FAULTS: [(&str, &str, Fault); 10] = [
+const FAULTS: [(&str, &str, Fault); 11] = [
     ("panic", "a failed assertion", panic),
     ("trap", "a load from an unmapped address", trap),
     ("bus", "a load that nothing answers", bus),
     ("stack", "endless recursion", overflow),
+    ("sdbbp", "an instruction for debuggers that are not there", sdbbp),
     ("entry", "a trap whose state can't be saved", entry),
     ("heap", "more memory than there is", heap),
     ("hang", "an endless loop", hang),
@@ -62,6 +63,11 @@ fn bus() -> String {
     // SAFETY: as for `trap`.
     let value = unsafe { core::ptr::read_volatile(careful::xkphys(NOWHERE) as *const u64) };
     format!("an empty address answered {value:#x}\n")
+}
+
+fn sdbbp() -> String {
+    asm::sdbbp();
+    "sdbbp was passed over\n".into()
 }
 
 fn overflow() -> String {
