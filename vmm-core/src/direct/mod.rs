@@ -10,7 +10,8 @@
 //! 3. **Translations.** Real TLB ⊆ L2TLB ⊆ what guest TLB and pmap say. The guest's TLB instructions
 //!    leave notes ([`crate::cpu::Stale`]); they are followed before the guest runs again.
 //! 4. **Floating point** is loaded when the guest first uses it, and stored before anybody looks.
-//! 5. **Load-linked.** Every entry breaks the real link. A loop in which an instruction between LL and
+//! 5. **Load-linked.** Every entry breaks the real link. So after a load-linked that was emulated the
+//!    interpreter goes on until the link is used up. A loop in which an instruction between LL and
 //!    SC traps would never end; it is noticed (a link was set, the same address traps again) and its
 //!    next rounds are interpreted.
 
@@ -87,6 +88,9 @@ pub struct Direct {
     deadline: u64,
     /// Where an instruction trapped after a load-linked, and how often in a row.
     linked: (u64, u32),
+    /// How many instructions may still be interpreted for the sake of a link that the real CPU does
+    /// not know.
+    link_left: u64,
     counters: Counters,
 }
 
@@ -102,6 +106,7 @@ impl Direct {
             timer: None,
             deadline: 0,
             linked: (0, 0),
+            link_left: 0,
             counters: Counters::default(),
         }
     }
@@ -223,6 +228,17 @@ impl<const BIG: bool> Engine<'_, BIG> {
                     other => return other.into(),
                 }
             }
+            if direct.link_left > 0 && vcpu.link.is_some() {
+                // On the real CPU the store-conditional would fail, without a trap.
+                direct.link_left -= 1;
+                direct.dirty = true;
+                direct.save_fpu(vcpu, cpu);
+                match self.interpret(direct, vcpu, Policy::NEVER, 1) {
+                    interp::Exit::Limit => continue,
+                    other => return other.into(),
+                }
+            }
+            direct.link_left = 0;
             direct.follow_notes(vcpu, cpu);
             let asid = direct.spacing.real(&mut direct.l2, vcpu.asid(), cpu);
             let entry = direct.entry(vcpu, asid, until);
@@ -425,6 +441,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
             count = LINKED_BURST;
         } else if !in_slot && let Some(after) = self.single(direct, vcpu) {
             return after;
+        }
+        if self.is_load_linked(vcpu, pc.wrapping_add(4 * u64::from(in_slot))) {
+            direct.link_left = LINKED_BURST;
         }
         direct.save_fpu(vcpu, cpu);
         match self.interpret(direct, vcpu, Policy::NEVER, count) {

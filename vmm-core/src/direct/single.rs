@@ -68,6 +68,15 @@ impl<const BIG: bool> Engine<'_, BIG> {
         Some(if self.bus.wants_exit() { After::Exit(Exit::Device) } else { After::On })
     }
 
+    /// Whether the instruction at `pc` is a load-linked.
+    pub(super) fn is_load_linked(&mut self, vcpu: &mut Vcpu, pc: u64) -> bool {
+        if pc & 3 != 0 {
+            return false;
+        }
+        let word = Cx { cpu: vcpu, engine: self }.load::<u32>(pc);
+        word.is_ok_and(|word| matches!(decode(word).op, Op::Ll | Op::Lld))
+    }
+
     /// Whether a store-conditional follows `pc` before another load-linked does.
     pub(super) fn before_conditional(&mut self, vcpu: &mut Vcpu, pc: u64) -> bool {
         for step in 0..CONDITIONAL_REACH {
