@@ -1,9 +1,12 @@
 //! Many cases on both CPUs, in batches, by several workers.
 
 use super::case::Case;
+use super::harness::Place;
 use super::model::{Drop, Model};
 use super::qemu::{End, Machine};
-use super::{layout, report, stream};
+use super::state::Profile;
+use super::{layout, report, stream, vm};
+use crate::build::Built;
 use crate::endian::Endian;
 use crate::setup::qemu::Qemu;
 use anyhow::{Context, Result};
@@ -18,13 +21,38 @@ use tempfile::TempDir;
 /// Differences of a batch that are reported in full.
 const REPORTS: usize = 300;
 
+/// What executes the streams, to be compared with bare QEMU.
+#[derive(Clone, Debug)]
+pub enum Executor {
+    /// The interpreter, in this process.
+    Interpreter,
+    /// A VM on the monitor.
+    Vm {
+        /// PROM and monitor.
+        built: Built,
+        /// The VM's engine is the interpreter.
+        interpreted: bool,
+    },
+}
+
+/// What names streams, and what executes them.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Byte order of both machines.
+    pub endian: Endian,
+    /// Which streams.
+    pub profile: Profile,
+    /// The seed.
+    pub seed: u64,
+    /// What executes them.
+    pub executor: Executor,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Byte order of both machines.
-    pub endian: Endian,
-    /// The seed.
-    pub seed: u64,
+    /// Which streams, and on what.
+    pub setting: Setting,
     /// The cases' numbers.
     pub cases: Range<u64>,
     /// Workers at once.
@@ -63,10 +91,11 @@ pub struct Totals {
 
 /// One worker's pair of machines.
 pub struct Pair {
-    endian: Endian,
-    seed: u64,
+    setting: Setting,
     qemu: Machine,
+    /// Executes the streams, or only tells which are fit for a comparison.
     model: Model,
+    vm: Option<vm::Machine>,
     /// Removed when the pair goes away.
     _dir: TempDir,
 }
@@ -85,19 +114,46 @@ pub enum Outcome {
 
 impl Pair {
     /// Machines that keep their files below `folder`.
-    pub fn new(endian: Endian, seed: u64, qemu: Qemu, folder: &Path) -> Result<Self> {
+    pub fn new(setting: Setting, qemu: Qemu, folder: &Path) -> Result<Self> {
         let dir = tempfile::tempdir_in(folder)
             .with_context(|| format!("can't make a folder in {}", folder.display()))?;
-        let qemu = Machine::new(endian, dir.path(), move || qemu.command())?;
-        Ok(Self { endian, seed, qemu, model: Model::new(endian), _dir: dir })
+        let endian = setting.endian;
+        let vm = match &setting.executor {
+            Executor::Interpreter => None,
+            Executor::Vm { built, interpreted } => {
+                let qemu = qemu.clone();
+                let command = move || qemu.command();
+                let supervisor = setting.profile == Profile::Supervisor;
+                Some(vm::Machine::new(endian, built, supervisor, *interpreted, command)?)
+            }
+        };
+        let place = match setting.profile {
+            Profile::Everything => Place::Rom,
+            Profile::User | Profile::Supervisor => Place::Ram,
+        };
+        let qemu = Machine::new(endian, place, dir.path(), move || qemu.command())?;
+        Ok(Self { setting, qemu, model: Model::new(endian, place), vm, _dir: dir })
+    }
+
+    /// The case of a number.
+    pub fn case(&self, number: u64) -> Case {
+        stream::case(self.setting.profile, self.setting.seed, number)
     }
 
     /// One case on both.
     pub fn one(&mut self, case: &Case) -> Result<Outcome> {
-        let input = case.bytes(self.endian);
+        let input = case.bytes(self.setting.endian);
         let mut ours = input.clone();
         if let Err(drop) = self.model.run(case.slot, &mut ours) {
             return Ok(Outcome::Dropped(drop));
+        }
+        if let Some(vm) = &mut self.vm {
+            ours.clone_from(&input);
+            match vm.run(case.slot, &mut ours)? {
+                End::Complete => {}
+                End::Hang(_) => return Ok(Outcome::Stuck("the VM does not come to its end")),
+                End::Died(_) => return Ok(Outcome::Stuck("the machine dies of it")),
+            }
         }
         let mut theirs = input;
         Ok(match self.qemu.run(case.slot, &mut theirs)? {
@@ -115,51 +171,44 @@ impl Pair {
         let mut theirs = Vec::with_capacity(ours.capacity());
         let mut sums = Totals::default();
         for number in cases.clone() {
-            let case = stream::case(self.seed, number);
-            let input = case.bytes(self.endian);
+            let case = self.case(number);
+            let input = case.bytes(self.setting.endian);
             let mut output = input.clone();
             match self.model.run(case.slot, &mut output) {
                 Ok(instructions) => {
                     sums.compared += 1;
                     sums.instructions += instructions;
                     sums.exceptions += self.model.traps(&output);
-                    ours.extend(output);
+                    ours.extend(if self.vm.is_some() { &input } else { &output });
                     theirs.extend(input);
                 }
                 Err(drop) => {
                     *sums.dropped.entry(drop).or_default() += 1;
-                    let empty = Case::empty(self.endian);
+                    let empty = Case::empty(self.setting.endian);
                     ours.extend(&empty);
                     theirs.extend(empty);
                 }
             }
         }
-        // A case that QEMU does not survive ends its run; the next run starts behind it.
-        let mut at = first;
-        let mut stuck = Vec::new();
-        while (at - first) * layout::SLOT_SIZE < theirs.len() {
-            let rest = &mut theirs[(at - first) * layout::SLOT_SIZE..];
-            match self.qemu.run(at, rest)? {
-                End::Complete => break,
-                End::Hang(slot) | End::Died(slot) => {
-                    stuck.push(slot - first);
-                    at = slot + 1;
-                }
-            }
+        let mut stuck = all(first, &mut theirs, |at, rest| {
+            Ok((self.qemu.run(at, rest)?, "QEMU hung or died in this case\n".into()))
+        })?;
+        if let Some(vm) = &mut self.vm {
+            stuck.extend(all(first, &mut ours, |at, rest| {
+                let end = vm.run(at, rest)?;
+                Ok((end, format!("the VM hung or died in this case\n{}\n", vm.last_words)))
+            })?);
         }
         for (i, number) in cases.enumerate() {
             let range = i * layout::SLOT_SIZE..(i + 1) * layout::SLOT_SIZE;
             let (a, b) = (&ours[range.clone()], &theirs[range]);
-            if a == b {
+            if a == b && !stuck.contains_key(&i) {
                 continue;
             }
-            let case = stream::case(self.seed, number);
-            let mut report = String::new();
-            if stuck.contains(&i) {
-                report.push_str("QEMU hung or died in this case\n");
-            }
+            let case = self.case(number);
+            let mut report = stuck.remove(&i).unwrap_or_default();
             if sums.differences.len() < REPORTS {
-                report.push_str(&report::show(self.endian, &case, a, b));
+                report.push_str(&report::show(self.setting.endian, &case, a, b));
             }
             eprintln!("  case {number} differs");
             sums.differences.push(Difference { case: number, report });
@@ -176,6 +225,28 @@ impl Pair {
     }
 }
 
+/// Runs all slots of a batch from `first` on. A case that the machine does not survive ends its run, and the
+/// next run starts behind it: these cases, by their place in the batch, and what is to be said of them.
+fn all(
+    first: usize,
+    slots: &mut [u8],
+    mut run: impl FnMut(usize, &mut [u8]) -> Result<(End, String)>,
+) -> Result<BTreeMap<usize, String>> {
+    let mut stuck = BTreeMap::new();
+    let mut at = first;
+    while (at - first) * layout::SLOT_SIZE < slots.len() {
+        let rest = &mut slots[(at - first) * layout::SLOT_SIZE..];
+        match run(at, rest)? {
+            (End::Complete, _) => break,
+            (End::Hang(slot) | End::Died(slot), why) => {
+                stuck.insert(slot - first, why);
+                at = slot + 1;
+            }
+        }
+    }
+    Ok(stuck)
+}
+
 /// Runs a plan to its end or to its limit of differences.
 pub fn run(plan: &Plan, qemu: &Qemu, folder: &Path) -> Result<Totals> {
     let start = Instant::now();
@@ -185,7 +256,7 @@ pub fn run(plan: &Plan, qemu: &Qemu, folder: &Path) -> Result<Totals> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
         let work = || -> Result<()> {
-            let mut pair = Pair::new(plan.endian, plan.seed, qemu.clone(), folder)?;
+            let mut pair = Pair::new(plan.setting.clone(), qemu.clone(), folder)?;
             loop {
                 // Batches lie between multiples of the batch size, so that slots are consecutive.
                 let from = next

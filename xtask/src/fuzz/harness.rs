@@ -1,5 +1,5 @@
-//! The harness: bare-metal code in the boot ROM that runs case after case, the same on QEMU's CPU
-//! and on ours.
+//! The harness: bare-metal code that runs case after case, the same on QEMU's CPU and on ours. It is in
+//! the boot ROM, or in RAM where a VM can have it too.
 //!
 //! For each slot it sets up TLB, FPU, CP0 and GPRs as the slot's input page says, enters the stream
 //! with `eret`, and handles every exception: it records the vector and the exception state, steps
@@ -10,7 +10,7 @@
 //! block. Vector stubs are copied to every EBase that streams use; those of the ROM serve BEV = 1.
 
 use super::asm::{Asm, Label, cp0, reg::*};
-use super::case::bytes32;
+use super::case::{bytes32, bytes64};
 use super::layout::{self, control, input, result, trap};
 use crate::endian::Endian;
 
@@ -18,9 +18,35 @@ use crate::endian::Endian;
 const ENTRIES: u64 = 0x600;
 const MAIN: u64 = 0x900;
 
-/// KSEG1 address of a ROM offset; the CPU starts there.
-const fn rom(offset: u64) -> i32 {
-    (0xa000_0000 | layout::ROM | offset) as u32 as i32
+/// Where the harness's code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the boot ROM: out of every stream's reach, and BEV = 1 leads to it.
+    Rom,
+    /// In RAM, as the kernel of a VM.
+    Ram,
+}
+
+/// Offset of the entry for a bare machine in code that is in RAM; a VM's is at its start.
+const BARE_ENTRY: u64 = 8;
+
+impl Place {
+    /// The unmapped address of an offset in the code.
+    const fn address(self, offset: u64) -> u64 {
+        match self {
+            // KSEG1, where the CPU starts.
+            Self::Rom => 0xffff_ffff_a000_0000 | layout::ROM | offset,
+            Self::Ram => layout::kseg0(layout::HARNESS + offset),
+        }
+    }
+
+    /// Vector pages that are in use.
+    const fn vector_pages(self) -> usize {
+        match self {
+            Self::Rom => layout::VECTOR_PAGES.len(),
+            Self::Ram => layout::VM_VECTOR_PAGES,
+        }
+    }
 }
 
 const STATUS_CU1: i32 = 1 << 29;
@@ -30,15 +56,44 @@ const STATUS_ERL: i32 = 1 << 2;
 const STATUS_FR_BIT: u32 = 26;
 
 /// The code of the ROM, as words.
-pub fn rom_words() -> Vec<u32> {
+pub fn rom_words(place: Place) -> Vec<u32> {
+    match place {
+        Place::Rom => code(place),
+        Place::Ram => {
+            let mut a = Asm::new();
+            let main = a.label();
+            // Word 4 holds the board's ID: QEMU writes it there.
+            a.b(main);
+            a.nop();
+            a.pad_to(8);
+            a.bind(main);
+            mask_devices(&mut a);
+            a.li32(V0, place.address(BARE_ENTRY) as i32);
+            a.jr(V0);
+            a.nop();
+            a.pad_to(layout::ROM_SIZE / 4);
+            a.finish()
+        }
+    }
+}
+
+/// The harness, as words.
+fn code(place: Place) -> Vec<u32> {
     let mut a = Asm::new();
     let main = a.label();
-    // Word 4 holds the board's ID: QEMU writes it there.
-    a.b(main);
+    let vm = a.label();
+    a.b(match place {
+        Place::Rom => main,
+        Place::Ram => vm,
+    });
     a.nop();
+    if place == Place::Ram {
+        a.b(main);
+        a.nop();
+    }
     for (i, offset) in layout::BOOT_VECTORS.into_iter().enumerate() {
         a.pad_to(offset as usize / 4);
-        stub(&mut a, layout::vector_id(layout::VECTOR_PAGES.len(), i));
+        stub(&mut a, place, layout::vector_id(layout::VECTOR_PAGES.len(), i));
     }
     let handler = a.label();
     for base in 0..=layout::VECTOR_PAGES.len() {
@@ -53,7 +108,10 @@ pub fn rom_words() -> Vec<u32> {
     }
     a.pad_to(MAIN as usize / 4);
     a.bind(main);
-    start(&mut a);
+    if place == Place::Rom {
+        mask_devices(&mut a);
+    }
+    stop_time(&mut a);
     let next = a.label();
     let advance = a.label();
     a.bind(next);
@@ -69,25 +127,46 @@ pub fn rom_words() -> Vec<u32> {
     a.daddiu(V0, 1, V0);
     a.b(next);
     a.sd(V0, CONTROL_LOW + control::INDEX, K0);
+    if place == Place::Ram {
+        a.bind(vm);
+        clear_arguments(&mut a);
+        a.b(main);
+        a.nop();
+    }
     a.pad_to(layout::ROM_SIZE / 4);
     a.finish()
 }
 
 /// The stubs of vector page `base`, as (physical address, words).
-fn stubs(base: usize) -> Vec<(u64, Vec<u32>)> {
+fn stubs(place: Place, base: usize) -> Vec<(u64, Vec<u32>)> {
     (0..layout::VECTORS.len())
         .map(|vector| {
             let mut a = Asm::new();
-            stub(&mut a, layout::vector_id(base, vector));
+            stub(&mut a, place, layout::vector_id(base, vector));
             (layout::VECTOR_PAGES[base] + layout::VECTORS[vector], a.finish())
         })
         .collect()
 }
 
-/// Low RAM before the slots: the vectors, and an empty control block.
-pub fn low_memory(endian: Endian) -> Vec<u8> {
+/// Low RAM before the slots: the vectors, a control block for the slots `first` to `end`, and the harness
+/// if it is there.
+pub fn low_memory(endian: Endian, place: Place, first: usize, end: usize) -> Vec<u8> {
     let mut low = vec![0; layout::LOW_SIZE];
-    for (pa, words) in (0..layout::VECTOR_PAGES.len()).flat_map(stubs) {
+    let mut code_at = Vec::new();
+    if place == Place::Ram {
+        code_at.push((layout::HARNESS, code(place)));
+    }
+    let control = layout::CONTROL as usize;
+    for (at, value) in [
+        (control::INDEX as usize, first as u64),
+        (control::END as usize, end as u64),
+        (layout::MARK_OFFSET, layout::MARK),
+        (layout::MARK_OFFSET + 8, layout::CONTROL_MARK),
+    ] {
+        low[control + at..control + at + 8].copy_from_slice(&bytes64(endian, value));
+    }
+    for (pa, words) in (0..place.vector_pages()).flat_map(|base| stubs(place, base)).chain(code_at)
+    {
         for (i, word) in words.into_iter().enumerate() {
             let at = pa as usize + 4 * i;
             low[at..at + 4].copy_from_slice(&bytes32(endian, word));
@@ -97,9 +176,9 @@ pub fn low_memory(endian: Endian) -> Vec<u8> {
 }
 
 /// A vector: at most eight words, 32 bytes, the least distance of two.
-fn stub(a: &mut Asm, id: u32) {
+fn stub(a: &mut Asm, place: Place, id: u32) {
     a.dmtc0(K0, cp0::ERROR_EPC);
-    a.li32(K0, rom(entry_offset(id)));
+    a.li32(K0, place.address(entry_offset(id)) as i32);
     a.jr(K0);
     a.nop();
 }
@@ -118,13 +197,29 @@ fn control_base(a: &mut Asm) {
     a.lui(K0, CONTROL_HIGH);
 }
 
-/// Once after reset: no device may interrupt, Count stands still.
-fn start(a: &mut Asm) {
+/// Once after reset: no device may interrupt.
+fn mask_devices(a: &mut Asm) {
     // Both interrupt controllers masked; at reset the bridge has port 0 at 0x10000000.
     a.li32(V0, 0xb000_0000_u32 as i32);
     a.addiu(V1, 0xff, ZERO);
     a.sb(V1, 0x21, V0);
     a.sb(V1, 0xa1, V0);
+}
+
+/// Takes away what the firmware of a VM has left in memory.
+fn clear_arguments(a: &mut Asm) {
+    let again = a.label();
+    a.li32(V0, layout::kseg0(layout::ARGUMENTS.start) as i32);
+    a.li32(V1, layout::kseg0(layout::ARGUMENTS.end) as i32);
+    a.bind(again);
+    a.sd(ZERO, 0, V0);
+    a.daddiu(V0, 8, V0);
+    a.bne(V0, V1, again);
+    a.nop();
+}
+
+/// Once: Count stands still.
+fn stop_time(a: &mut Asm) {
     a.li32(V0, 1 << 27);
     a.mtc0(V0, cp0::CAUSE);
     a.mtc0(ZERO, cp0::COMPARE);
@@ -460,11 +555,14 @@ mod tests {
 
     #[test]
     fn fits() {
-        assert_eq!(rom_words().len() * 4, layout::ROM_SIZE);
+        for place in [Place::Rom, Place::Ram] {
+            assert_eq!(rom_words(place).len() * 4, layout::ROM_SIZE);
+            assert_eq!(code(place).len() * 4, layout::ROM_SIZE);
+        }
         let last = layout::vector_id(layout::VECTOR_PAGES.len(), layout::VECTORS.len() - 1);
         assert!(entry_offset(last) + 16 <= MAIN);
         for base in 0..layout::VECTOR_PAGES.len() {
-            for (_, words) in stubs(base) {
+            for (_, words) in stubs(Place::Ram, base) {
                 assert!(words.len() <= 8);
             }
         }

@@ -15,6 +15,8 @@ pub const ROM_SIZE: usize = 0x2000;
 pub const VECTOR_PAGES: [u64; 3] = [0x0000, 0x1000, 0x2000];
 /// The control block: see the constants of [`control`].
 pub const CONTROL: u64 = 0x8000;
+/// Where the harness's code lies when it is in RAM; it has [`ROM_SIZE`] bytes there.
+pub const HARNESS: u64 = 0xc000;
 /// Bytes of low RAM before the slots' area that belong to the harness.
 pub const LOW_SIZE: usize = 0x1_0000;
 /// The first slot.
@@ -27,6 +29,12 @@ pub const BATCH: usize = 4096;
 pub const RAM_SIZE: usize = 128 << 20;
 
 const _: () = assert!(SLOTS as usize + BATCH * SLOT_SIZE <= RAM_SIZE);
+const _: () = assert!(HARNESS as usize + ROM_SIZE <= LOW_SIZE);
+
+/// In a VM: where firmware leaves the kernel's arguments, and their end. The harness clears it.
+pub const ARGUMENTS: std::ops::Range<u64> = 0x2000..0x4000;
+/// How many of [`VECTOR_PAGES`] there are in a VM: the next is the arguments'.
+pub const VM_VECTOR_PAGES: usize = 2;
 
 /// Offsets in the control block.
 pub mod control {
@@ -51,6 +59,14 @@ pub mod control {
     /// Where to go on after an exception of the harness's own; 0 while a stream runs.
     pub const EXPECTED: i32 = 72;
 }
+
+/// Marks pages of a VM in the machine's RAM, at [`MARK_OFFSET`] of the control block and of every result
+/// page: this doubleword and the slot, or [`CONTROL_MARK`].
+pub const MARK: u64 = 0x6d61_726b_6564_2121;
+/// See [`MARK`].
+pub const CONTROL_MARK: u64 = u64::MAX;
+/// See [`MARK`]: nothing else is there.
+pub const MARK_OFFSET: usize = 0x3f0;
 
 /// Page of a slot with the stream. (The one before it holds the state to start from.)
 pub const CODE: usize = 0x1000;
@@ -131,6 +147,8 @@ pub mod result {
 
 /// Records of exceptions that a result holds.
 pub const MAX_TRAPS: u64 = 16;
+const _: () = assert!(result::CP0 as usize + 8 * CP0_RESULT.len() <= MARK_OFFSET);
+const _: () = assert!(MARK_OFFSET + 16 <= result::TRAPS as usize);
 
 /// The CP0 registers that are compared at a case's end. ErrorEPC is not among them: the harness
 /// itself uses it to take over. What streams write to it, they read back. LLAddr is not: what it holds

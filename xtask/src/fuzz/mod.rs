@@ -1,7 +1,7 @@
-//! Compares the interpreter with QEMU's own CPU on random instruction streams.
+//! Compares what executes guests with QEMU's own CPU on random instruction streams.
 //!
 //! One bare-metal [`harness`] runs the same [`case`]s twice: on a bare QEMU ([`qemu`]), and on our
-//! virtual CPU in this process ([`model`]); then all that a stream can have changed is compared byte
+//! virtual CPU in this process ([`model`]) or in a VM on the monitor ([`vm`]); then all that a stream can have changed is compared byte
 //! for byte. `docs/differential.md` says what streams may do and what is left out.
 
 mod asm;
@@ -19,17 +19,31 @@ mod stream;
 mod system;
 mod table;
 mod values;
+mod vm;
 
 use crate::endian::Endian;
 use crate::setup::qemu::Qemu;
 use anyhow::{Result, bail};
-use campaign::{Outcome, Pair, Plan, Totals};
+use campaign::{Executor, Outcome, Pair, Plan, Setting, Totals};
+use state::Profile;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Compares the interpreter with QEMU's own CPU on random instruction streams.
+/// What is compared with QEMU's own CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    /// The interpreter, with all kinds of streams
+    #[default]
+    Interpreter,
+    /// A VM on the monitor, with streams that begin in user mode
+    User,
+    /// A VM on the monitor, with streams of a kernel in a supervisor segment
+    Supervisor,
+}
+
+/// Compares what executes guests with QEMU's own CPU on random instruction streams.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -37,6 +51,7 @@ Examples:
   cargo xtask fuzz --endian big --cases 1000000     a million, big-endian
   cargo xtask fuzz --seed 7 --start 500000          go on from case 500,000
   cargo xtask fuzz --seed 7 --case 512345           one case, reduced to what differs
+  cargo xtask fuzz --engine user                    in a VM on the monitor, which executes user mode directly
   cargo xtask fuzz --float --cases 10000000         the FPU's instructions, one at a time
 
 Exit status: 0 all equal, 1 some differ, 2 a set-up problem.")]
@@ -56,11 +71,17 @@ pub struct Args {
     /// Byte order of both machines
     #[arg(long, value_enum, default_value_t)]
     endian: Endian,
+    /// What is compared with bare QEMU, and with which streams
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
+    /// The VM of --engine user or supervisor is interpreted
+    #[arg(long)]
+    interpreted: bool,
     /// Batches at once; default: one a processor of the host
     #[arg(long)]
     jobs: Option<usize>,
     /// Not streams, but floating-point instructions one at a time on many operands and modes
-    #[arg(long, conflicts_with_all = ["case", "jobs", "max_differences"])]
+    #[arg(long, conflicts_with_all = ["case", "jobs", "max_differences", "engine"])]
     float: bool,
     /// Stop when so many cases differ
     #[arg(long, default_value_t = 10)]
@@ -78,7 +99,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let qemu = crate::setup::qemu::qemu(args.endian, args.qemu.as_deref())?;
     if let Some(number) = args.case {
         let folder = campaign::folder(1)?;
-        let pair = Pair::new(args.endian, args.seed, qemu, &folder)?;
+        let pair = Pair::new(setting(args)?, qemu, &folder)?;
         return one(args, number, pair);
     }
     let jobs =
@@ -93,8 +114,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         return float_only(args, &qemu, args.start..end);
     }
     let plan = Plan {
-        endian: args.endian,
-        seed: args.seed,
+        setting: setting(args)?,
         cases: args.start..end,
         jobs,
         max_differences: args.max_differences,
@@ -103,6 +123,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let totals = campaign::run(&plan, &qemu, &campaign::folder(jobs)?)?;
     summarise(&plan, &qemu.version, &totals);
     Ok(if totals.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Which streams are executed by what. PROM and monitor are built if they are part of it.
+fn setting(args: &Args) -> Result<Setting> {
+    let profile = match args.engine {
+        Engine::Interpreter => Profile::Everything,
+        Engine::User => Profile::User,
+        Engine::Supervisor => Profile::Supervisor,
+    };
+    let executor = match args.engine {
+        Engine::Interpreter => Executor::Interpreter,
+        Engine::User | Engine::Supervisor => Executor::Vm {
+            built: crate::build::monitor(args.endian)?,
+            interpreted: args.interpreted,
+        },
+    };
+    Ok(Setting { endian: args.endian, profile, seed: args.seed, executor })
 }
 
 /// `--float`
@@ -129,17 +166,19 @@ fn float_only(args: &Args, qemu: &Qemu, cases: Range<u64>) -> Result<ExitCode> {
 }
 
 fn summarise(plan: &Plan, version: &str, totals: &Totals) {
+    let setting = &plan.setting;
     for difference in &totals.differences {
         println!("{}", difference.report);
-        println!("  again: {}\n", again(plan.endian, plan.seed, difference.case));
+        println!("  again: {}\n", again(setting, difference.case));
     }
     println!(
-        "seed {}, cases {} to {}, {}-endian, {version}: {} streams compared, {} differ; {} \
+        "{}seed {}, cases {} to {}, {}-endian, {version}: {} streams compared, {} differ; {} \
          instructions, {} exceptions; {:.0} s",
-        plan.seed,
+        what(setting),
+        setting.seed,
         plan.cases.start,
         plan.cases.end - 1,
-        plan.endian,
+        setting.endian,
         totals.compared,
         totals.differences.len(),
         totals.instructions,
@@ -151,14 +190,34 @@ fn summarise(plan: &Plan, version: &str, totals: &Totals) {
     }
 }
 
+/// What executed the streams, before a summary; nothing: the interpreter.
+const fn what(setting: &Setting) -> &'static str {
+    match (setting.profile, &setting.executor) {
+        (_, Executor::Interpreter) => "",
+        (Profile::User, Executor::Vm { interpreted: false, .. }) => "user mode in a VM, ",
+        (Profile::User, Executor::Vm { .. }) => "user mode in an interpreted VM, ",
+        (_, Executor::Vm { interpreted: false, .. }) => "supervisor segments in a VM, ",
+        (_, Executor::Vm { .. }) => "supervisor segments in an interpreted VM, ",
+    }
+}
+
 /// The command that runs one case again.
-fn again(endian: Endian, seed: u64, case: u64) -> String {
-    format!("cargo xtask fuzz --endian {endian} --seed {seed} --case {case}")
+fn again(setting: &Setting, case: u64) -> String {
+    let mut out = format!("cargo xtask fuzz --endian {} --seed {}", setting.endian, setting.seed);
+    match setting.profile {
+        Profile::Everything => {}
+        Profile::User => out.push_str(" --engine user"),
+        Profile::Supervisor => out.push_str(" --engine supervisor"),
+    }
+    if matches!(setting.executor, Executor::Vm { interpreted: true, .. }) {
+        out.push_str(" --interpreted");
+    }
+    format!("{out} --case {case}")
 }
 
 /// One case in full.
 fn one(args: &Args, number: u64, mut pair: Pair) -> Result<ExitCode> {
-    let case = stream::case(args.seed, number);
+    let case = pair.case(number);
     let outcome = pair.one(&case)?;
     if args.show {
         let bytes = case.bytes(args.endian);

@@ -7,7 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::case::{bytes64, read64};
-use super::{harness, layout};
+use super::harness::{self, Place};
+use super::layout;
 use crate::endian::Endian;
 use abi::{Gpa, PAGE_SIZE};
 use std::ptr::NonNull;
@@ -175,9 +176,9 @@ pub struct Model {
 
 impl Model {
     /// A machine of a byte order.
-    pub fn new(endian: Endian) -> Self {
+    pub fn new(endian: Endian, place: Place) -> Self {
         let rom = Store::new(layout::ROM_SIZE);
-        let words = harness::rom_words();
+        let words = harness::rom_words(place);
         let bytes: Vec<u8> =
             words.into_iter().flat_map(|w| super::case::bytes32(endian, w)).collect();
         rom.fill(&bytes);
@@ -194,7 +195,7 @@ impl Model {
                 slot_at: 0,
                 rom,
             },
-            low: harness::low_memory(endian),
+            low: harness::low_memory(endian, place, 0, 0),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Batches on bare QEMU: its own CPU, without the monitor.
 
-use super::case::{bytes64, read64};
-use super::{harness, layout};
+use super::case::read64;
+use super::harness::{self, Place};
+use super::layout;
 use crate::endian::Endian;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
@@ -16,10 +17,36 @@ const HANG: Duration = Duration::from_secs(20);
 /// A bare machine: its command, and the files that stand for its ROM and RAM.
 pub struct Machine {
     endian: Endian,
+    place: Place,
     command: Box<dyn Fn() -> Command + Send>,
     ram: File,
     ram_path: PathBuf,
     rom_path: PathBuf,
+}
+
+/// Looks again and again whether a machine gets on.
+pub struct Watch {
+    last: (usize, Instant),
+    pause: Duration,
+}
+
+impl Watch {
+    /// From now on.
+    pub fn new() -> Self {
+        Self { last: (usize::MAX, Instant::now()), pause: Duration::from_millis(2) }
+    }
+
+    /// Waits a little; whether the machine, which is at slot `at`, has been there for too long.
+    pub fn hangs(&mut self, at: usize) -> bool {
+        if at != self.last.0 {
+            self.last = (at, Instant::now());
+        } else if self.last.1.elapsed() > HANG {
+            return true;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(Duration::from_millis(50));
+        false
+    }
 }
 
 /// How a run of a batch ended.
@@ -34,10 +61,11 @@ pub enum End {
 }
 
 impl Machine {
-    /// A machine whose files lie in `dir`, which exists. `command` makes the command of the QEMU
+    /// A machine with the harness at `place`, whose files lie in `dir`, which exists. `command` makes the command of the QEMU
     /// binary, to which the machine's options are added.
     pub fn new(
         endian: Endian,
+        place: Place,
         dir: &Path,
         command: impl Fn() -> Command + Send + 'static,
     ) -> Result<Self> {
@@ -53,22 +81,16 @@ impl Machine {
         ram.set_len(layout::RAM_SIZE as u64)
             .with_context(|| format!("can't size {}", ram_path.display()))?;
         // Malta's firmware files are big-endian: QEMU swaps the words of a little-endian machine.
-        let rom: Vec<u8> = harness::rom_words().into_iter().flat_map(u32::to_be_bytes).collect();
+        let rom: Vec<u8> =
+            harness::rom_words(place).into_iter().flat_map(u32::to_be_bytes).collect();
         fs::write(&rom_path, rom).with_context(|| format!("can't write {}", rom_path.display()))?;
-        Ok(Self { endian, command: Box::new(command), ram, ram_path, rom_path })
+        Ok(Self { endian, place, command: Box::new(command), ram, ram_path, rom_path })
     }
 
     /// Runs `slots`, the bytes of consecutive slots from `first` on; afterwards they hold the results.
     pub fn run(&self, first: usize, slots: &mut [u8]) -> Result<End> {
         let count = slots.len() / layout::SLOT_SIZE;
-        let mut low = harness::low_memory(self.endian);
-        let control = layout::CONTROL as usize;
-        for (offset, value) in
-            [(layout::control::INDEX, first), (layout::control::END, first + count)]
-        {
-            let at = control + offset as usize;
-            low[at..at + 8].copy_from_slice(&bytes64(self.endian, value as u64));
-        }
+        let low = harness::low_memory(self.endian, self.place, first, first + count);
         self.ram.write_all_at(&low, 0).context("can't write the RAM file")?;
         let at = layout::slot_pa(first);
         self.ram.write_all_at(slots, at).context("can't write the RAM file")?;
@@ -110,8 +132,7 @@ impl Machine {
     }
 
     fn watch(&self, child: &mut Child, end: usize) -> Result<End> {
-        let mut last = (self.progress()?, Instant::now());
-        let mut pause = Duration::from_millis(2);
+        let mut watch = Watch::new();
         loop {
             let ended = child.try_wait().context("can't wait for QEMU")?;
             let at = self.progress()?;
@@ -124,13 +145,9 @@ impl Machine {
                 }
                 return Ok(End::Died(at));
             }
-            if at != last.0 {
-                last = (at, Instant::now());
-            } else if last.1.elapsed() > HANG {
+            if watch.hangs(at) {
                 return Ok(End::Hang(at));
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
 }

@@ -136,9 +136,22 @@ pub enum Kind {
     BootVectors,
 }
 
+/// Which streams are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// All kinds.
+    Everything,
+    /// Those that begin in user mode. Like the next, without what a VM does not have: code in the ROM.
+    User,
+    /// Those of a kernel in a supervisor segment.
+    Supervisor,
+}
+
 /// A case's frame: what the units need to know.
 #[derive(Clone, Debug)]
 pub struct Frame {
+    /// Which streams it is one of.
+    pub profile: Profile,
     /// What it is about.
     pub kind: Kind,
     /// KSU at the start.
@@ -149,6 +162,24 @@ pub struct Frame {
     pub pa: u64,
     /// EBase may be moved to places that need 64-bit kernel addresses.
     pub wide_base: bool,
+    /// EBase may be moved to vectors in a supervisor segment, which TLB entry [`VECTOR_ENTRY`] maps: no
+    /// stream changes that one.
+    pub mapped_base: bool,
+}
+
+/// See [`Frame::mapped_base`].
+pub const VECTOR_ENTRY: u64 = 62;
+
+/// The TLB entry for vectors in CKSSEG: global, read-only, at its home.
+fn vector_entry() -> [u64; 4] {
+    let lo = |page: u64| page >> 12 << 6 | 3 << 3 | 1 << 1 | 1;
+    let [even, odd, _] = layout::VECTOR_PAGES;
+    [home(Segment::Cksseg, VECTOR_ENTRY), lo(even), lo(odd), 0]
+}
+
+/// A TLB entry that matches nothing, as the harness writes unused ones.
+const fn unused(index: u64) -> [u64; 4] {
+    [0xffff_ffff_8000_0000 + (index << 13), 0, 0, 0]
 }
 
 /// A random TLB entry for `index`, with a pointer to scratch memory through it and whether plain
@@ -242,7 +273,7 @@ pub fn status(rng: &mut Rng, frame: &Frame, mode: u32) -> u32 {
     }
     if match frame.kind {
         Kind::BootVectors => rng.chance(80),
-        Kind::System => rng.chance(5),
+        Kind::System if frame.profile == Profile::Everything => rng.chance(5),
         _ => false,
     } {
         value |= status::BEV;
@@ -252,14 +283,16 @@ pub fn status(rng: &mut Rng, frame: &Frame, mode: u32) -> u32 {
 
 /// An EBase whose vectors exist.
 pub fn exception_base(rng: &mut Rng, frame: &Frame) -> u64 {
-    let page = match frame.kind {
-        Kind::ExceptionBase => rng.pick(&layout::VECTOR_PAGES),
+    let page = match (frame.kind, frame.profile) {
+        (Kind::ExceptionBase, Profile::Everything) => rng.pick(&layout::VECTOR_PAGES),
+        (Kind::ExceptionBase, _) => rng.pick(&layout::VECTOR_PAGES[..layout::VM_VECTOR_PAGES]),
         _ => 0,
     };
     // With the write gate open all bits are written, else bits 29..12 alone: a case keeps to one.
     const WRITE_GATE: u64 = 1 << 11;
     let gate = if frame.wide_base { WRITE_GATE } else { 0 };
     let segment = match rng.below(4) {
+        _ if frame.mapped_base && rng.chance(80) => home(Segment::Cksseg, VECTOR_ENTRY),
         0 if frame.wide_base => 0x9000_0000_0000_0000,
         1 if frame.wide_base => 0x9800_0000_0000_0000,
         2 if frame.kind == Kind::ExceptionBase => 0xffff_ffff_a000_0000,
@@ -269,7 +302,7 @@ pub fn exception_base(rng: &mut Rng, frame: &Frame) -> u64 {
 }
 
 /// The kind of a case.
-fn kind(rng: &mut Rng) -> Kind {
+fn kind(rng: &mut Rng, profile: Profile) -> Kind {
     match rng.below(20) {
         0..4 => Kind::Mixed,
         4..7 => Kind::Integer,
@@ -277,6 +310,7 @@ fn kind(rng: &mut Rng) -> Kind {
         11..14 => Kind::Memory,
         14..18 => Kind::System,
         18 => Kind::ExceptionBase,
+        _ if profile != Profile::Everything => Kind::ExceptionBase,
         _ => Kind::BootVectors,
     }
 }
@@ -284,7 +318,7 @@ fn kind(rng: &mut Rng) -> Kind {
 /// Where the code is seen: directly, or through TLB entry 0.
 fn code_address(rng: &mut Rng, frame: &Frame, status: &mut u32, tlb: &mut [u64; 4]) -> u64 {
     let pa = frame.pa + layout::CODE as u64;
-    if frame.mode == 0 && rng.chance(40) {
+    if frame.profile != Profile::Supervisor && frame.mode == 0 && rng.chance(40) {
         return match rng.below(4) {
             0 => 0xffff_ffff_a000_0000 | pa,
             1 => {
@@ -296,7 +330,11 @@ fn code_address(rng: &mut Rng, frame: &Frame, status: &mut u32, tlb: &mut [u64; 
     }
     let segment = loop {
         let segment = rng.pick(&Segment::ALL);
-        if segment.mode() >= frame.mode {
+        let wanted = match frame.profile {
+            Profile::Supervisor => segment.mode() == 1,
+            _ => segment.mode() >= frame.mode,
+        };
+        if wanted {
             break segment;
         }
     };
@@ -316,17 +354,27 @@ fn code_address(rng: &mut Rng, frame: &Frame, status: &mut u32, tlb: &mut [u64; 
 }
 
 /// A case with everything but its units.
-pub fn frame(rng: &mut Rng, number: u64) -> (Frame, Case) {
+pub fn frame(rng: &mut Rng, profile: Profile, number: u64) -> (Frame, Case) {
     let slot = (number % layout::BATCH as u64) as usize;
-    let kind = kind(rng);
+    let kind = kind(rng, profile);
     let mode = rng.pick(&[0, 0, 0, 0, 1, 2, 2]);
     let mode = if kind == Kind::System && rng.chance(60) { 0 } else { mode };
+    let mode = match profile {
+        Profile::Everything => mode,
+        Profile::User => 2,
+        Profile::Supervisor => 0,
+    };
+    let fr = rng.chance(75);
+    let wide_base = kind == Kind::ExceptionBase && rng.chance(50);
+    let mapped_base = profile != Profile::Everything && rng.chance(40);
     let frame = Frame {
+        profile,
         kind,
         mode,
-        fr: rng.chance(75),
+        fr,
         pa: layout::slot_pa(slot),
-        wide_base: kind == Kind::ExceptionBase && rng.chance(50),
+        wide_base: wide_base || mapped_base,
+        mapped_base,
     };
     let mut status = status(rng, &frame, mode);
     if rng.chance(50) {
@@ -344,6 +392,10 @@ pub fn frame(rng: &mut Rng, number: u64) -> (Frame, Case) {
         let (entry, pointer) = entry(rng, &frame, index, asid);
         tlb.push(entry);
         pointers.push(pointer);
+    }
+    if frame.mapped_base {
+        tlb.extend((tlb.len() as u64..VECTOR_ENTRY).map(unused));
+        tlb.push(vector_entry());
     }
     let scratch = frame.pa + layout::SCRATCH as u64;
     let pointer = |rng: &mut Rng| -> u64 {

@@ -137,6 +137,8 @@ impl Generator {
         // `tlbwr` with all but one entry wired, so that Random is known. Entry 0 may be the code's.
         let index =
             if choice == 0 { 63 } else { 1 + self.rng.below(if choice < 6 { 16 } else { 63 }) };
+        // Without its vectors a case would never end.
+        let index = index - u64::from(self.frame.mapped_base && index == state::VECTOR_ENTRY);
         let asid = self.rng.below(256);
         let (entry, _) = state::entry(&mut self.rng, &self.frame, index, asid);
         Unit::assemble(|a| {

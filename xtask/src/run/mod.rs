@@ -7,6 +7,7 @@
 
 mod count;
 mod drain;
+pub mod embedded;
 mod images;
 mod logs;
 mod pack;
