@@ -117,7 +117,12 @@ fn package(toolchain: &Toolchain, name: &str, binary: &str, endian: Endian) -> R
     if !status.success() {
         bail!("{name} does not build for a {endian}-endian machine: see cargo's message above");
     }
-    Ok(paths::metal_target_dir().join(endian.target()).join("release").join(binary))
+    Ok(built(binary, endian))
+}
+
+/// Where a bare-metal binary lies once it is built.
+pub fn built(binary: &str, endian: Endian) -> PathBuf {
+    paths::metal_target_dir().join(endian.target()).join("release").join(binary)
 }
 
 /// Whether a variable of the environment would change what the inner cargo builds.

@@ -31,7 +31,8 @@ pub fn prepare(manifest: &Manifest) -> Result<()> {
         if boot.endian.is_empty() { vec![Endian::Little] } else { boot.endian.clone() }
     };
     for endian in Endian::ALL {
-        if manifest.boot.iter().any(|boot| orders(boot).contains(&endian)) {
+        let boots = manifest.boot.iter().any(|boot| orders(boot).contains(&endian));
+        if boots || manifest.bare.iter().any(|bare| bare.endian.contains(&endian)) {
             crate::build::monitor(endian)?;
             for guest in crate::build::GUESTS {
                 crate::build::guest(guest.0, endian)?;
@@ -60,6 +61,13 @@ pub fn tests(manifest: &Manifest) -> Vec<Test> {
                 let name = name.clone();
                 Box::new(move || judge(&name, boot_test(&name, &boot, endian)))
             };
+            tests.push(Test { name, what, is_boot: true, run });
+        }
+    }
+    for bare in &manifest.bare {
+        for machine in super::bare::machines(bare) {
+            let (name, what, bare) = (machine.name.clone(), bare.what.clone(), bare.clone());
+            let run = Box::new(move || judge(&machine.name, super::bare::test(&bare, &machine)));
             tests.push(Test { name, what, is_boot: true, run });
         }
     }
@@ -171,6 +179,12 @@ fn one_run(
     let mut why = wrong(&ended, boot.status, &boot.markers, &forbidden)?;
     for pattern in &boot.equal {
         why.extend(unequal(&ended.output, pattern)?);
+    }
+    for (vm, file) in &boot.output {
+        let log = logs.join(vm).with_extension("log");
+        let console = fs::read(&log).with_context(|| log.display().to_string())?;
+        let difference = super::bare::difference(&String::from_utf8_lossy(&console), file)?;
+        why.extend(difference.map(|difference| format!("{vm}: {difference}")));
     }
     Ok((logs, why, reproduce))
 }

@@ -4,6 +4,7 @@ use crate::endian::Endian;
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// The manifest.
 #[derive(Debug, Deserialize)]
@@ -12,6 +13,9 @@ pub struct Manifest {
     /// Boots of the machine (`cargo xtask run`).
     #[serde(default)]
     pub boot: Vec<Boot>,
+    /// Boots of our own guests without a monitor.
+    #[serde(default)]
+    pub bare: Vec<Bare>,
     /// Other commands of `cargo xtask` that are tests.
     #[serde(default)]
     pub command: Vec<Other>,
@@ -46,6 +50,9 @@ pub struct Boot {
     /// Regular expressions that match several lines of the output, all with the same text.
     #[serde(default)]
     pub equal: Vec<String>,
+    /// By VM, a file of the checkout: what its console must print, line by line.
+    #[serde(default)]
+    pub output: BTreeMap<String, String>,
     /// Host seconds it may take.
     pub timeout: u64,
     /// It is run twice: both runs must print the same, bit for bit.
@@ -53,6 +60,31 @@ pub struct Boot {
     pub twice: bool,
     /// A further run with this seed must print something else.
     pub other_seed: Option<u64>,
+}
+
+/// Boots of one of our own guests on bare QEMU, one for each image, byte order and number of CPUs. Each passes
+/// only if QEMU ends with status 0 and the console is the file, line by line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bare {
+    /// The first part of their names, unique.
+    pub name: String,
+    /// What they show.
+    pub what: String,
+    /// The guests, as `kernel` in a configuration names them.
+    pub images: Vec<String>,
+    /// Byte orders.
+    pub endian: Vec<Endian>,
+    /// Numbers of CPUs.
+    pub cpus: Vec<u32>,
+    /// Memory, as QEMU's `-m` takes it.
+    pub memory: String,
+    /// The guest's command line; it must end the machine.
+    pub cmdline: String,
+    /// A file of the checkout: what the guest prints.
+    pub output: String,
+    /// Host seconds each may take.
+    pub timeout: u64,
 }
 
 /// A command of `cargo xtask` that is a test by itself.
@@ -104,6 +136,18 @@ impl Manifest {
                 bail!("{name:?} has no markers: it would pass whatever was printed");
             }
             seen.push(name);
+        }
+        for bare in &manifest.bare {
+            if seen.contains(&&bare.name) {
+                bail!("two tests are called {:?}", bare.name);
+            }
+            if super::bare::machines(bare).is_empty() {
+                bail!(
+                    "{:?} boots nothing: it needs images, byte orders and numbers of CPUs",
+                    bare.name
+                );
+            }
+            seen.push(&bare.name);
         }
         Ok(manifest)
     }

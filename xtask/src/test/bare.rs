@@ -1,0 +1,120 @@
+//! Boots of one of our own guests on bare QEMU, without a monitor: what it prints there is what it has to
+//! print in a VM.
+
+use super::manifest::Bare;
+use super::process::{run, shell_line, tail};
+use crate::endian::Endian;
+use crate::{build, paths, setup};
+use anyhow::{Context, Result};
+use std::fs;
+use std::time::Duration;
+
+/// One of the machines that an entry of the manifest asks for.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The test's name.
+    pub name: String,
+    image: String,
+    endian: Endian,
+    cpus: u32,
+}
+
+/// All of them: each image, byte order and number of CPUs.
+pub fn machines(bare: &Bare) -> Vec<Machine> {
+    let mut machines = Vec::new();
+    for image in &bare.images {
+        for &endian in &bare.endian {
+            for &cpus in &bare.cpus {
+                let name = format!("{}-{image}-{endian}-{cpus}", bare.name);
+                machines.push(Machine { name, image: image.clone(), endian, cpus });
+            }
+        }
+    }
+    machines
+}
+
+/// Runs a machine; what was wrong, and the command that does it again.
+///
+/// # Errors
+/// It could not be run.
+pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
+    // Built with all the others before any test is run.
+    let kernel = build::built(&machine.image, machine.endian);
+    let mut command = setup::qemu::qemu(machine.endian, None)?.command();
+    command
+        .args(["-M", "malta", "-cpu", "MIPS64R2-generic", "-m", &bare.memory])
+        .args(["-smp", &machine.cpus.to_string()])
+        .args(["-nodefaults", "-vga", "none", "-nic", "none", "-display", "none"])
+        .args(["-serial", "stdio", "-no-reboot", "-append", &bare.cmdline, "-kernel"])
+        .arg(kernel);
+    let reproduce = shell_line(&command);
+    let ended = run(command, &machine.name, Duration::from_secs(bare.timeout))?;
+    let mut wrong = Vec::new();
+    match ended.status {
+        Some(status) if status.success() => {}
+        Some(status) => wrong.push(format!("QEMU: {status}")),
+        None => wrong.push("unknown: it did not end in time".into()),
+    }
+    wrong.extend(difference(&ended.output, &bare.output)?);
+    if !wrong.is_empty() {
+        wrong.push("the end of its output:".into());
+        wrong.extend(tail(&ended.output, 25));
+    }
+    Ok((wrong, reproduce))
+}
+
+/// The first line in which a console's text is not that of a file of the checkout.
+///
+/// # Errors
+/// The file can't be read.
+pub fn difference(text: &str, file: &str) -> Result<Option<String>> {
+    let wanted =
+        fs::read_to_string(paths::workspace().join(file)).with_context(|| file.to_string())?;
+    let text = text.replace('\r', "");
+    let (mut found, mut wanted) = (text.lines(), wanted.lines());
+    for number in 1.. {
+        match (found.next(), wanted.next()) {
+            (None, None) => break,
+            (found, wanted) if found == wanted => {}
+            (found, wanted) => {
+                let show = |line: Option<&str>| line.map_or("nothing".into(), |l| format!("{l:?}"));
+                let (found, wanted) = (show(found), show(wanted));
+                return Ok(Some(format!("line {number} is {found}, in {file} {wanted}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_is_a_machine_of_its_own() {
+        let bare = Bare {
+            name: "n".into(),
+            what: String::new(),
+            images: vec!["a".into(), "b".into()],
+            endian: vec![Endian::Little, Endian::Big],
+            cpus: vec![1],
+            memory: "8M".into(),
+            cmdline: String::new(),
+            output: String::new(),
+            timeout: 1,
+        };
+        let names: Vec<_> = machines(&bare).into_iter().map(|machine| machine.name).collect();
+        assert_eq!(names, ["n-a-little-1", "n-a-big-1", "n-b-little-1", "n-b-big-1"]);
+    }
+
+    #[test]
+    fn the_first_difference_is_found() {
+        let file = "tests/guests/irix/check.txt";
+        let text = fs::read_to_string(paths::workspace().join(file)).unwrap();
+        assert_eq!(difference(&text.replace('\n', "\r\n"), file).unwrap(), None);
+        let found = |text: &str| difference(text, file).unwrap().unwrap();
+        assert!(found("").starts_with("line 1 is nothing, in tests/guests/irix/check.txt \"irix"));
+        let more = text.clone() + "more\n";
+        assert!(found(&more).ends_with("is \"more\", in tests/guests/irix/check.txt nothing"));
+    }
+}
