@@ -58,7 +58,7 @@ use terminal::Terminal;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  cargo xtask run                                   the built-in guest, at its console
+  cargo xtask run                                   the built-in guests, at the first one's console
   cargo xtask run --kernel vmlinux --initrd rd.cpio your own kernel, in a VM named `guest`
   cargo xtask run --config machine.toml --log logs  a machine of your own, its consoles kept in logs/
   cargo xtask run --script steps.txt --icount       the same run every time, bit for bit

@@ -60,7 +60,7 @@ impl Plan {
     /// # Errors
     /// The first thing that is wrong or not supported yet, with its source and a remedy.
     pub fn new(file: Option<Spec>, flags: &Flags) -> Result<Self> {
-        let mut spec = file.unwrap_or_else(|| Spec::built_in(default_guest(flags.endian)));
+        let mut spec = file.unwrap_or_else(|| Spec::built_in(default_guests(flags.endian)));
         apply_flags(&mut spec, flags)?;
         let machine = &spec.machine;
         supported(&spec)?;
@@ -194,12 +194,12 @@ impl Plan {
     }
 }
 
-/// The built-in guest that runs when nothing was asked for.
-fn default_guest(endian: Option<Endian>) -> &'static str {
+/// The built-in guests that run when nothing was asked for.
+fn default_guests(endian: Option<Endian>) -> &'static [&'static str] {
     match endian.unwrap_or_default() {
-        Endian::Little => "linux",
+        Endian::Little => &["linux", "irix"],
         // Nobody packages a stock kernel for a big-endian Malta.
-        Endian::Big => "hello",
+        Endian::Big => &["irix"],
     }
 }
 

@@ -22,10 +22,18 @@ fn a_small_file_gets_every_default() {
 }
 
 #[test]
-fn nothing_asked_for_runs_the_built_in_guest() {
-    let plan = Plan::new(None, &Flags::default()).unwrap();
-    assert_eq!(plan.vms[0].name.value, "linux");
-    assert_eq!(plan.vms[0].kernel.value, Kernel::BuiltIn("linux".into()));
+fn nothing_asked_for_runs_the_built_in_guests() {
+    let both: &[&str] = &["linux", "irix"];
+    for (endian, guests) in
+        [(None, both), (Some(Endian::Little), both), (Some(Endian::Big), &both[1..])]
+    {
+        let plan = Plan::new(None, &Flags { endian, ..Flags::default() }).unwrap();
+        let names: Vec<_> = plan.vms.iter().map(|vm| vm.name.value.as_str()).collect();
+        assert_eq!(names, guests);
+        for vm in &plan.vms {
+            assert_eq!(vm.kernel.value, Kernel::BuiltIn(vm.name.value.clone()));
+        }
+    }
 }
 
 #[test]

@@ -176,11 +176,14 @@ impl Vm {
 }
 
 impl Spec {
-    /// What runs when nothing was asked for: one VM with the built-in image `name`, named after it.
-    pub fn built_in(name: &str) -> Self {
-        let kernel = Item::default(Kernel::BuiltIn(name.to_string()));
-        let vm = Vm::new(Item::default(name.to_string()), kernel);
-        Self { machine: Machine::default(), cells: Vec::new(), vms: vec![vm] }
+    /// What runs when nothing was asked for: a VM for each of these built-in images, named after it.
+    pub fn built_in(names: &[&str]) -> Self {
+        let vm = |name: &&str| {
+            let kernel = Item::default(Kernel::BuiltIn(name.to_string()));
+            Vm::new(Item::default(name.to_string()), kernel)
+        };
+        let vms = names.iter().map(vm).collect();
+        Self { machine: Machine::default(), cells: Vec::new(), vms }
     }
 
     /// Reads a configuration file. Paths in it are relative to it.

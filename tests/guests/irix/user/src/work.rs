@@ -7,7 +7,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn step(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -27,7 +27,7 @@ pub fn arithmetic(rounds: u64) -> u64 {
     let mut random = Random(rounds);
     let mut sum = 0;
     for i in 0..rounds {
-        let (a, b) = (random.next(), random.next());
+        let (a, b) = (random.step(), random.step());
         let (x, y) = (a as i32, b as i32 | 1);
         sum = fold(sum, a.wrapping_mul(b) ^ ((u128::from(a) * u128::from(b)) >> 64) as u64);
         sum = fold(sum, (a / (b | 1)) ^ (a as i64).wrapping_rem(b as i64 | 1) as u64);
@@ -59,7 +59,7 @@ pub fn memory(heap: &mut impl Heap) -> u64 {
         let words = heap.words();
         for word in words.iter_mut() {
             sum = fold(sum, *word);
-            *word = random.next();
+            *word = random.step();
         }
         // Backwards and across: another order of pages.
         for i in 0..words.len() {
@@ -85,12 +85,12 @@ pub const FAMILY_WORDS: usize = 24 * PAGE_WORDS;
 pub fn family(process: &mut impl Process, depth: u32, seed: u64) -> u64 {
     let mut random = Random(seed);
     for _ in 0..200 {
-        let at = random.next() as usize % FAMILY_WORDS;
-        process.data()[at] ^= random.next();
+        let at = random.step() as usize % FAMILY_WORDS;
+        process.data()[at] ^= random.step();
     }
     let mut sum = seed;
     if depth > 0 {
-        for result in process.children(depth - 1, [random.next(), random.next()]) {
+        for result in process.children(depth - 1, [random.step(), random.step()]) {
             sum = fold(sum, result);
         }
     }
@@ -117,7 +117,7 @@ impl Source {
 
     /// The next bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|byte| *byte = self.0.next() as u8);
+        bytes.iter_mut().for_each(|byte| *byte = self.0.step() as u8);
     }
 }
 
@@ -158,7 +158,7 @@ pub const LEAVES: u64 = 40;
 /// The exit code of small program `i`.
 #[must_use]
 pub fn leaf(i: u64) -> u32 {
-    Random(i).next() as u32 & 0x7f
+    Random(i).step() as u32 & 0x7f
 }
 
 /// How many address spaces come and go: more than there are identifiers.
@@ -183,7 +183,7 @@ const MIX_STEPS: usize = 170;
 
 /// A request to a mixer.
 pub fn mix_request(random: &mut Random, request: &mut [u8; MIX_REQUEST]) {
-    request.iter_mut().for_each(|byte| *byte = random.next() as u8);
+    request.iter_mut().for_each(|byte| *byte = random.step() as u8);
 }
 
 /// Looks things up in a large table, as a compiler or a database does, and changes it; `table` has
