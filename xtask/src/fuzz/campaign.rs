@@ -124,7 +124,12 @@ impl Pair {
                 let qemu = qemu.clone();
                 let command = move || qemu.command();
                 let supervisor = setting.profile == Profile::Supervisor;
-                Some(vm::Machine::new(endian, built, supervisor, *interpreted, command)?)
+                let mut built = built.clone();
+                // A build while this runs must not give QEMU another PROM.
+                let boot_elf = dir.path().join("boot");
+                std::fs::copy(&built.boot_elf, &boot_elf).context("can't copy the PROM")?;
+                built.boot_elf = boot_elf;
+                Some(vm::Machine::new(endian, &built, supervisor, *interpreted, command)?)
             }
         };
         let place = match setting.profile {

@@ -118,6 +118,8 @@ impl State {
     fn enter(&self, cpu: usize, vector: usize) {
         let by = qemu_plugin::qemu_plugin_u64_get(self.by(), cpu as VCPUIndex);
         lock(&self.cpus[cpu]).enter(vector, by as u32, self.now(cpu));
+        // Should the guest trap again before it executes anything, this was not the reason.
+        qemu_plugin::qemu_plugin_u64_set(self.by(), cpu as VCPUIndex, 0);
         qemu_plugin::qemu_plugin_u64_set(self.outside(), cpu as VCPUIndex, 0);
     }
 
