@@ -151,6 +151,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         })
         .transpose()?;
     let mut plan = plan(args)?;
+    if args.count.is_some() && args.icount && plan.cpus() > 1 {
+        bail!(
+            "--count with --icount: QEMU 10 mixes up the counters of {} CPUs that share a thread; set \
+             cpus_per_node = 1, or leave --icount out",
+            plan.cpus()
+        );
+    }
     if args.dry_run {
         // Nothing is fetched or built for it.
         plan.vms.retain(|vm| matches!(vm.kernel.value, Kernel::File(_)));
