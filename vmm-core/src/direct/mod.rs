@@ -66,6 +66,9 @@ impl From<interp::Exit> for Exit {
     }
 }
 
+/// Entries between two looks at the clock, at most. The interrupt that ends a guest's time may come
+/// while the guest is not running, every time: a guest that traps often enough would never be left.
+const LOOK: u64 = 64;
 /// Traps at one address, each after a load-linked, that prove nothing yet.
 const LINKED_TRAPS: u32 = 3;
 /// Instructions that are interpreted when they do.
@@ -243,6 +246,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let asid = direct.spacing.real(&mut direct.l2, vcpu.asid(), cpu);
             let entry = direct.entry(vcpu, asid, until);
             direct.counters.entries += 1;
+            direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
             let trapped = cpu.enter(vcpu, &direct.l2, &entry);
             if trapped.linked {
                 // The link of an emulated load-linked is older than the real one.
