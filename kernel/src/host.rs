@@ -91,6 +91,10 @@ impl Machine for Host {
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
     }
 
+    fn self_check(&self) -> String {
+        selftest::compare_image()
+    }
+
     fn debug(&mut self, fault: &str) -> Result<String, String> {
         selftest::fail(fault)
     }

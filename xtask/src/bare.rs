@@ -1,6 +1,7 @@
 //! `cargo xtask bare`: one of our own guests on the bare machine, without the monitor. What it prints
 //! there is what it has to print in a VM.
 
+use crate::build;
 use crate::endian::Endian;
 use crate::run::size;
 use crate::setup::{self, Need};
@@ -22,7 +23,7 @@ Examples:
 
 Exit status: 0 the guest switched the machine off; 2 a file or option; else QEMU's own.")]
 pub struct Args {
-    /// The guest: a package below tests/guests.
+    /// The guest, by its image's name.
     guest: String,
     /// Its byte order.
     #[arg(long, default_value_t)]
@@ -55,12 +56,12 @@ fn debug_vector(endian: Endian) -> [u8; 8] {
 /// # Errors
 /// Set-up, the build, or an unknown guest.
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let guests = crate::paths::workspace().join("tests/guests");
-    if !guests.join(&args.guest).join("Cargo.toml").is_file() {
-        bail!("{}: no such package in {}", args.guest, guests.display());
+    let known = build::GUESTS.map(|(name, ..)| name);
+    if !known.contains(&args.guest.as_str()) {
+        bail!("{} is no guest of ours; there are {}", args.guest, known.join(", "));
     }
     setup::ensure(&[Need::Compiler, Need::Qemu])?;
-    let kernel = crate::build::guest(&args.guest, args.endian)?;
+    let kernel = build::guest(&args.guest, args.endian)?;
     let mut vector = tempfile::tempfile().context("can't make a file for the debug vector")?;
     vector.write_all(&debug_vector(args.endian)).context("can't write the debug vector")?;
     // QEMU inherits it open, and finds it under this name.

@@ -5,6 +5,7 @@ mod build;
 mod doctor;
 mod endian;
 mod fuzz;
+mod hostile;
 mod paths;
 mod run;
 mod sensitive;
@@ -43,6 +44,8 @@ enum Command {
     Bare(bare::Args),
     /// Tabulates what sensitive instructions and addresses do, on the bare machine and in a VM.
     Sensitive(sensitive::Args),
+    /// Runs hostile VMs in direct execution beside two that check themselves.
+    Hostile(hostile::Args),
     /// Runs every test: host-side, then boots.
     Test(test::Args),
 }
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::main(args),
         Command::Bare(args) => bare::main(args),
         Command::Sensitive(args) => sensitive::main(args),
+        Command::Hostile(args) => hostile::main(args),
         Command::Test(args) => test::main(args),
     };
     result.unwrap_or_else(|error| {

@@ -22,6 +22,8 @@ pub enum Command<'a> {
     Stats(&'a str),
     /// `mem`: the memory accounting.
     Mem,
+    /// `selfcheck`: the monitor's own image.
+    SelfCheck,
     /// `debug FAULT`: make the monitor fail.
     Debug(&'a str),
     /// `quit`: end the run.
@@ -29,13 +31,14 @@ pub enum Command<'a> {
 }
 
 /// Each command with what it does, in the order in which `help` shows them.
-pub const HELP: [(&str, &str); 8] = [
+pub const HELP: [(&str, &str); 9] = [
     ("help", "explain the commands"),
     ("vms", "list the VMs: name, state, memory, weight, how often started, how it ended"),
     ("start VM", "start a VM that does not run, from the beginning"),
     ("stop VM", "end a VM at once, as if its machine were switched off"),
     ("stats VM", "what a VM has used: instructions, time, exits, device accesses; how it ended"),
     ("mem", "machine memory by owner, for each node, checked page by page"),
+    ("selfcheck", "compare the monitor's code and constants with the image they came from"),
     (
         "debug FAULT",
         "make the monitor itself fail, to test its own handling; `debug ?` lists faults",
@@ -60,6 +63,7 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         "stop" => Command::Stop(vm()?),
         "stats" => Command::Stats(vm()?),
         "mem" => Command::Mem,
+        "selfcheck" => Command::SelfCheck,
         "debug" => Command::Debug(words.next().unwrap_or("?")),
         "quit" => Command::Quit,
         _ => {

@@ -51,6 +51,10 @@ pub trait Machine {
         pmap: &Arc<Pmap>,
     ) -> Result<Self::Guest, CreateError>;
 
+    /// Compares the monitor's code and constants with the image that they were copied from; what came
+    /// of it, in lines.
+    fn self_check(&self) -> String;
+
     /// Makes the monitor fail in the way called `fault`, to test its own handling; `?` asks which
     /// there are. What it answers, if it comes back.
     ///

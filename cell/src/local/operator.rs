@@ -62,6 +62,7 @@ impl<M: Machine> LocalCell<M> {
             }
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Mem => Ok(self.memory()),
+            Command::SelfCheck => Ok(self.out.machine.self_check()),
             Command::Debug(fault) => self.out.machine.debug(fault),
             Command::Quit => {
                 let player = self.out.player.as_ref();

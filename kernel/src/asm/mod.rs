@@ -54,11 +54,17 @@ const fn cell(field: usize) -> i64 {
 unsafe extern "C" {
     static __text_start: u8;
     static __text_end: u8;
+    static __constant_end: u8;
 }
 
 /// The monitor's text.
 pub(crate) fn text() -> core::ops::Range<u64> {
     (&raw const __text_start as u64)..(&raw const __text_end as u64)
+}
+
+/// The monitor's text and constants: all of its image that never changes.
+pub(crate) fn constant_range() -> core::ops::Range<u64> {
+    (&raw const __text_start as u64)..(&raw const __constant_end as u64)
 }
 
 macro_rules! cp0 {

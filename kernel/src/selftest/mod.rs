@@ -1,17 +1,44 @@
-//! Faults of the monitor, on purpose: `debug FAULT` at the monitor console. The boot tests see that
-//! each is reported and ends the machine as it should.
+//! The monitor looks at itself (`selfcheck` at the monitor console), and fails on purpose (`debug
+//! FAULT`): the boot tests see that each fault is reported and ends the machine as it should.
 
 mod direct;
 mod rig;
 
 use crate::asm;
 use crate::careful;
+use crate::host::low_ram;
 use crate::page::cell_page;
+use abi::codec::checksum;
 use abi::{Mpa, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+
+/// Compares code and constants with the pristine image in low RAM, from which the PROM copied them.
+pub(crate) fn compare_image() -> String {
+    let range = asm::constant_range();
+    let len = range.end - range.start;
+    // SAFETY: the monitor's own code and constants, mapped and never written.
+    let own = unsafe { core::slice::from_raw_parts(range.start as *const u8, len as usize) };
+    // The image is flat from the monitor's address on.
+    let pristine = low_ram(map::MONITOR_BASE + range.start - map::MONITOR_VA, len);
+    match own.iter().zip(pristine).position(|(own, pristine)| own != pristine) {
+        None => {
+            let sum = checksum(own);
+            format!(
+                "the monitor's {len} bytes of code and constants are as in its image: {sum:016x}\n"
+            )
+        }
+        Some(at) => {
+            let va = range.start + at as u64;
+            format!(
+                "DAMAGED: at {va:#x} the monitor is {:#04x}, its image {:#04x}\n",
+                own[at], pristine[at]
+            )
+        }
+    }
+}
 
 type Fault = fn() -> String;
 

@@ -4,14 +4,14 @@ use crate::machine;
 use core::ptr::{read_volatile, write_volatile};
 
 /// Where made-up code is written: free memory, in KSEG0.
-const CODE: u64 = 0xffff_ffff_8040_0000;
+pub const CODE: u64 = 0xffff_ffff_8040_0000;
 /// Words of it.
 const WORDS: usize = 4096;
 /// The exception vectors, with Status.BEV = 0 and the usual EBase.
-const VECTORS: u64 = 0xffff_ffff_8000_0000;
+pub const VECTORS: u64 = 0xffff_ffff_8000_0000;
 
 /// Where hostile pointers point: devices, the edges of memory, holes, every segment.
-const PLACES: [u64; 16] = [
+pub const PLACES: [u64; 16] = [
     0x9000_0000_1800_0000,
     0x9000_0000_1800_03f8,
     0x9000_0000_1800_0070,
@@ -31,22 +31,24 @@ const PLACES: [u64; 16] = [
 ];
 
 /// A generator of numbers: SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[(self.next() % from.len() as u64) as usize]
     }
 
     /// One instruction: a CP0 or TLB operation, a load or store, a jump, or anything.
-    fn instruction(&mut self) -> u32 {
+    pub fn instruction(&mut self) -> u32 {
         let registers = self.next() as u32 & 0x03ff_0000;
         let low = self.next() as u32 & 0xffff;
         match self.next() % 8 {
@@ -81,7 +83,7 @@ impl Random {
 }
 
 /// Writes code at `at`.
-fn write(at: u64, code: impl Iterator<Item = u32>) {
+pub fn write(at: u64, code: impl Iterator<Item = u32>) {
     for (i, word) in code.enumerate() {
         // SAFETY: free memory or the vectors: all that is lost is this guest itself.
         unsafe { write_volatile((at as *mut u32).add(i), word) };

@@ -101,6 +101,8 @@ unsafe extern "C" {
 
 /// Megabytes of RAM, from the firmware's environment.
 static MEMORY: AtomicU64 = AtomicU64::new(0);
+/// A random number, from the firmware's environment.
+static SEED: AtomicU64 = AtomicU64::new(0);
 
 fn port_read(port: u64) -> u8 {
     // SAFETY: the board's I/O window, mapped by hardware, byte access.
@@ -185,6 +187,11 @@ pub fn prid() -> u64 {
 /// Megabytes of RAM that the firmware reported.
 pub fn memory() -> u64 {
     MEMORY.load(Ordering::Relaxed)
+}
+
+/// A random number that the firmware had; 0 if it had none.
+pub fn seed() -> u64 {
+    SEED.load(Ordering::Relaxed)
 }
 
 /// The board's low RAM from `from` to its end, at most 256 MB, as words.
@@ -292,6 +299,10 @@ extern "C" fn hello_main(argc: i32, argv: *const i32, envp: *const i32) -> ! {
         if name == "memsize" {
             let bytes: u64 = value.parse().unwrap_or(0);
             MEMORY.store(bytes >> 20, Ordering::Relaxed);
+        }
+        if name == "rngseed" {
+            let digits = value.get(..16).unwrap_or("");
+            SEED.store(u64::from_str_radix(digits, 16).unwrap_or(0), Ordering::Relaxed);
         }
         // SAFETY: as above.
         at = unsafe { at.add(2) };

@@ -18,6 +18,8 @@ mod machine;
 mod probe;
 #[cfg(target_os = "none")]
 mod shell;
+#[cfg(target_os = "none")]
+mod wild;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

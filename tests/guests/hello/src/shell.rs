@@ -70,6 +70,9 @@ fn command(line: &str) {
             say!("storm      take exceptions for ever");
             say!("hammer:N   use device registers at random for ever");
             say!("hostile:N  run made-up code");
+            say!("wild       run made-up code in all modes, by the firmware's random seed");
+            say!("wild:N     the same, by this seed");
+            say!("work       check sums and memory for ever");
             say!("off        switch the machine off");
             say!("reset      reset the machine");
         }
@@ -97,6 +100,8 @@ fn command(line: &str) {
         "trap" => panic!("as you wished"),
         "off" => machine::power_off(),
         "reset" => machine::reset(),
+        "wild" => crate::wild::run(machine::seed()),
+        "work" => work(),
         "storm" => hostile::storm(),
         _ => {
             if let Some((name, seed)) = name.split_once(':')
@@ -105,6 +110,7 @@ fn command(line: &str) {
                 match name {
                     "hammer" => hostile::hammer(seed),
                     "hostile" => hostile::run(seed),
+                    "wild" => crate::wild::run(seed),
                     _ => {}
                 }
             }
@@ -124,6 +130,33 @@ fn sum() -> u64 {
         sum = sum.rotate_left(7) ^ x.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ (x / (i + 1));
     }
     sum
+}
+
+/// Computes the checksum and checks a megabyte of memory, written once, for ever; says so now and then,
+/// and at once when something is wrong.
+fn work() {
+    const MEMORY: u64 = 1 << 20;
+    let pattern = |word: *mut u64| (word as u64).rotate_left(17) ^ 0x5851_f42d_4c95_7f2d;
+    let words = || machine::low_ram(FREE_FROM).take(MEMORY as usize / 8);
+    for word in words() {
+        // SAFETY: RAM that the firmware reported and nobody else uses.
+        unsafe { word.write_volatile(pattern(word)) };
+    }
+    for round in 1u64.. {
+        // SAFETY: as above.
+        let damaged = words().find(|word| unsafe { word.read_volatile() } != pattern(*word));
+        if let Some(word) = damaged {
+            say!("work: WRONG: memory at {word:p}");
+            return;
+        }
+        if sum() != 0xd488_e188_dc8a_e95b {
+            say!("work: WRONG: the sum is {:016x}", sum());
+            return;
+        }
+        if round.is_power_of_two() {
+            say!("work: {round} rounds");
+        }
+    }
 }
 
 /// Writes a pattern of its own to each word of free low memory, then checks all of them.

@@ -27,7 +27,7 @@ pub struct Frame {
 const _: () = assert!(core::mem::offset_of!(Frame, saved) == 304);
 
 impl Frame {
-    /// All registers zero.
+    /// From `pc` under `status`, all registers zero.
     pub const fn new(pc: u64, status: u64) -> Self {
         Self { gpr: [0; 32], pc, status, cause: 0, epc: 0, bad: 0, vector: 0, saved: [0; 12] }
     }

@@ -15,7 +15,8 @@ mod words;
 use crate::machine::Console;
 use core::fmt::Write;
 use core::ptr::write_volatile;
-use drop::{Frame, hello_alarm, hello_tlb_write, take_vectors};
+pub use drop::{Frame, hello_tlb_write};
+use drop::{hello_alarm, take_vectors};
 
 macro_rules! say {
     ($($arg:tt)*) => { let _ = writeln!(Console, $($arg)*); };

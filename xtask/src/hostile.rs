@@ -1,0 +1,234 @@
+//! `cargo xtask hostile`: a VM that runs made-up code in every mode that the monitor executes directly, one
+//! life after another, beside two others that check themselves.
+//!
+//! Nothing outside the hostile VM may change: the others' checksums and memory, the monitor's code and
+//! constants, its records of machine pages. A seed makes a run: the same one goes the same way.
+
+use crate::endian::Endian;
+use crate::test::{folder, process};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// Runs hostile VMs in direct execution beside two that check themselves.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cargo xtask hostile                            1000 lives, little-endian
+  cargo xtask hostile --endian big --lives 5000
+  cargo xtask hostile --seed 7                   others
+
+Exit status: 0 nothing outside them changed, 1 not so, 2 a set-up problem.")]
+pub struct Args {
+    /// How many hostile VMs, one after another, each with a seed of its own.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    lives: u32,
+    /// What their seeds are made from.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The machine's byte order.
+    #[arg(long, default_value_t)]
+    endian: Endian,
+}
+
+/// The hostile VM, one that checks its kernel's sums and memory, and one whose processes do.
+const CONFIG: &str = r#"
+[[vm]]
+name = "wild"
+kernel = "hello"
+memory = "8M"
+cmdline = "do=wild"
+start = "manual"
+[[vm]]
+name = "work"
+kernel = "hello"
+memory = "8M"
+cmdline = "do=work"
+[[vm]]
+name = "irix"
+kernel = "irix"
+memory = "16M"
+"#;
+
+/// Lives between two self-checks of the others.
+const BETWEEN: u32 = 25;
+/// What no line may say.
+const FORBIDDEN: [&str; 4] = ["WRONG", "FAILED", "DAMAGED", "panic"];
+
+/// The script of a run of so many lives. A life is ended after 60 ms: many do not end by themselves.
+fn script(lives: u32) -> String {
+    let checked = "console monitor\nsend selfcheck\nexpect \"are as in its image\"\n\
+        send mem\nexpect \"^consistent\"\n";
+    let mut out = format!(
+        "console work\nexpect \"work: 1 rounds\"\nconsole irix\nexpect \"irix: shell ready\" 120\n{checked}"
+    );
+    for life in 1..=lives {
+        out.push_str(
+            "send start wild\nwait 0.06\nsend stop wild\nsend stats wild\nexpect \"exits\"\n",
+        );
+        if life.is_multiple_of(BETWEEN) || life == lives {
+            out.push_str("console irix\nsend check\nexpect \"irix: check (passed|FAILED)\" 300\n");
+            out.push_str(checked);
+        }
+    }
+    out
+}
+
+/// What a run's output says of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Summary {
+    /// Lives that began to run made-up code, by mode.
+    lives: BTreeMap<String, u64>,
+    /// The counters of all, summed.
+    counters: BTreeMap<String, u64>,
+    /// How lives ended.
+    ends: BTreeMap<String, u64>,
+    /// Self-checks that passed: of the guest's, of the monitor's.
+    checks: (u64, u64),
+    /// Rounds of the VM that works all the time.
+    rounds: u64,
+    /// Lines that should not be there.
+    wrong: Vec<String>,
+}
+
+impl Summary {
+    fn new(output: &str) -> Self {
+        let mut summary = Self::default();
+        for line in output.lines() {
+            if let Some(seed) = line.strip_prefix("wild| wild: seed ") {
+                let mode = seed.split(", ").nth(1).unwrap_or("?");
+                *summary.lives.entry(mode.into()).or_default() += 1;
+                continue;
+            }
+            // What a hostile guest prints is its own affair.
+            if line.starts_with("wild| ") || line.starts_with("monitor|   | ") {
+                continue;
+            }
+            if let Some(cause) = line.strip_prefix("monitor| VM `wild` ended: ") {
+                *summary.ends.entry(cause.into()).or_default() += 1;
+            }
+            if let Some((name, value)) = line.strip_prefix("monitor|   ").and_then(counter) {
+                *summary.counters.entry(name).or_default() += value;
+            }
+            summary.checks.0 += u64::from(line.starts_with("irix| irix: check passed"));
+            summary.checks.1 += u64::from(line.contains("are as in its image"));
+            if let Some(rounds) = line.strip_prefix("work| work: ") {
+                let number = rounds.split(' ').next().and_then(|word| word.parse().ok());
+                summary.rounds = number.unwrap_or(summary.rounds);
+            }
+            if FORBIDDEN.iter().any(|word| line.contains(word)) {
+                summary.wrong.push(line.into());
+            }
+        }
+        summary
+    }
+
+    /// What is missing of a run of so many lives.
+    fn judge(mut self, lives: u32) -> Vec<String> {
+        let begun: u64 = self.lives.values().sum();
+        if begun != u64::from(lives) {
+            self.wrong.push(format!("{begun} hostile VMs ran their code, of {lives}"));
+        }
+        let checks = u64::from(lives.div_ceil(BETWEEN));
+        if self.checks != (checks, checks + 1) {
+            self.wrong.push(format!("self-checks passed: {:?}, not {checks} of each", self.checks));
+        }
+        for name in ["entries", "emulated"] {
+            if self.counters.get(name).is_none_or(|count| *count < u64::from(lives)) {
+                self.wrong.push(format!("too little ran directly: {:?}", self.counters));
+            }
+        }
+        self.wrong
+    }
+}
+
+/// A line of `stats`: a name of one or more words, then a number.
+fn counter(line: &str) -> Option<(String, u64)> {
+    let (name, value) = line.trim().rsplit_once("  ")?;
+    let value = value.trim().parse().ok()?;
+    Some((name.trim().into(), value))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file can't be written, or the run can't be started.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let (lives, seed, endian) = (args.lives, args.seed, args.endian);
+    let name = format!("hostile-{endian}-{lives}-{seed}");
+    let place = folder().join(&name);
+    fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+    let file = |file: &str, text: &str| -> Result<String> {
+        let path = place.join(file);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path.display().to_string())
+    };
+    let (config, script) = (file("machine.toml", CONFIG)?, file("script", &script(lives))?);
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .current_dir(crate::paths::workspace())
+        .args(["run", "--icount", "--config", &config, "--script", &script])
+        .args(["--seed", &seed.to_string(), "--endian", &endian.to_string()]);
+    let limit = Duration::from_secs(120 + 2 * u64::from(lives));
+    let ended = process::run(command, &name, limit)?;
+    let summary = Summary::new(&ended.output);
+    let mut text = String::new();
+    for (what, counts) in
+        [("lives", &summary.lives), ("ended", &summary.ends), ("counted", &summary.counters)]
+    {
+        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{what}: {}", counts.join(", "));
+    }
+    let _ =
+        writeln!(text, "beside them: {} self-checks, {} rounds", summary.checks.0, summary.rounds);
+    print!("{text}");
+    let mut wrong = summary.judge(lives);
+    if !ended.status.is_some_and(|status| status.success()) {
+        wrong.extend(process::tail(&ended.output, 25));
+    }
+    for line in &wrong {
+        println!("{line}");
+    }
+    println!("hostile: {} wrong; the whole output is target/tests/{name}.out", wrong.len());
+    Ok(ExitCode::from(u8::from(!wrong.is_empty())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+wild| wild: seed 0x1, user mode, handler true
+wild| panic, WRONG
+monitor| VM `wild` ended: stopped
+monitor|   entries       120
+monitor|   emulated      7
+monitor|   LL/SC loops   0
+work| work: 64 rounds
+irix| irix: check passed
+monitor| the monitor's 7 bytes of code and constants are as in its image: 12
+monitor| the monitor's 7 bytes of code and constants are as in its image: 12
+";
+
+    #[test]
+    fn a_run_is_judged_by_all_that_it_must_say() {
+        assert_eq!(Summary::new(GOOD).judge(1), [""; 0]);
+        assert_eq!(Summary::new(GOOD).rounds, 64);
+        assert_eq!(Summary::new(GOOD).counters["LL/SC loops"], 0);
+        for (line, other) in [
+            ("irix| irix: check passed", "irix| irix: check FAILED: x"),
+            ("work| work: 64 rounds", "work| work: WRONG: memory"),
+            ("entries       120", "entries       0"),
+            ("wild| wild: seed 0x1", "wild| x"),
+            ("are as in its image: 12\nmonitor", "DAMAGED\nmonitor"),
+        ] {
+            assert!(GOOD.contains(line));
+            assert!(!Summary::new(&GOOD.replace(line, other)).judge(1).is_empty(), "{other}");
+        }
+        assert!(!Summary::new(GOOD).judge(2).is_empty());
+    }
+}
