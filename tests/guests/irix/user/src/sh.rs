@@ -69,7 +69,12 @@ fn run<'a>(name: &'a str, words: impl Iterator<Item = &'a str>) {
     let mut all = [0; LINE + 1];
     let mut len = 0;
     for word in core::iter::once(name).chain(words) {
-        all[len..len + word.len()].copy_from_slice(word.as_bytes());
+        // Each with its NUL.
+        let Some(room) = all.get_mut(len..=len + word.len()) else {
+            say!("{name}: more than {LINE} characters");
+            return;
+        };
+        room[..word.len()].copy_from_slice(word.as_bytes());
         len += word.len() + 1;
     }
     let child = sys::fork();
