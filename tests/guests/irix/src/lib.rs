@@ -12,17 +12,17 @@
 //!
 //! How it works, in the order of the files:
 //!
-//! - [`asm`]: boot stub, vectors, refill, trap entry and exit, switch of stacks. The refill handler walks
+//! - `asm`: boot stub, vectors, refill, trap entry and exit, switch of stacks. The refill handler walks
 //!   two levels from the directory in the CPU's private data area (PDA), a page that a wired TLB entry
 //!   maps at the same address on every CPU; it has one privileged read.
-//! - [`lock`]: the kernel is one monitor in Hoare's sense: a CPU that is in it holds its lock and is never
-//!   preempted or interrupted. Who waits for the lock answers other CPUs' requests meanwhile.
-//! - [`frames`], [`space`], [`pages`]: frames with reference counts; address spaces: regions, page
-//!   tables, demand-zero and copy-on-write faults; memory is *reserved* before it is promised, so that no fault ever
-//!   finds none.
-//! - [`asid`], [`smp`]: address space identifiers in generations a CPU; TLB shoot-down, by an interrupt
+//! - `lock`: one lock for the whole kernel: a CPU that is in it holds the lock and is never preempted or
+//!   interrupted. Who waits for the lock answers other CPUs' requests meanwhile.
+//! - `frames`, `space`, `pages`: frames with reference counts; address spaces: regions, page
+//!   tables, demand-zero and copy-on-write faults; memory is *reserved* before it is promised, so that no
+//!   fault ever finds none.
+//! - `asid`, `smp`: address space identifiers in generations a CPU; TLB shoot-down, by an interrupt
 //!   where a device can send one, else at the other's next tick.
-//! - [`process`], [`sched`], [`exec`], [`pipe`], [`console`], [`syscall`], [`trap`]: what programs see.
+//! - `process`, `sched`, `exec`, `pipe`, `console`, `syscall`, `trap`: what programs see.
 #![cfg_attr(target_os = "none", no_std, feature(asm_experimental_arch))]
 
 #[cfg(target_os = "none")]

@@ -1,7 +1,7 @@
 //! What CPUs want of each other: TLB shoot-down and wake-ups.
 //!
 //! On bare Malta no CPU can interrupt another: a request is a word in memory, which the other finds at its
-//! next tick, whenever it waits for the lock, and when it enters the kernel. Where the virtual board's IPI device is found, it is
+//! next tick and whenever it waits for the lock. Where the virtual board's IPI device is found, it is
 //! interrupted at once; nothing depends on that.
 
 use crate::asid;
