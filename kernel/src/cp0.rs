@@ -87,6 +87,10 @@ pub(crate) struct ExcCode(pub(crate) u8);
 impl ExcCode {
     /// Interrupt.
     pub(crate) const INT: Self = Self(0);
+    /// TLB miss (or invalid), load or fetch.
+    pub(crate) const TLBL: Self = Self(2);
+    /// TLB miss (or invalid), store.
+    pub(crate) const TLBS: Self = Self(3);
     /// Address error, load or fetch.
     pub(crate) const ADEL: Self = Self(4);
     /// Reserved instruction.

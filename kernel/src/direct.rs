@@ -5,7 +5,7 @@ use crate::careful::xkphys;
 use crate::clock;
 use crate::cp0::{Cause, ExcCode, Status};
 use crate::lock::{Guard, Lock};
-use crate::page::{cell_page, cpu, set_l2, take_reserved};
+use crate::page::{cell_page, cpu, is_reserved, set_l2, take_reserved};
 use crate::stack::WIRED;
 use abi::Mpa;
 use abi::ids::MAX_CPUS;
@@ -13,8 +13,8 @@ use abi::prom::{L2_SETS, L2_SIZE, L2Way};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use static_assertions::{const_assert, const_assert_eq};
-use vmm_core::cpu::Vcpu;
-use vmm_core::direct::{self, Entry, L2Tlb, RealCpu, Spaces, Trapped};
+use vmm_core::cpu::{Access, Vcpu};
+use vmm_core::direct::{self, Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped};
 use vmm_core::mem::Page;
 
 // The refill handler's idea of an L2TLB is the engine's.
@@ -55,8 +55,36 @@ pub(crate) fn thread_reads() -> u64 {
     cell_page().thread_reads.load(Ordering::Relaxed)
 }
 
+/// What trap entry needs to have a TLB miss answered.
+pub(crate) struct Miss<'a> {
+    cpu: *mut Cpu,
+    vcpu: *mut Vcpu,
+    fill: *mut Filler<'a, Cpu>,
+}
+
+/// Answers a TLB miss of the guest that runs, if that is all there is to it. Called by trap entry with
+/// the guest's registers only partly saved and interrupts off.
+pub(crate) extern "C" fn fill(miss: &Miss<'_>, va: u64, cause: u64) -> u64 {
+    // SAFETY: `enter` has made the pointers from exclusive references that it does not use while the
+    // guest runs, and a CPU is in this function once at most.
+    let (cpu, vcpu, fill) = unsafe { (&mut *miss.cpu, &mut *miss.vcpu, &mut *miss.fill) };
+    // There is no way back to an odd address; and of `sdbbp` Cause says nothing.
+    if vcpu.pc() & 1 != 0 || is_reserved() {
+        return 0;
+    }
+    let code = Cause::from_bits_retain(cause).code();
+    let access = if code == ExcCode::TLBS { Access::Write } else { Access::Read };
+    u64::from(fill(cpu, vcpu, va, access))
+}
+
 impl RealCpu for Cpu {
-    fn enter(&mut self, vcpu: &mut Vcpu, l2: &L2Tlb, entry: &Entry) -> Trapped {
+    fn enter(
+        &mut self,
+        vcpu: &mut Vcpu,
+        l2: &L2Tlb,
+        entry: &Entry,
+        fill: &mut Filler<'_, Self>,
+    ) -> Trapped {
         if vcpu.pc() & 3 != 0 {
             // As the CPU would say it, had it been possible to go there.
             let cause = Cause::empty().with_code(ExcCode::ADEL).bits() as u32;
@@ -76,8 +104,12 @@ impl RealCpu for Cpu {
         // SAFETY: the L2TLB is there until the call below has returned, and then no longer looked at.
         // It is the VCPU's that runs. Status opens nothing to the guest but floating point, what its
         // pages map, and 64-bit addresses; its program counter is a multiple of 4.
+        // Nobody but `fill` uses what `miss` points to while the guest runs.
         let left = unsafe {
             set_l2(l2.base() as u64);
+            let vcpu = &raw mut *vcpu;
+            let miss = Miss { cpu: self, vcpu, fill: &raw mut *fill };
+            page.filler.store(&raw const miss as u64, Ordering::Relaxed);
             let left = asm::enter_guest(vcpu, status);
             set_l2(page.no_l2.load(Ordering::Relaxed));
             left

@@ -26,6 +26,10 @@ pub(crate) struct CellPage {
     /// The VCPU that runs directly, and `$sp` of the monitor that runs it.
     pub(crate) vcpu: AtomicU64,
     pub(crate) guest_stack: AtomicU64,
+    /// What answers its TLB misses: a [`crate::direct::Miss`].
+    pub(crate) filler: AtomicU64,
+    /// Status at its last TLB miss.
+    pub(crate) guest_status: AtomicU64,
     /// Whether it may read its thread's data with `rdhwr`, what it reads, and how often this CPU has
     /// answered that.
     pub(crate) thread_allowed: AtomicU64,
@@ -50,6 +54,13 @@ pub(crate) fn cell_page() -> &'static CellPage {
 /// This CPU's number.
 pub(crate) fn cpu() -> u64 {
     cell_page().cpu.load(Ordering::Relaxed)
+}
+
+/// Whether [`take_reserved`] will say so.
+pub(crate) fn is_reserved() -> bool {
+    let page = PROM_PAGE_VA as *const PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone.
+    unsafe { (&raw const (*page).reserved).read_volatile() != 0 }
 }
 
 /// Whether the trap that is being handled counts as a reserved instruction whatever Cause says (see

@@ -22,6 +22,9 @@ use vmm_core::cpu::Vcpu;
 /// Status when `guest_enter` returns: the monitor's, with interrupts on.
 const MONITOR: u64 = Status::KX.bits() | Status::IM7.bits() | Status::IE.bits();
 
+/// Status while a miss is looked up: the monitor's, with interrupts off.
+const QUIET: u64 = Status::KX.bits() | Status::IM7.bits();
+
 /// What the CPU says about a guest's trap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -79,6 +82,10 @@ global_asm!(
     "xori $27, $27, {reserved_instruction}",
     "beqz $27, guest_reserved",
     "ld $27, {vcpu}($0)",
+    "andi $26, $26, 0x78",
+    "xori $26, $26, {tlb_miss}",
+    "beqz $26, guest_miss",
+    "nop",
     "guest_save:",
     ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,28,29,30,31",
     "sd $\\n, {gpr}+8*\\n($27)",
@@ -93,6 +100,7 @@ global_asm!(
     "sd $10, {hi}($27)",
     "sd $11, {lo}($27)",
     "sd $12, {pc}($27)",
+    "guest_leave:",
     "ld $29, {stack}($0)",
     "mfc0 $8, $13",
     "dmfc0 $9, $8",
@@ -119,6 +127,56 @@ global_asm!(
     "mtc0 $8, $12",
     "ehb",
     "jr $31",
+    "nop",
+
+    // A TLB miss; $27 is the VCPU. Most are over when the translation has been looked up: so only what
+    // that may change is saved, in its place, and the rest if there is more to it.
+    "guest_miss:",
+    ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,24,25,29,31",
+    "sd $\\n, {gpr}+8*\\n($27)",
+    ".endr",
+    "ld $8, {k0}($0)",
+    "ld $9, {k1}($0)",
+    "mfhi $10",
+    "mflo $11",
+    "dmfc0 $12, $14",
+    "mfc0 $13, $12",
+    "sd $8, {gpr}+8*26($27)",
+    "sd $9, {gpr}+8*27($27)",
+    "sd $10, {hi}($27)",
+    "sd $11, {lo}($27)",
+    "sd $12, {pc}($27)",
+    "sd $13, {status}($0)",
+    "ld $29, {stack}($0)",
+    "ld $4, {filler}($0)",
+    "dmfc0 $5, $8",
+    "mfc0 $6, $13",
+    "li $8, {quiet}",
+    "sd $0, {pending}($0)",
+    "mtc0 $8, $12",
+    "jal {fill}",
+    "ehb",
+    "beqz $2, guest_unfilled",
+    "ld $27, {vcpu}($0)",
+    "ld $8, {status}($0)",
+    "ld $9, {pc}($27)",
+    "mtc0 $8, $12",
+    "ld $10, {hi}($27)",
+    "ld $11, {lo}($27)",
+    "ehb",
+    "dmtc0 $9, $14",
+    "mthi $10",
+    "mtlo $11",
+    ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,24,25,26,29,31,27",
+    "ld $\\n, {gpr}+8*\\n($27)",
+    ".endr",
+    "ehb",
+    "eret",
+    "guest_unfilled:",
+    ".irp n, 16,17,18,19,20,21,22,23,28,30",
+    "sd $\\n, {gpr}+8*\\n($27)",
+    ".endr",
+    "b guest_leave",
     "nop",
 
     // A reserved instruction; $26 is Cause, $27 the VCPU. In a delay slot, with threads' data not to be
@@ -169,6 +227,11 @@ global_asm!(
     "sd $26, {k1}($0)",
     ".set pop",
     monitor = const MONITOR,
+    quiet = const QUIET,
+    tlb_miss = const (ExcCode::TLBL.0 as u64) << 2,
+    fill = sym crate::direct::fill,
+    filler = const cell(offset_of!(CellPage, filler)),
+    status = const cell(offset_of!(CellPage, guest_status)),
     reserved_instruction = const (ExcCode::RI.0 as u64) << 2,
     stack = const cell(offset_of!(CellPage, guest_stack)),
     vcpu = const cell(offset_of!(CellPage, vcpu)),
@@ -199,13 +262,13 @@ unsafe extern "C" {
 ///
 /// # Safety
 /// `status` is as [`crate::direct`] composes it: a guest mode, EXL, and nothing that opens more to it
-/// than its own address space. The VCPU's program counter is even: `eret` to an odd address is the end
+/// than its own address space. The VCPU is there, and its program counter is even: `eret` to an odd address is the end
 /// of QEMU.
-pub(crate) unsafe fn enter_guest(vcpu: &mut Vcpu, status: u64) -> Left {
+pub(crate) unsafe fn enter_guest(vcpu: *mut Vcpu, status: u64) -> Left {
     let mut left = Left::default();
     // SAFETY: the caller answers for what the guest can do; what comes back are its registers, in the
     // VCPU, and `left`. The stack pointer and the registers that a function keeps are kept.
-    unsafe { guest_enter((&raw mut *vcpu).cast(), status, &raw mut left) };
+    unsafe { guest_enter(vcpu.cast(), status, &raw mut left) };
     left
 }
 

@@ -76,7 +76,7 @@ impl Rig {
             cpu.spaces().renew();
             cpu.spaces().allocate().expect("a new generation has address spaces")
         });
-        let mut rig = Self {
+        let rig = Self {
             cpu,
             vcpu: Box::new(Vcpu::with_code_pages(CpuModel::honeycomb(), Endian::NATIVE, 1)),
             l2: L2Tlb::new(),
@@ -135,7 +135,7 @@ impl Rig {
 
     /// Goes on where the program counter is.
     pub(super) fn go_on(&mut self, entry: &Entry) -> Trapped {
-        self.cpu.enter(&mut self.vcpu, &self.l2, entry)
+        self.cpu.enter(&mut self.vcpu, &self.l2, entry, &mut |_, _, _, _| false)
     }
 
     /// Runs `code` from its beginning.

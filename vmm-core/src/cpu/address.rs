@@ -34,17 +34,6 @@ impl Vcpu {
     /// # Errors
     /// The exception that the access causes. (Alignment is the caller's to check first.)
     pub fn translate(&self, va: u64, access: Access) -> Result<u64, Exception> {
-        self.locate(va, access).map(|(physical, _)| physical)
-    }
-
-    /// As [`Vcpu::translate`], with the index of the TLB entry that says so; `None`: the segment is
-    /// not mapped.
-    #[inline]
-    pub(crate) fn locate(
-        &self,
-        va: u64,
-        access: Access,
-    ) -> Result<(u64, Option<usize>), Exception> {
         let status = self.cp0.status;
         let kernel = matches!(self.mode, Mode::Kernel | Mode::Error);
         let refused = Err(Exception::Address(va, access));
@@ -55,10 +44,10 @@ impl Vcpu {
             _ if va >= CKSEG0 => match va {
                 CKSEG3.. if kernel => self.map(va, access),
                 CKSEG2..CKSEG3 if self.mode != Mode::User => self.map(va, access),
-                CKSEG0..CKSEG2 if kernel => Ok((va & 0x1fff_ffff, None)),
+                CKSEG0..CKSEG2 if kernel => Ok(va & 0x1fff_ffff),
                 _ => refused,
             },
-            0 if va <= USEG_LAST && self.mode == Mode::Error => Ok((va, None)),
+            0 if va <= USEG_LAST && self.mode == Mode::Error => Ok(va),
             0 if va <= USEG_LAST => self.map(va, access),
             0 if within && status.contains(Status::UX) => self.map(va, access),
             1 if within && status.contains(Status::SX) && self.mode != Mode::User => {
@@ -67,7 +56,7 @@ impl Vcpu {
             2 if kernel && status.contains(Status::KX) => {
                 // Bits 61:59 are the cache attribute.
                 let physical = va & 0x07ff_ffff_ffff_ffff;
-                if physical <= self.model.physical_mask() { Ok((physical, None)) } else { refused }
+                if physical <= self.model.physical_mask() { Ok(physical) } else { refused }
             }
             // Its last 2 GB would be indistinguishable, in a TLB entry, from the compatibility
             // segments.
@@ -81,7 +70,21 @@ impl Vcpu {
         }
     }
 
-    fn map(&self, va: u64, access: Access) -> Result<(u64, Option<usize>), Exception> {
+    /// Whether there is a mapped segment at `va` that user or supervisor mode may use, as Status has it.
+    /// (What the guest's kernel mode has beyond that, direct execution does not reach.)
+    #[inline]
+    pub(crate) fn has_segment(&self, va: u64) -> bool {
+        let status = self.cp0.status;
+        let within = (va & !(3 << 62)) >> self.model.segbits == 0;
+        match va >> 62 {
+            0 if va <= USEG_LAST => self.mode != Mode::Error,
+            0 => within && status.contains(Status::UX),
+            1 => within && status.contains(Status::SX) && self.mode != Mode::User,
+            _ => (CKSEG2..CKSEG3).contains(&va) && self.mode != Mode::User,
+        }
+    }
+
+    fn map(&self, va: u64, access: Access) -> Result<u64, Exception> {
         let Some(index) = self.tlb.lookup(va, self.asid()) else {
             return Err(Exception::Refill(va, access));
         };
@@ -92,7 +95,7 @@ impl Vcpu {
         } else if access == Access::Write && lo & LO_D == 0 {
             Err(Exception::Modified(va))
         } else {
-            Ok((entry.physical(lo, va), Some(index)))
+            Ok(entry.physical(lo, va))
         }
     }
 }

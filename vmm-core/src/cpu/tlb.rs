@@ -6,11 +6,14 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 /// End of a hash chain.
 const NONE: u16 = u16::MAX;
 /// Kinds of entries: page sizes from 4 KB to 256 MB in steps of four, private and global ones.
 const KINDS: usize = 2 * 9;
+/// Pairs of pages that have a hint at a time.
+const HINTS: usize = 256;
 /// Offset bits of the smallest pair of pages.
 const PAIR_MASK: u64 = 0x1fff;
 
@@ -76,6 +79,9 @@ pub struct Tlb {
     /// … and a bit for each kind that there is any of.
     present: u32,
     segment_mask: u64,
+    /// By pair of pages: the entry that the last lookup of it found. It is the answer if it still
+    /// matches: where an entry with a lower index may have come to match, the hint is taken away.
+    hints: [Cell<u16>; HINTS],
 }
 
 /// The kind of an entry: its page mask's ones are twice its size class.
@@ -95,6 +101,7 @@ impl Tlb {
             counts: [0; KINDS],
             present: 0,
             segment_mask,
+            hints: [const { Cell::new(NONE) }; HINTS],
         };
         if !reset_invalid {
             for index in 0..size {
@@ -164,6 +171,13 @@ impl Tlb {
     pub fn write(&mut self, index: usize, entry: Entry) {
         self.unlink(index);
         self.entries[index] = entry;
+        if entry.mask == 0 {
+            self.hint(entry.vpn).set(NONE);
+        } else {
+            for hint in &self.hints {
+                hint.set(NONE);
+            }
+        }
         if !entry.invalid {
             let bucket = self.bucket_of(&entry);
             self.next[index] = self.heads[bucket];
@@ -189,6 +203,26 @@ impl Tlb {
     #[must_use]
     pub fn lookup(&self, va: u64, asid: u8) -> Option<usize> {
         let va = va & self.segment_mask;
+        let hint = self.hint(va);
+        if let Some(entry) = self.entries.get(usize::from(hint.get()))
+            && !entry.invalid
+            && (va ^ entry.vpn) & !entry.pair_mask() == 0
+            && (entry.global || entry.asid == asid)
+        {
+            return Some(usize::from(hint.get()));
+        }
+        let found = self.search(va, asid);
+        if let Some(index) = found {
+            hint.set(index as u16);
+        }
+        found
+    }
+
+    fn hint(&self, va: u64) -> &Cell<u16> {
+        &self.hints[(va >> 13) as usize % HINTS]
+    }
+
+    fn search(&self, va: u64, asid: u8) -> Option<usize> {
         let mut found = NONE;
         let mut kinds = self.present;
         while kinds != 0 {

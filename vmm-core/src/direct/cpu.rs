@@ -1,7 +1,7 @@
 //! The real CPU, as the direct engine needs it.
 
 use super::L2Tlb;
-use crate::cpu::Vcpu;
+use crate::cpu::{Access, Vcpu};
 use crate::mem::Page;
 
 /// How the guest is to be run: what of its state the real processor must be told.
@@ -46,6 +46,9 @@ pub struct Trapped {
     pub bad_vaddr: u64,
 }
 
+/// What answers a real TLB miss that the L2TLB does not answer.
+pub type Filler<'a, R> = dyn FnMut(&mut R, &mut Vcpu, u64, Access) -> bool + 'a;
+
 /// A real CPU that can run a guest.
 ///
 /// Everything here concerns one CPU, the one that calls. Real address space 0 belongs to the
@@ -53,8 +56,18 @@ pub struct Trapped {
 pub trait RealCpu {
     /// Runs `vcpu` from its program counter (whose lowest two bits are 0, and which is in no delay
     /// slot) and with its general registers, HI and LO, until it traps or an interrupt comes; one
-    /// comes not much later than `entry.until`. Real misses that `l2` answers do not end the run.
-    fn enter(&mut self, vcpu: &mut Vcpu, l2: &L2Tlb, entry: &Entry) -> Trapped;
+    /// comes not much later than `entry.until`. Real misses that `l2` answers do not end the run, nor do
+    /// those for which `fill` has found and installed a translation: it is called with the address and
+    /// what it was wanted for, and says whether it has. (Of the VCPU's registers it sees none.)
+    fn enter(
+        &mut self,
+        vcpu: &mut Vcpu,
+        l2: &L2Tlb,
+        entry: &Entry,
+        fill: &mut Filler<'_, Self>,
+    ) -> Trapped
+    where
+        Self: Sized;
 
     /// The address spaces of this CPU.
     fn spaces(&mut self) -> &mut super::Spaces;

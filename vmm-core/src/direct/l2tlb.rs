@@ -15,6 +15,7 @@
 
 use alloc::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use alloc::boxed::Box;
+use core::cell::Cell;
 
 /// Sets.
 pub const SETS: usize = 2048;
@@ -23,19 +24,20 @@ pub const SETS: usize = 2048;
 pub const SIZE: usize = SETS * size_of::<Set>();
 
 /// A pair of pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Cells: a guest runs by what they say while they are filled.
+#[derive(Debug)]
 #[repr(C)]
 pub struct Pair {
     /// As EntryHi; 0: none (no guest runs in real address space 0).
-    pub tag: u64,
+    pub tag: Cell<u64>,
     /// As EntryLo0 and EntryLo1.
-    pub lo: [u64; 2],
+    pub lo: Cell<[u64; 2]>,
     /// When it was put here, to replace the older one.
-    age: u64,
+    age: Cell<u64>,
 }
 
 /// The two places that a pair may be at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Set(pub [Pair; 2]);
 
@@ -49,7 +51,7 @@ const _: () = assert!(size_of::<Sets>() == SIZE && align_of::<Sets>() == SIZE);
 #[derive(Debug)]
 pub struct L2Tlb {
     sets: Box<Sets>,
-    clock: u64,
+    clock: Cell<u64>,
 }
 
 /// The bits of an address that a tag has: R and VPN2 of 42 address bits.
@@ -75,7 +77,7 @@ impl L2Tlb {
             }
             Box::from_raw(memory)
         };
-        Self { sets, clock: 0 }
+        Self { sets, clock: Cell::new(0) }
     }
 
     /// The array, for the refill handler: [`SIZE`] bytes, aligned to that.
@@ -84,49 +86,51 @@ impl L2Tlb {
         self.sets.0.as_ptr()
     }
 
-    fn set(&mut self, tag: u64) -> &mut [Pair; 2] {
+    #[inline]
+    fn set(&self, tag: u64) -> &[Pair; 2] {
         let index = (tag >> 13 ^ tag) as usize & (SETS - 1);
-        &mut self.sets.0[index].0
+        &self.sets.0[index].0
+    }
+
+    fn find(&self, tag: u64) -> Option<&Pair> {
+        self.set(tag).iter().find(|pair| pair.tag.get() == tag)
     }
 
     /// What is known for `tag`.
     #[must_use]
     pub fn lookup(&self, tag: u64) -> Option<[u64; 2]> {
-        let index = (tag >> 13 ^ tag) as usize & (SETS - 1);
-        self.sets.0[index].0.iter().find(|pair| pair.tag == tag).map(|pair| pair.lo)
+        self.find(tag).map(|pair| pair.lo.get())
     }
 
     /// Puts a pair in; the tag of the one that had to go, if any.
-    pub fn insert(&mut self, tag: u64, lo: [u64; 2]) -> Option<u64> {
-        self.clock += 1;
-        let age = self.clock;
-        let set = self.set(tag);
-        let way = match set {
-            [first, _] if first.tag == tag => 0,
-            [_, second] if second.tag == tag => 1,
-            [first, second] => {
-                usize::from(first.tag != 0 && (second.tag == 0 || second.age < first.age))
-            }
-        };
-        let old = core::mem::replace(&mut set[way], Pair { tag, lo, age });
-        (old.tag != 0 && old.tag != tag).then_some(old.tag)
+    #[inline]
+    pub fn insert(&self, tag: u64, lo: [u64; 2]) -> Option<u64> {
+        let age = self.clock.get() + 1;
+        self.clock.set(age);
+        let [first, second] = self.set(tag);
+        let tags = (first.tag.get(), second.tag.get());
+        let older = || tags.1 == 0 || second.age.get() < first.age.get();
+        let use_second = tags.1 == tag || tags.0 != tag && tags.0 != 0 && older();
+        let (pair, old) = if use_second { (second, tags.1) } else { (first, tags.0) };
+        pair.tag.set(tag);
+        pair.lo.set(lo);
+        pair.age.set(age);
+        (old != 0 && old != tag).then_some(old)
     }
 
     /// Forgets a pair; whether it was there.
-    pub fn forget(&mut self, tag: u64) -> bool {
-        match self.set(tag).iter_mut().find(|pair| pair.tag == tag) {
-            Some(pair) => {
-                pair.tag = 0;
-                true
-            }
-            None => false,
+    pub fn forget(&self, tag: u64) -> bool {
+        let found = self.find(tag);
+        if let Some(pair) = found {
+            pair.tag.set(0);
         }
+        found.is_some()
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) {
-        for pair in self.sets.0.iter_mut().flat_map(|set| &mut set.0) {
-            pair.tag = 0;
+    pub fn clear(&self) {
+        for pair in self.sets.0.iter().flat_map(|set| &set.0) {
+            pair.tag.set(0);
         }
     }
 }
@@ -143,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_set_keeps_two_and_replaces_the_older() {
-        let mut l2 = L2Tlb::new();
+        let l2 = L2Tlb::new();
         let tags = [0u64, 1, 2].map(|n| tag(n << 24 | 0x4000, 7));
         assert_eq!(l2.base() as usize % SIZE, 0);
         assert_eq!(l2.insert(tags[0], [1, 2]), None);

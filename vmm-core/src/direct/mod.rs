@@ -17,6 +17,7 @@
 
 mod counters;
 mod cpu;
+mod fill;
 mod l2tlb;
 mod policy;
 mod single;
@@ -26,7 +27,7 @@ mod spaces;
 mod tests;
 
 pub use counters::Counters;
-pub use cpu::{Entry, RealCpu, Trapped};
+pub use cpu::{Entry, Filler, RealCpu, Trapped};
 pub use l2tlb::{L2Tlb, Pair, SIZE as L2TLB_SIZE, Set, tag};
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
@@ -34,7 +35,7 @@ pub use spaces::Spaces;
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine};
-use abi::{Gpa, PAGE_SIZE};
+use fill::Fill;
 use space::Spacing;
 
 /// Why direct execution stopped.
@@ -128,7 +129,7 @@ impl Direct {
             Notes::Some(count) => {
                 for index in 0..count {
                     let void = vcpu.stale.void(index);
-                    self.spacing.forget(&mut self.l2, void, cpu);
+                    self.spacing.forget(&self.l2, void, cpu);
                 }
             }
         }
@@ -243,11 +244,16 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             direct.link_left = 0;
             direct.follow_notes(vcpu, cpu);
-            let asid = direct.spacing.real(&mut direct.l2, vcpu.asid(), cpu);
+            let asid = direct.spacing.real(&direct.l2, vcpu.asid(), cpu);
             let entry = direct.entry(vcpu, asid, until);
             direct.counters.entries += 1;
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
-            let trapped = cpu.enter(vcpu, &direct.l2, &entry);
+            let Direct { l2, counters, .. } = direct;
+            let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
+            let mut fill = Fill { mem, code, l2, asid, count };
+            let mut answer =
+                |cpu: &mut R, vcpu: &mut Vcpu, va, access| fill.answer(cpu, vcpu, va, access);
+            let trapped = cpu.enter(vcpu, l2, &entry, &mut answer);
             if trapped.linked {
                 // The link of an emulated load-linked is older than the real one.
                 vcpu.link = None;
@@ -347,7 +353,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
         }
     }
 
-    /// The real TLB does not have a translation, or not for a store.
+    /// The real TLB does not have a translation, or not for a store, and it is not simply to be filled.
     fn translation<R: RealCpu>(
         &mut self,
         direct: &mut Direct,
@@ -358,74 +364,22 @@ impl<const BIG: bool> Engine<'_, BIG> {
         asid: u8,
     ) -> After {
         let va = trapped.bad_vaddr;
+        let Direct { l2, counters, .. } = direct;
+        let count = &mut counters.filled;
+        let mut fill = Fill { mem: self.mem, code: self.code, l2, asid, count };
+        if fill.answer(cpu, vcpu, va, access) {
+            return After::On;
+        }
         let in_slot = trapped.cause >> 31 != 0;
-        match vcpu.locate(va, access) {
-            Ok((physical, index)) => {
-                let gpa = Gpa(physical & !(PAGE_SIZE - 1));
-                if let Some(index) = index
-                    && let Some(page) = self.mem.resolve(gpa, access)
-                {
-                    if access == Access::Write && self.code.drop_page(page) {
-                        vcpu.soft.flush_fetch();
-                    }
-                    self.install(direct, vcpu, cpu, index, tag(va, asid));
-                    direct.counters.filled += 1;
-                    return After::On;
-                }
-            }
+        match vcpu.translate(va, access) {
             // A fetch is the interpreter's: it knows when a vector can never be fetched.
-            Err(_) if va == vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {}
-            Err(exception) => {
+            Err(exception) if va != vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {
                 direct.counters.faults += 1;
                 reflect(vcpu, exception, in_slot);
-                return After::On;
+                After::On
             }
+            _ => self.emulate(direct, vcpu, cpu, trapped),
         }
-        self.emulate(direct, vcpu, cpu, trapped)
-    }
-
-    /// Puts the pair of pages that `tag` names, as guest TLB entry `index` has it, into L2TLB and real
-    /// TLB.
-    fn install<R: RealCpu>(
-        &mut self,
-        direct: &mut Direct,
-        vcpu: &mut Vcpu,
-        cpu: &mut R,
-        index: usize,
-        tag: u64,
-    ) {
-        let guest = *vcpu.tlb.entry(index);
-        let pair = tag & !(2 * PAGE_SIZE - 1);
-        let lo = [pair, pair | PAGE_SIZE].map(|va| self.half(vcpu, cpu, &guest, va));
-        if let Some(old) = direct.l2.insert(tag, lo) {
-            cpu.forget_pair(old);
-        }
-        cpu.install(tag, lo);
-    }
-
-    /// The real EntryLo of the page at `va` under a guest's entry; 0 where there is none.
-    fn half<R: RealCpu>(
-        &self,
-        vcpu: &mut Vcpu,
-        cpu: &R,
-        guest: &crate::cpu::tlb::Entry,
-        va: u64,
-    ) -> u64 {
-        use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
-        /// Cache attribute 3, cached.
-        const CACHED: u64 = 3 << 3;
-        let lo = guest.page(va);
-        if lo & LO_V == 0 {
-            return 0;
-        }
-        let gpa = Gpa(guest.physical(lo, va) & !(PAGE_SIZE - 1));
-        let Some(page) = self.mem.resolve(gpa, Access::Read) else { return 0 };
-        let mut real = cpu.machine_page(page) >> 12 << LO_PFN_SHIFT | CACHED | LO_V;
-        if lo & LO_D != 0 && self.code.find(page).is_none() {
-            real |= LO_D;
-            vcpu.stale.mapped_for_stores(page);
-        }
-        real
     }
 
     /// The trapped instruction, and the branch before it if it is in a delay slot, by the interpreter.

@@ -26,7 +26,7 @@ impl Spacing {
 
     /// The real address space of the guest's.
     #[inline]
-    pub fn real<R: RealCpu>(&mut self, l2: &mut L2Tlb, guest: u8, cpu: &mut R) -> u8 {
+    pub fn real<R: RealCpu>(&mut self, l2: &L2Tlb, guest: u8, cpu: &mut R) -> u8 {
         if self.generation == cpu.spaces().generation() {
             let real = self.real[usize::from(guest)];
             if real != 0 {
@@ -37,7 +37,7 @@ impl Spacing {
     }
 
     #[cold]
-    fn allocate<R: RealCpu>(&mut self, l2: &mut L2Tlb, guest: u8, cpu: &mut R) -> u8 {
+    fn allocate<R: RealCpu>(&mut self, l2: &L2Tlb, guest: u8, cpu: &mut R) -> u8 {
         loop {
             if self.generation != cpu.spaces().generation() {
                 // Numbers of an earlier generation are others' now, in tags too.
@@ -64,7 +64,7 @@ impl Spacing {
     }
 
     /// Forgets some translations.
-    pub fn forget<R: RealCpu>(&mut self, l2: &mut L2Tlb, void: Void, cpu: &mut R) {
+    pub fn forget<R: RealCpu>(&mut self, l2: &L2Tlb, void: Void, cpu: &mut R) {
         if self.generation != cpu.spaces().generation() {
             return;
         }
@@ -82,7 +82,7 @@ impl Spacing {
 }
 
 /// Forgets pairs in one real address space.
-fn forget_in<R: RealCpu>(l2: &mut L2Tlb, void: Void, real: u8, cpu: &mut R) {
+fn forget_in<R: RealCpu>(l2: &L2Tlb, void: Void, real: u8, cpu: &mut R) {
     if real == 0 {
         return;
     }

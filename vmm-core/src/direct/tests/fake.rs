@@ -4,7 +4,7 @@
 use crate::bus::{Bus, BusError};
 use crate::cpu::tlb::{Entry as TlbEntry, LO_G};
 use crate::cpu::{Access, CpuModel, Status, Vcpu};
-use crate::direct::{Entry, L2Tlb, RealCpu, Spaces, Trapped};
+use crate::direct::{Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped};
 use crate::endian::Endian;
 use crate::interp::tests::machine::Memory;
 use crate::interp::{self, Exit};
@@ -98,7 +98,13 @@ impl<'a> Fake<'a> {
 }
 
 impl RealCpu for Fake<'_> {
-    fn enter(&mut self, vcpu: &mut Vcpu, l2: &L2Tlb, entry: &Entry) -> Trapped {
+    fn enter(
+        &mut self,
+        vcpu: &mut Vcpu,
+        l2: &L2Tlb,
+        entry: &Entry,
+        fill: &mut Filler<'_, Self>,
+    ) -> Trapped {
         assert!(vcpu.pc & 3 == 0 && !vcpu.in_slot, "a place to return to");
         self.entries += 1;
         let outer = &mut self.outer;
@@ -136,7 +142,12 @@ impl RealCpu for Fake<'_> {
             }
             let cause = self.outer.cp0.cause.bits();
             let is_refill = self.outer.pc & 0xfff < 0x100 && matches!(cause >> 2 & 31, 2 | 3);
-            if is_refill && self.outer.cp0.epc & 1 == 0 && self.refill(l2) {
+            let va = self.outer.cp0.bad_vaddr;
+            let access = if cause >> 2 & 31 == 3 { Access::Write } else { Access::Read };
+            if self.outer.cp0.epc & 1 == 0
+                && (is_refill && self.refill(l2)
+                    || matches!(cause >> 2 & 31, 2 | 3) && fill(self, vcpu, va, access))
+            {
                 let back = self.outer.exception_return();
                 self.outer.set_pc(back);
                 self.outer.cp0.ll_addr = NO_LINK;

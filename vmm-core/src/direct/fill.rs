@@ -1,0 +1,91 @@
+//! Real misses that the L2TLB does not answer, answered from the guest's TLB and the pmap.
+
+use super::cpu::RealCpu;
+use super::l2tlb::{L2Tlb, tag};
+use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
+use crate::cpu::{Access, Stale, Vcpu};
+use crate::interp::CodeCache;
+use crate::mem::GuestMemory;
+use abi::{Gpa, PAGE_SIZE};
+
+/// Cache attribute 3, cached, in EntryLo.
+const CACHED: u64 = 3 << 3;
+
+/// What it takes.
+pub(super) struct Fill<'a, M: ?Sized> {
+    pub mem: &'a M,
+    pub code: &'a CodeCache,
+    pub l2: &'a L2Tlb,
+    /// The real address space.
+    pub asid: u8,
+    /// How many there were.
+    pub count: &'a mut u64,
+}
+
+impl<M: GuestMemory + ?Sized> Fill<'_, M> {
+    /// Puts the pair of pages around `va` into L2TLB and real TLB; `false`: the guest may not make this
+    /// access, or no memory is there.
+    #[inline]
+    pub fn answer<R: RealCpu>(
+        &mut self,
+        cpu: &mut R,
+        vcpu: &mut Vcpu,
+        va: u64,
+        access: Access,
+    ) -> bool {
+        if !vcpu.has_segment(va) {
+            return false;
+        }
+        let Vcpu { tlb, stale, soft, cp0, .. } = vcpu;
+        let Some(index) = tlb.lookup(va, cp0.entry_hi as u8) else { return false };
+        let guest = tlb.entry(index);
+        // Larger pages than 4 KB: both halves of the pair lie in one of them.
+        let [even, odd] = if guest.mask == 0 { guest.lo } else { [guest.page(va); 2] };
+        let offset = va & (guest.pair_mask() >> 1) & !(2 * PAGE_SIZE - 1);
+        let (first, second) = (frame(even) + offset, frame(odd) + offset);
+        let second = if guest.mask == 0 { second } else { second + PAGE_SIZE };
+        let is_odd = va & PAGE_SIZE != 0;
+        if access == Access::Write {
+            let (lo, gpa) = if is_odd { (odd, second) } else { (even, first) };
+            if lo & (LO_D | LO_V) != LO_D | LO_V {
+                return false;
+            }
+            if let Some(page) = self.mem.resolve(Gpa(gpa), access)
+                && self.code.drop_page(page)
+            {
+                soft.flush_fetch();
+            }
+        }
+        let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];
+        if lo[usize::from(is_odd)] == 0 {
+            return false;
+        }
+        let tag = tag(va, self.asid);
+        if let Some(old) = self.l2.insert(tag, lo) {
+            cpu.forget_pair(old);
+        }
+        cpu.install(tag, lo);
+        *self.count += 1;
+        true
+    }
+
+    /// The real EntryLo of the page at `gpa` under a guest's EntryLo; 0 where there is none.
+    #[inline(always)]
+    fn half<R: RealCpu>(&self, stale: &mut Stale, cpu: &R, lo: u64, gpa: u64) -> u64 {
+        if lo & LO_V == 0 {
+            return 0;
+        }
+        let Some(page) = self.mem.resolve(Gpa(gpa), Access::Read) else { return 0 };
+        let mut real = cpu.machine_page(page) >> 12 << LO_PFN_SHIFT | CACHED | LO_V;
+        if lo & LO_D != 0 && self.code.find(page).is_none() {
+            real |= LO_D;
+            stale.mapped_for_stores(page);
+        }
+        real
+    }
+}
+
+/// The guest-physical address that an EntryLo names.
+const fn frame(lo: u64) -> u64 {
+    lo >> LO_PFN_SHIFT << 12
+}
