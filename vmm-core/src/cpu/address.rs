@@ -70,18 +70,11 @@ impl Vcpu {
         }
     }
 
-    /// Whether there is a mapped segment at `va` that user or supervisor mode may use, as Status has it.
-    /// (What the guest's kernel mode has beyond that, direct execution does not reach.)
-    #[inline]
-    pub(crate) fn has_segment(&self, va: u64) -> bool {
-        let status = self.cp0.status;
-        let within = (va & !(3 << 62)) >> self.model.segbits == 0;
-        match va >> 62 {
-            0 if va <= USEG_LAST => self.mode != Mode::Error,
-            0 => within && status.contains(Status::UX),
-            1 => within && status.contains(Status::SX) && self.mode != Mode::User,
-            _ => (CKSEG2..CKSEG3).contains(&va) && self.mode != Mode::User,
-        }
+    /// Whether this model has an address for which a real CPU, in this mode and with these segments, has
+    /// looked into its TLB: the real one's segments may be larger.
+    #[inline(always)]
+    pub(crate) fn has_address(&self, va: u64) -> bool {
+        (va & !(3 << 62)) >> self.model.segbits == 0 || va >= CKSEG2
     }
 
     fn map(&self, va: u64, access: Access) -> Result<u64, Exception> {

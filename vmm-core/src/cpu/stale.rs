@@ -69,7 +69,15 @@ impl Stale {
             return;
         }
         let asid = (!entry.global).then_some(entry.asid);
-        let void = Void { vpn: entry.vpn, pair_mask: entry.pair_mask(), asid };
+        self.note(Void { vpn: entry.vpn, pair_mask: entry.pair_mask(), asid });
+    }
+
+    /// All private entries of an address space are made invalid.
+    pub fn space(&mut self, asid: u8) {
+        self.note(Void { vpn: 0, pair_mask: (1 << 62) - 1, asid: Some(asid) });
+    }
+
+    fn note(&mut self, void: Void) {
         match self.void.get_mut(self.count) {
             Some(place) => {
                 *place = void;

@@ -6,16 +6,51 @@ use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::CodeCache;
 use crate::mem::GuestMemory;
-use abi::{Gpa, PAGE_SIZE};
+use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
+use alloc::boxed::Box;
+use alloc::vec;
 
 /// Cache attribute 3, cached, in EntryLo.
 const CACHED: u64 = 3 << 3;
+
+/// Guest pages that are remembered at a time.
+const PAGES: usize = 1024;
+/// A guest-physical address that no page has.
+const NONE: u64 = u64::MAX;
+
+/// A guest page, and the real EntryLo that it gets at most: with D if no decoded code of it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    gpa: u64,
+    lo: u64,
+}
+
+/// Real EntryLo values of guest pages, so that most need not be looked for. They are void when the VCPU's
+/// notes say "everything".
+#[derive(Debug)]
+pub(super) struct Pages(Box<[Known]>);
+
+impl Pages {
+    pub fn new() -> Self {
+        Self(vec![Known { gpa: NONE, lo: 0 }; PAGES].into_boxed_slice())
+    }
+
+    pub fn clear(&mut self) {
+        self.0.fill(Known { gpa: NONE, lo: 0 });
+    }
+
+    #[inline(always)]
+    fn place(&mut self, gpa: u64) -> &mut Known {
+        &mut self.0[(gpa >> PAGE_SHIFT) as usize % PAGES]
+    }
+}
 
 /// What it takes.
 pub(super) struct Fill<'a, M: ?Sized> {
     pub mem: &'a M,
     pub code: &'a CodeCache,
     pub l2: &'a L2Tlb,
+    pub pages: &'a mut Pages,
     /// The real address space.
     pub asid: u8,
     /// How many there were.
@@ -25,7 +60,7 @@ pub(super) struct Fill<'a, M: ?Sized> {
 impl<M: GuestMemory + ?Sized> Fill<'_, M> {
     /// Puts the pair of pages around `va` into L2TLB and real TLB; `false`: the guest may not make this
     /// access, or no memory is there.
-    #[inline]
+    #[inline(always)]
     pub fn answer<R: RealCpu>(
         &mut self,
         cpu: &mut R,
@@ -33,7 +68,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         va: u64,
         access: Access,
     ) -> bool {
-        if !vcpu.has_segment(va) {
+        if !vcpu.has_address(va) {
             return false;
         }
         let Vcpu { tlb, stale, soft, cp0, .. } = vcpu;
@@ -54,6 +89,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
                 && self.code.drop_page(page)
             {
                 soft.flush_fetch();
+                self.pages.place(gpa).gpa = NONE;
             }
         }
         let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];
@@ -71,17 +107,25 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
 
     /// The real EntryLo of the page at `gpa` under a guest's EntryLo; 0 where there is none.
     #[inline(always)]
-    fn half<R: RealCpu>(&self, stale: &mut Stale, cpu: &R, lo: u64, gpa: u64) -> u64 {
+    fn half<R: RealCpu>(&mut self, stale: &mut Stale, cpu: &R, lo: u64, gpa: u64) -> u64 {
         if lo & LO_V == 0 {
             return 0;
         }
+        let known = *self.pages.place(gpa);
+        let real = if known.gpa == gpa { known.lo } else { self.look_up(stale, cpu, gpa) };
+        real & (lo | !LO_D)
+    }
+
+    #[inline(never)]
+    fn look_up<R: RealCpu>(&mut self, stale: &mut Stale, cpu: &R, gpa: u64) -> u64 {
         let Some(page) = self.mem.resolve(Gpa(gpa), Access::Read) else { return 0 };
-        let mut real = cpu.machine_page(page) >> 12 << LO_PFN_SHIFT | CACHED | LO_V;
-        if lo & LO_D != 0 && self.code.find(page).is_none() {
-            real |= LO_D;
+        let mut lo = cpu.machine_page(page) >> PAGE_SHIFT << LO_PFN_SHIFT | CACHED | LO_V;
+        if self.code.find(page).is_none() {
+            lo |= LO_D;
             stale.mapped_for_stores(page);
         }
-        real
+        *self.pages.place(gpa) = Known { gpa, lo };
+        lo
     }
 }
 

@@ -35,7 +35,7 @@ pub use spaces::Spaces;
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine};
-use fill::Fill;
+use fill::{Fill, Pages};
 use space::Spacing;
 
 /// Why direct execution stopped.
@@ -81,6 +81,7 @@ const LINKED_TRAPS_BLIND: u32 = 256;
 #[derive(Debug)]
 pub struct Direct {
     l2: L2Tlb,
+    pages: Pages,
     spacing: Spacing,
     /// The real FPU has the registers.
     fpu_loaded: bool,
@@ -104,6 +105,7 @@ impl Direct {
     pub fn new() -> Self {
         Self {
             l2: L2Tlb::new(),
+            pages: Pages::new(),
             spacing: Spacing::new(),
             fpu_loaded: false,
             dirty: true,
@@ -125,7 +127,10 @@ impl Direct {
     fn follow_notes<R: RealCpu>(&mut self, vcpu: &mut Vcpu, cpu: &mut R) {
         match vcpu.stale.notes() {
             Notes::None => return,
-            Notes::All => self.spacing.forget_all(),
+            Notes::All => {
+                self.spacing.forget_all();
+                self.pages.clear();
+            }
             Notes::Some(count) => {
                 for index in 0..count {
                     let void = vcpu.stale.void(index);
@@ -248,9 +253,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let entry = direct.entry(vcpu, asid, until);
             direct.counters.entries += 1;
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
-            let Direct { l2, counters, .. } = direct;
+            let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
-            let mut fill = Fill { mem, code, l2, asid, count };
+            let mut fill = Fill { mem, code, l2, pages, asid, count };
             let mut answer =
                 |cpu: &mut R, vcpu: &mut Vcpu, va, access| fill.answer(cpu, vcpu, va, access);
             let trapped = cpu.enter(vcpu, l2, &entry, &mut answer);
@@ -364,9 +369,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
         asid: u8,
     ) -> After {
         let va = trapped.bad_vaddr;
-        let Direct { l2, counters, .. } = direct;
+        let Direct { l2, pages, counters, .. } = direct;
         let count = &mut counters.filled;
-        let mut fill = Fill { mem: self.mem, code: self.code, l2, asid, count };
+        let mut fill = Fill { mem: self.mem, code: self.code, l2, pages, asid, count };
         if fill.answer(cpu, vcpu, va, access) {
             return After::On;
         }

@@ -5,7 +5,7 @@ use super::l2tlb::{L2Tlb, tag};
 use crate::cpu::Void;
 use abi::PAGE_SIZE;
 
-/// Pairs of pages that are forgotten one by one; where there are more, everything is.
+/// Pairs of pages that are forgotten one by one; where there are more, the whole address space is.
 const PAIRS_MAX: u64 = 16;
 
 /// Real ASIDs by guest ASID.
@@ -70,7 +70,8 @@ impl Spacing {
         }
         let pairs = (void.pair_mask + 1) / (2 * PAGE_SIZE);
         match void.asid {
-            _ if pairs > PAIRS_MAX => self.forget_all(),
+            None if pairs > PAIRS_MAX => self.forget_all(),
+            Some(asid) if pairs > PAIRS_MAX => self.real[usize::from(asid)] = 0,
             Some(asid) => forget_in(l2, void, self.real[usize::from(asid)], cpu),
             None => {
                 for &real in &self.real {

@@ -323,7 +323,11 @@ pub fn tlbinv(cpu: &mut Vcpu, all: bool) -> Outcome {
     let asid = cpu.asid();
     cpu.tlb.invalidate((!all).then_some(asid));
     cpu.soft.flush();
-    cpu.stale.everything();
+    if all {
+        cpu.stale.everything();
+    } else {
+        cpu.stale.space(asid);
+    }
     Ok(Flow::Changed)
 }
 
