@@ -42,6 +42,7 @@ const DIRECT_PLACES: [u64; 14] = [
 /// EntryLo of a page: valid, dirty, cached.
 const PAGE: u64 = 3 << 3 | 1 << 2 | 1 << 1;
 const EXL: u64 = 1 << 1;
+const WAIT: u32 = 0x4200_0020;
 
 global_asm!(
     r#"
@@ -56,8 +57,9 @@ hello_door:
     jr      $25
     nop
 
-    # Goes on behind the instruction; if that is not in the code, somewhere in the code. The first word
-    # and the last `lui` get the window.
+    # Goes on behind the instruction; if that is not in the code, somewhere in the code. Status is made
+    # what it was at the beginning every other time, by Count. Immediate operands are put in where it is
+    # copied: the window twice, Status.
     .text
     .globl hello_wild_handler
 hello_wild_handler:
@@ -72,14 +74,21 @@ hello_wild_handler:
     lui     $26, 0
     or      $26, $26, $27
 1:  dmtc0   $26, $14
-    ehb
+    mfc0    $27, $9
+    andi    $27, $27, 0x40
+    beq     $27, $0, 2f
+    lui     $27, 0
+    ori     $27, $27, 0
+    mtc0    $27, $12
+2:  ehb
     eret
     .set pop
 "#
 );
-/// Words of the handler, and which of them get the window.
-const HANDLER: usize = 13;
+/// Words of the handler, and which of them get upper halves of the window and both halves of Status.
+const HANDLER: usize = 19;
 const WINDOW_WORDS: [usize; 2] = [0, 8];
+const STATUS_WORDS: [usize; 2] = [14, 15];
 
 unsafe extern "C" {
     static hello_wild_handler: u32;
@@ -108,7 +117,11 @@ impl Random {
             }
             // Plain arithmetic, which keeps it going and makes new addresses.
             5..10 => self.pick(&[0x2400_0000, 0x6400_0000, 0x3400_0000]) | registers | low,
-            _ => self.instruction(),
+            _ => match self.instruction() {
+                // Nothing would come after it, mostly.
+                WAIT if !self.next().is_multiple_of(16) => 0,
+                word => word,
+            },
         }
     }
 
@@ -124,7 +137,7 @@ impl Random {
 pub fn run(seed: u64) -> ! {
     let mut random = Random(seed);
     let user = random.next().is_multiple_of(3);
-    let handler = !random.next().is_multiple_of(4);
+    let handler = !random.next().is_multiple_of(8);
     let name = if user { "user" } else { "kernel" };
     let _ = writeln!(Console, "wild: seed {seed:#x}, {name} mode, handler {handler}");
     write(CODE, (0..WORDS).map(|_| random.wild()));
@@ -138,7 +151,7 @@ pub fn run(seed: u64) -> ! {
     frame.gpr[25] = window;
     if handler {
         for offset in [0x000, 0x080, 0x180, 0x200] {
-            write(VECTORS + offset, handler_words(window));
+            write(VECTORS + offset, handler_words(window, frame.status));
         }
     } else {
         write(VECTORS, (0..0x100).map(|_| random.wild()));
@@ -211,12 +224,17 @@ fn wild_registers(random: &mut Random) {
     }
 }
 
-/// The handler for code at `window`.
-fn handler_words(window: u64) -> impl Iterator<Item = u32> {
+/// The handler for code at `window` that began under `status`.
+fn handler_words(window: u64, status: u64) -> impl Iterator<Item = u32> {
     (0..HANDLER).map(move |i| {
         // SAFETY: a word of the handler, which is only read.
         let word = unsafe { (&raw const hello_wild_handler).add(i).read() };
-        let upper = (window >> 16) as u32 & 0xffff;
-        if WINDOW_WORDS.contains(&i) { word | upper } else { word }
+        let half = |value: u64| value as u32 & 0xffff;
+        match i {
+            _ if WINDOW_WORDS.contains(&i) => word | half(window >> 16),
+            _ if i == STATUS_WORDS[0] => word | half(status >> 16),
+            _ if i == STATUS_WORDS[1] => word | half(status),
+            _ => word,
+        }
     })
 }
