@@ -115,7 +115,7 @@ impl RealCpu for Cpu {
             left
         };
         let mut cause = Cause::from_bits_retain(left.cause);
-        if take_reserved() {
+        if take_reserved(vcpu.pc()) {
             cause = cause.with_code(ExcCode::RI) - Cause::BD;
         }
         if cause.code() == ExcCode::INT {

@@ -63,15 +63,16 @@ pub(crate) fn is_reserved() -> bool {
     unsafe { (&raw const (*page).reserved).read_volatile() != 0 }
 }
 
-/// Whether the trap that is being handled counts as a reserved instruction whatever Cause says (see
-/// [`PromPage::reserved`]). Asked once a trap.
+/// Whether the trap that is being handled, whose EPC is `epc`, counts as a reserved instruction whatever
+/// Cause says (see [`PromPage::reserved`]). Asked once a trap. (Before a guest's is asked for, interrupts
+/// are on again, and one of them may be handled first.)
 #[inline]
-pub(crate) fn take_reserved() -> bool {
+pub(crate) fn take_reserved(epc: u64) -> bool {
     let page = PROM_PAGE_VA as *mut PromPage;
     // SAFETY: mapped by the PROM for this CPU alone.
     unsafe {
         let reserved = &raw mut (*page).reserved;
-        let taken = reserved.read_volatile() != 0;
+        let taken = reserved.read_volatile() == epc | 1;
         if taken {
             reserved.write_volatile(0);
         }

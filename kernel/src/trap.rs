@@ -37,7 +37,7 @@ impl Frame {
 pub(crate) extern "C" fn handle(frame: &mut Frame) {
     let page = cell_page();
     page.depth.fetch_add(1, Ordering::Relaxed);
-    if take_reserved() {
+    if take_reserved(frame.epc) {
         frame.cause = frame.cause().with_code(ExcCode::RI).bits();
     }
     match frame.cause().code() {

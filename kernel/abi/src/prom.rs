@@ -50,9 +50,9 @@ pub struct PromPage {
     /// The L2TLB that TLB refills are answered from: the address of [`L2_SIZE`] bytes, aligned to that,
     /// reached without the TLB.
     pub l2: u64,
-    /// Not 0: the trap is an `sdbbp`, which leaves no trace in Cause, or one that `recover` caught. It
-    /// counts as a reserved instruction, not in a delay slot (EPC is right in any case). Whoever reports
-    /// the trap sets it back to 0.
+    /// EPC + 1 of a trap that is an `sdbbp`, which leaves no trace in Cause, or one that `recover` caught:
+    /// it counts as a reserved instruction, not in a delay slot (EPC is right in any case). Whoever
+    /// reports the trap with this EPC sets it back to 0.
     pub reserved: u64,
     /// Where a trap during trap entry leads, once, with only `$k0` and `$k1` changed; 0: nowhere.
     pub recover: u64,

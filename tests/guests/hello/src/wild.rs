@@ -39,6 +39,19 @@ const DIRECT_PLACES: [u64; 14] = [
     0xffff_ffff_c200_0000,
 ];
 
+/// What a storm consists of: sdbbp, syscall, break, mfc0 Status, rdhwr $29, add.d, an undefined one, a
+/// load through `$1`.
+const STORMS: [u32; 8] = [
+    0x7000_003f,
+    0x0000_000c,
+    0x0000_000d,
+    0x4008_6000,
+    0x7c03_e83b,
+    0x4622_1100,
+    0x7000_000f,
+    0x8c22_0000,
+];
+
 /// EntryLo of a page: valid, dirty, cached.
 const PAGE: u64 = 3 << 3 | 1 << 2 | 1 << 1;
 const EXL: u64 = 1 << 1;
@@ -140,7 +153,8 @@ pub fn run(seed: u64) -> ! {
     let handler = !random.next().is_multiple_of(8);
     let name = if user { "user" } else { "kernel" };
     let _ = writeln!(Console, "wild: seed {seed:#x}, {name} mode, handler {handler}");
-    write(CODE, (0..WORDS).map(|_| random.wild()));
+    let storm = random.next().is_multiple_of(8).then(|| random.pick(&STORMS));
+    write(CODE, (0..WORDS).map(|_| storm.unwrap_or_else(|| random.wild())));
     fill_tlb(&mut random);
     wild_registers(&mut random);
     let window = WINDOWS[usize::from(user)];
