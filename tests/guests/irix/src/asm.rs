@@ -29,6 +29,8 @@ _start:
     mtc0    $0, $13
     dmtc0   $0, $20                 # XContext
     mtc0    $0, $5                  # PageMask
+    li      $9, 0xa                 # HWREna: user mode may read SYNCI_Step and CCRes
+    mtc0    $9, $7
     ehb
 
     # Empty the TLB by TLBINVF, where Config4.IE says that it exists. (Else `cpu::init` does it.)
