@@ -165,7 +165,7 @@ fn emulator(report: &mut Report, store: &Store) {
 /// The stock guest's packages and the files made from them.
 fn stock_guest(report: &mut Report, store: &Store) {
     const TITLE: &str = "guest";
-    for group in [Group::Linux, Group::Busybox] {
+    for group in [Group::Linux, Group::Busybox, Group::Debian] {
         if !store.missing(group).is_empty() {
             report.yet_to_fetch(TITLE, store, group);
             return;
@@ -180,6 +180,15 @@ fn stock_guest(report: &mut Report, store: &Store) {
             report.good("", &format!("SHA-256 of the kernel's segment: {}", guest.segment_sha256));
         }
         Ok(None) => report.bad(TITLE, "not unpacked yet, or damaged", "`cargo xtask setup`"),
+        Err(error) => report.bad(TITLE, &format!("{error:#}"), ""),
+    }
+    match guest::debian::look(store) {
+        Ok(Some(file)) => report.good("", &file.display().to_string()),
+        Ok(None) => report.bad(
+            TITLE,
+            "its file system with Debian's programs is not made yet, or damaged",
+            "`cargo xtask setup`",
+        ),
         Err(error) => report.bad(TITLE, &format!("{error:#}"), ""),
     }
 }

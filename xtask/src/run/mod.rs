@@ -128,8 +128,9 @@ fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
         "hello" | "irix" | "irix-kseg0" => {
             Ok(images::BuiltIn { kernel: crate::build::guest(name, endian)?, initrd: None })
         }
-        "linux" => {
-            let guest = setup::guest::linux()?;
+        "linux" | "debian" => {
+            let guest =
+                if name == "linux" { setup::guest::linux()? } else { setup::guest::debian()? };
             Ok(images::BuiltIn { kernel: guest.vmlinux, initrd: Some(guest.initrd) })
         }
         _ => bail!("there is no built-in image {name:?}; known are {}", spec::BUILT_IN.join(", ")),
@@ -255,8 +256,13 @@ fn options(args: &Args, boot_elf: PathBuf) -> Options {
 /// What has to be fetched first.
 fn needs(plan: &Plan) -> Vec<Need> {
     let mut needs = vec![Need::Compiler, Need::Qemu];
-    if plan.vms.iter().any(|vm| vm.kernel.value == Kernel::BuiltIn("linux".into())) {
+    let boots =
+        |name: &str| plan.vms.iter().any(|vm| vm.kernel.value == Kernel::BuiltIn(name.to_owned()));
+    if boots("linux") || boots("debian") {
         needs.push(Need::Guest);
+    }
+    if boots("debian") {
+        needs.push(Need::Debian);
     }
     needs
 }

@@ -72,7 +72,7 @@ pub enum Kernel {
 }
 
 /// Names of built-in images.
-pub const BUILT_IN: [&str; 4] = ["linux", "hello", "irix", "irix-kseg0"];
+pub const BUILT_IN: [&str; 5] = ["linux", "debian", "hello", "irix", "irix-kseg0"];
 
 impl Kernel {
     /// What somebody calls `name`: a built-in image, or a file relative to `base`.

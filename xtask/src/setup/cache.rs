@@ -6,7 +6,7 @@
 //! | `downloads/` | verified package files |
 //! | `GROUP-VERSION-HASH/` | a group's packages, unpacked: complete as soon as it exists |
 //! | `library/NAME_VERSION-HASH/` | a shared library that the host lacks |
-//! | `guest-HASH/` | what is made from the guest packages |
+//! | `guest-HASH/`, `guest-debian-HASH/` | what is made from the guest packages |
 //! | `substitutes.toml` | what stands in for versions that the mirror has dropped |
 //! | `tmp/` | what is being unpacked; moved to its place when complete |
 //! | `lock` | held while the cache is changed |
@@ -182,16 +182,16 @@ impl Store {
     /// Names of folders in the cache that another version of the lock file has made.
     pub fn strangers(&self) -> Vec<String> {
         let ours: Vec<PathBuf> = Group::ALL.iter().map(|group| self.folder(*group)).collect();
-        let guest = super::guest::folder(self);
+        let guests = [super::guest::folder(self), super::guest::debian::folder(self)];
         let made = |name: &str| {
-            let kinds = ["compiler-", "qemu-", "linux-", "busybox-", "guest-"];
+            let kinds = ["compiler-", "qemu-", "linux-", "busybox-", "debian-", "guest-"];
             kinds.iter().any(|kind| name.starts_with(kind))
         };
         let mut names: Vec<String> = std::fs::read_dir(&self.dir)
             .into_iter()
             .flatten()
             .flatten()
-            .filter(|entry| !ours.contains(&entry.path()) && entry.path() != guest)
+            .filter(|entry| !ours.contains(&entry.path()) && !guests.contains(&entry.path()))
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .filter(|name| made(name))
             .collect();

@@ -23,11 +23,14 @@ pub enum Group {
     Linux,
     /// The guest's userland.
     Busybox,
+    /// Debian's own programs for the guest: a Python, coreutils, and their libraries.
+    Debian,
 }
 
 impl Group {
     /// All, in the order of the lock file.
-    pub const ALL: [Self; 4] = [Self::Compiler, Self::Qemu, Self::Linux, Self::Busybox];
+    pub const ALL: [Self; 5] =
+        [Self::Compiler, Self::Qemu, Self::Linux, Self::Busybox, Self::Debian];
 
     /// Its name in the lock file and in the cache.
     pub fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Group {
             Self::Qemu => "qemu",
             Self::Linux => "linux",
             Self::Busybox => "busybox",
+            Self::Debian => "debian",
         }
     }
 }
@@ -274,7 +278,7 @@ pub mod tests {
         library.sonames = vec!["libfdt.so.1".into()];
         let mut packages: BTreeMap<_, _> = Group::ALL
             .into_iter()
-            .zip(['1', '2', '3', '4'])
+            .zip(['1', '2', '3', '4', '5'])
             .map(|(group, digit)| (group, vec![artefact(group.name(), digit)]))
             .collect();
         packages.get_mut(&Group::Qemu).unwrap().push(library);

@@ -49,6 +49,8 @@ pub enum Need {
     Qemu,
     /// The stock guest: kernel and initramfs.
     Guest,
+    /// An initramfs for it with programs of Debian's.
+    Debian,
 }
 
 /// Runs the command.
@@ -59,8 +61,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.update_lock {
         update_lock()?;
     }
-    ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
-    guest::linux()?;
+    ensure(&[Need::Compiler, Need::Qemu, Need::Guest, Need::Debian])?;
+    guest::debian()?;
     fetch_crates()?;
     println!("everything is there; `cargo xtask doctor` shows it");
     Ok(ExitCode::SUCCESS)
@@ -80,6 +82,7 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
             Need::Qemu if qemu::is_own_preferred() => {}
             Need::Qemu => groups.push(Group::Qemu),
             Need::Guest => groups.extend([Group::Linux, Group::Busybox]),
+            Need::Debian => groups.push(Group::Debian),
         }
     }
     provide(&groups).map(|_| ())
@@ -136,7 +139,11 @@ fn install(store: &Store, mirrors: &[Mirror], groups: &[Group]) -> Result<(), Fa
         .iter()
         .flat_map(|group| store.missing(*group).into_iter().map(|artefact| (*group, artefact)))
         .collect();
-    let derived = if groups.contains(&Group::Linux) { guest::DERIVED_SIZE } else { 0 };
+    let derived =
+        [(Group::Linux, guest::DERIVED_SIZE), (Group::Debian, guest::debian::DERIVED_SIZE)]
+            .iter()
+            .filter_map(|(group, size)| groups.contains(group).then_some(size))
+            .sum();
     let plan = Plan::new(store, items, derived)?;
     let free = fetch::free_space(store.dir())?;
     let from = format!("{} ({})", mirrors[0].main, mirrors[0].said_by);

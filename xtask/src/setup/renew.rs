@@ -56,6 +56,24 @@ fn recipe(group: Group) -> Recipe {
             own: &["busybox-static"],
             programs: &[],
         },
+        Group::Debian => Recipe {
+            arch: "mips64el",
+            roots: &["python3-minimal", "coreutils"],
+            // The interpreter's name carries its version; of coreutils' libraries, only those of the programs
+            // that are unpacked.
+            own: &[
+                "python3.",
+                "libpython3.",
+                "python3-minimal",
+                "coreutils",
+                "libc6",
+                "libexpat1",
+                "libgmp10",
+                "libssl3",
+                "zlib1g",
+            ],
+            programs: &[],
+        },
     }
 }
 

@@ -23,6 +23,27 @@ fn wanted(group: Group, artefact: &Artefact) -> &'static [&'static str] {
         (Group::Qemu, _) => &["--exclude=./usr/share/doc"],
         (Group::Linux, _) => &["./boot/vmlinuz-*", "./boot/config-*"],
         (Group::Busybox, _) => &["./bin"],
+        // What busybox has not, or computes in another way.
+        (Group::Debian, "coreutils") => &[
+            "./usr/bin/b2sum",
+            "./usr/bin/factor",
+            "./usr/bin/md5sum",
+            "./usr/bin/numfmt",
+            "./usr/bin/od",
+            "./usr/bin/printf",
+            "./usr/bin/seq",
+            "./usr/bin/sha256sum",
+            "./usr/bin/sha512sum",
+            "./usr/bin/sort",
+        ],
+        (Group::Debian, "python3-minimal") => &["./usr/bin/python3"],
+        (Group::Debian, _) => &[
+            "--exclude=./etc",
+            "--exclude=./usr/share",
+            "--exclude=./usr/lib/*/gconv",
+            "--exclude=./usr/lib/python3*/email",
+            "--exclude=./usr/lib/python3*/urllib",
+        ],
     }
 }
 

@@ -35,7 +35,7 @@ pub fn write_all(store: &Store, group: Group, folder: &Path) -> Result<()> {
             );
             write(folder, name, &command)
         }),
-        Group::Linux | Group::Busybox => Ok(()),
+        Group::Linux | Group::Busybox | Group::Debian => Ok(()),
     }
 }
 

@@ -1,5 +1,4 @@
-//! Boots of one of our own guests on bare QEMU, without a monitor: what it prints there is what it has to
-//! print in a VM.
+//! Boots of a guest on bare QEMU, without a monitor: what it prints there is what it has to print in a VM.
 
 use super::manifest::Bare;
 use super::process::{run, shell_line, tail};
@@ -38,8 +37,14 @@ pub fn machines(bare: &Bare) -> Vec<Machine> {
 /// # Errors
 /// It could not be run.
 pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
-    // Built with all the others before any test is run.
-    let kernel = build::built(&machine.image, machine.endian);
+    let (kernel, initrd) = match machine.image.as_str() {
+        "debian" => {
+            let guest = setup::guest::debian()?;
+            (guest.vmlinux, Some(guest.initrd))
+        }
+        // Built with all the others before any test is run.
+        own => (build::built(own, machine.endian), None),
+    };
     let mut command = setup::qemu::qemu(machine.endian, None)?.command();
     command
         .args(["-M", "malta", "-cpu", "MIPS64R2-generic", "-m", &bare.memory])
@@ -47,6 +52,9 @@ pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
         .args(["-nodefaults", "-vga", "none", "-nic", "none", "-display", "none"])
         .args(["-serial", "stdio", "-no-reboot", "-append", &bare.cmdline, "-kernel"])
         .arg(kernel);
+    if let Some(initrd) = initrd {
+        command.arg("-initrd").arg(initrd);
+    }
     let reproduce = shell_line(&command);
     let ended = run(command, &machine.name, Duration::from_secs(bare.timeout))?;
     let mut wrong = Vec::new();
@@ -55,7 +63,8 @@ pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
         Some(status) => wrong.push(format!("QEMU: {status}")),
         None => wrong.push("unknown: it did not end in time".into()),
     }
-    wrong.extend(difference(&ended.output, &bare.output)?);
+    let part = if bare.excerpt { Part::Excerpt } else { Part::All };
+    wrong.extend(difference(&ended.output, &bare.output, part)?);
     if !wrong.is_empty() {
         wrong.push("the end of its output:".into());
         wrong.extend(tail(&ended.output, 25));
@@ -63,15 +72,31 @@ pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
     Ok((wrong, reproduce))
 }
 
+/// How much of a console's text a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// From the file's first line on, as many lines as the file has.
+    Excerpt,
+}
+
 /// The first line in which a console's text is not that of a file of the checkout.
 ///
 /// # Errors
 /// The file can't be read.
-pub fn difference(text: &str, file: &str) -> Result<Option<String>> {
+pub fn difference(text: &str, file: &str, part: Part) -> Result<Option<String>> {
     let wanted =
         fs::read_to_string(paths::workspace().join(file)).with_context(|| file.to_string())?;
     let text = text.replace('\r', "");
-    let (mut found, mut wanted) = (text.lines(), wanted.lines());
+    let lines = wanted.lines().count();
+    let (before, length) = match (part, wanted.lines().next()) {
+        (Part::Excerpt, Some(first)) => {
+            (text.lines().take_while(|line| *line != first).count(), lines)
+        }
+        _ => (0, usize::MAX),
+    };
+    let (mut found, mut wanted) = (text.lines().skip(before).take(length), wanted.lines());
     for number in 1.. {
         match (found.next(), wanted.next()) {
             (None, None) => break,
@@ -101,6 +126,7 @@ mod tests {
             memory: "8M".into(),
             cmdline: String::new(),
             output: String::new(),
+            excerpt: false,
             timeout: 1,
         };
         let names: Vec<_> = machines(&bare).into_iter().map(|machine| machine.name).collect();
@@ -111,10 +137,16 @@ mod tests {
     fn the_first_difference_is_found() {
         let file = "tests/guests/irix/check.txt";
         let text = fs::read_to_string(paths::workspace().join(file)).unwrap();
-        assert_eq!(difference(&text.replace('\n', "\r\n"), file).unwrap(), None);
-        let found = |text: &str| difference(text, file).unwrap().unwrap();
+        assert_eq!(difference(&text.replace('\n', "\r\n"), file, Part::All).unwrap(), None);
+        let found = |text: &str| difference(text, file, Part::All).unwrap().unwrap();
         assert!(found("").starts_with("line 1 is nothing, in tests/guests/irix/check.txt \"irix"));
         let more = text.clone() + "more\n";
         assert!(found(&more).ends_with("is \"more\", in tests/guests/irix/check.txt nothing"));
+        let excerpt = |text: &str| difference(text, file, Part::Excerpt).unwrap();
+        assert_eq!(excerpt(&format!("booting\n{more}")), None);
+        let (first, rest) = text.split_once('\n').unwrap();
+        let message = excerpt(&format!("x\n{first}\nmore\n{rest}")).unwrap();
+        assert!(message.starts_with("line 2 is \"more\", in"), "{message}");
+        assert!(excerpt("booting\n").unwrap().starts_with("line 1 is nothing"));
     }
 }

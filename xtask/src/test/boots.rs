@@ -1,5 +1,6 @@
 //! Runs the manifest's boots and judges them.
 
+use super::bare::{Part, difference};
 use super::manifest::{Boot, Manifest, Other};
 use super::process::{Ended, run, shell_line, tail};
 use super::{Test, Verdict, folder};
@@ -26,7 +27,8 @@ const GRACE: Duration = Duration::from_secs(60);
 /// # Errors
 /// Set-up or a build failed.
 pub fn prepare(manifest: &Manifest) -> Result<()> {
-    setup::ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
+    setup::ensure(&[Need::Compiler, Need::Qemu, Need::Guest, Need::Debian])?;
+    setup::guest::debian()?;
     let orders = |boot: &Boot| {
         if boot.endian.is_empty() { vec![Endian::Little] } else { boot.endian.clone() }
     };
@@ -180,11 +182,14 @@ fn one_run(
     for pattern in &boot.equal {
         why.extend(unequal(&ended.output, pattern)?);
     }
-    for (vm, file) in &boot.output {
-        let log = logs.join(vm).with_extension("log");
-        let console = fs::read(&log).with_context(|| log.display().to_string())?;
-        let difference = super::bare::difference(&String::from_utf8_lossy(&console), file)?;
-        why.extend(difference.map(|difference| format!("{vm}: {difference}")));
+    for (files, part) in [(&boot.output, Part::All), (&boot.excerpt, Part::Excerpt)] {
+        for (vm, file) in files {
+            let log = logs.join(vm).with_extension("log");
+            // A run that failed early has no such file; why it failed is known already.
+            let console = fs::read(&log).unwrap_or_default();
+            let difference = difference(&String::from_utf8_lossy(&console), file, part)?;
+            why.extend(difference.map(|difference| format!("{vm}: {difference}")));
+        }
     }
     Ok((logs, why, reproduce))
 }

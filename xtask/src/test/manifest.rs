@@ -13,7 +13,7 @@ pub struct Manifest {
     /// Boots of the machine (`cargo xtask run`).
     #[serde(default)]
     pub boot: Vec<Boot>,
-    /// Boots of our own guests without a monitor.
+    /// Boots of guests without a monitor.
     #[serde(default)]
     pub bare: Vec<Bare>,
     /// Other commands of `cargo xtask` that are tests.
@@ -53,6 +53,10 @@ pub struct Boot {
     /// By VM, a file of the checkout: what its console must print, line by line.
     #[serde(default)]
     pub output: BTreeMap<String, String>,
+    /// The same for a part of what the console prints: from the file's first line on, as many lines as the file
+    /// has.
+    #[serde(default)]
+    pub excerpt: BTreeMap<String, String>,
     /// Host seconds it may take.
     pub timeout: u64,
     /// It is run twice: both runs must print the same, bit for bit.
@@ -62,8 +66,8 @@ pub struct Boot {
     pub other_seed: Option<u64>,
 }
 
-/// Boots of one of our own guests on bare QEMU, one for each image, byte order and number of CPUs. Each passes
-/// only if QEMU ends with status 0 and the console is the file, line by line.
+/// Boots of a guest on bare QEMU, one for each image, byte order and number of CPUs. Each passes only if QEMU
+/// ends with status 0 and the console is the file, line by line.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bare {
@@ -83,6 +87,9 @@ pub struct Bare {
     pub cmdline: String,
     /// A file of the checkout: what the guest prints.
     pub output: String,
+    /// The file is only a part of it: from the file's first line on, as many lines as the file has.
+    #[serde(default)]
+    pub excerpt: bool,
     /// Host seconds each may take.
     pub timeout: u64,
 }

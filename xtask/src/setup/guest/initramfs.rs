@@ -6,11 +6,14 @@ use anyhow::{Context, Result, bail};
 /// The line that says that the shell is there; scripts and tests wait for it.
 pub const READY: &str = "guest: shell ready";
 
+/// What a login shell and `/init` begin with, for programs in these folders.
+fn settings(path: &str) -> String {
+    format!("export PATH={path} HOME=/root TERM=vt100\ncd\n")
+}
+
 /// Mounts what a shell needs, and hands over to busybox' init: it starts a new shell whenever one
 /// ends, takes care of orphans, and lets `poweroff` and `reboot` end the system.
 const INIT: &str = "\
-#!/bin/sh
-export PATH=/bin HOME=/root TERM=vt100
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -20,8 +23,6 @@ mount -t tmpfs tmp /tmp
 hostname guest
 # From here on, kernel messages below an error would only garble what is typed.
 echo 4 > /proc/sys/kernel/printk
-cd /root
-exec init
 ";
 
 /// What busybox' init does. The shell gets the console's real terminal (cttyhack), without which
@@ -37,14 +38,20 @@ fn shell() -> String {
     format!("#!/bin/sh\necho '{READY}'\nexec sh -l\n")
 }
 
-/// Settings of a login shell.
-const PROFILE: &str = "export PATH=/bin HOME=/root TERM=vt100\ncd\n";
-
 /// The archive, from a static busybox for the guest.
 ///
 /// # Errors
 /// The program has no table of applets.
 pub fn build(busybox: &[u8]) -> Result<Vec<u8>> {
+    Ok(begin(busybox, "/bin", "")?.finish())
+}
+
+/// An archive with busybox that more can be put into: with the folders that programs are looked for in, and
+/// commands for `/init` to do before it hands over to busybox' init.
+///
+/// # Errors
+/// The program has no table of applets.
+pub fn begin(busybox: &[u8], path: &str, commands: &str) -> Result<Archive> {
     let mut archive = Archive::default();
     for path in ["bin", "dev", "etc", "proc", "sys"] {
         archive.directory(path, 0o755);
@@ -61,10 +68,11 @@ pub fn build(busybox: &[u8]) -> Result<Vec<u8>> {
     archive.file("etc/inittab", 0o644, INITTAB.as_bytes());
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");
-    archive.file("etc/profile", 0o644, PROFILE.as_bytes());
+    archive.file("etc/profile", 0o644, settings(path).as_bytes());
     archive.file("etc/shell", 0o755, shell().as_bytes());
-    archive.file("init", 0o755, INIT.as_bytes());
-    Ok(archive.finish())
+    let init = format!("#!/bin/sh\n{}{INIT}{commands}exec init\n", settings(path));
+    archive.file("init", 0o755, init.as_bytes());
+    Ok(archive)
 }
 
 /// What `/init` itself can't do without.

@@ -1,6 +1,7 @@
 //! The stock guest: Debian's kernel as packaged and unpacked, and a first file system of our own.
 
 mod cpio;
+pub mod debian;
 pub mod initramfs;
 pub mod vmlinux;
 
@@ -8,6 +9,7 @@ use super::cache::{self, Store};
 use super::fetch::sha256_of;
 use super::lock::{Group, hex};
 use anyhow::{Context, Result, anyhow};
+pub use debian::debian;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub const DERIVED_SIZE: u64 = 24_000_000;
 
 /// Changes whenever this code would make other files from the same packages.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 /// The stock guest's files.
 #[derive(Debug, Clone)]
