@@ -98,7 +98,8 @@ fn interrupt(cause: u64) {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    // The lock is not asked for: whoever holds it may be this CPU. Nobody runs on without it for long.
+    // Not asked for: whoever holds the lock may be this CPU. Nobody runs on without it for long.
+    lock::seize();
     let _ = writeln!(Raw, "irix: panic: {}", info.message());
     loop {
         core::hint::spin_loop();
