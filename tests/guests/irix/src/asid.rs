@@ -8,7 +8,6 @@
 use crate::cpu::{self, pda};
 use crate::pages;
 use crate::space::{NONE, Spaces};
-use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Bits of an identifier; 0 is nobody's.
 const BITS: u32 = 8;
@@ -75,9 +74,10 @@ pub fn flush_current() {
 }
 
 /// After a page of the current space was resolved: if the TLB still has it as it was, corrects that.
+///
+/// EntryHi is as the exception left it. Where a shoot-down has changed the identifier since, the entry is gone
+/// with it, and nothing is found.
 pub fn refresh(spaces: &Spaces, va: u64) {
-    let asid = pda().stamp & LAST;
-    cpu::set_entry_hi(va & !0x1fff | asid);
     cpu::tlb_probe();
     if cpu::index() >> 31 & 1 == 0 {
         let (even, odd) = spaces[pda().space].pages().pair(va);
@@ -85,5 +85,4 @@ pub fn refresh(spaces: &Spaces, va: u64) {
         cpu::set_entry_lo1(odd);
         cpu::tlb_write();
     }
-    compiler_fence(Ordering::SeqCst);
 }

@@ -29,8 +29,26 @@ _start:
     mtc0    $0, $13
     dmtc0   $0, $20                 # XContext
     mtc0    $0, $5                  # PageMask
+    li      $9, 0xa                 # HWREna: user mode may read SYNCI_Step and CCRes
+    mtc0    $9, $7
     ehb
 
+    # Empty the TLB by TLBINVF, where Config4.IE says that it exists. (Else `cpu::init` does it.)
+    mfc0    $9, $16, 1
+    bgez    $9, 2f
+    nop
+    mfc0    $9, $16, 2
+    bgez    $9, 2f
+    nop
+    mfc0    $9, $16, 3
+    bgez    $9, 2f
+    nop
+    mfc0    $9, $16, 4
+    dsll32  $9, $9, 1               # IE, bits 30:29, is 2 or 3
+    bgez    $9, 2f
+    nop
+    .word   0x42000004              # tlbinvf
+2:
     # Entry 0: this CPU's page of PDAS at PDA, global, its odd neighbour invalid.
     dla     $10, _window
     dla     $11, {pdas}
@@ -126,7 +144,8 @@ _start:
 
 // The vectors. 0x080, XTLB refill: the directory's entry for address bits 30:22 names a table (an empty
 // one where nothing is), whose entries for bits 21:12 hold EntryLo << 6. An address beyond 2^31
-// is nobody's: general.
+// is nobody's: general. So is a pair of which neither page is there, and the kernel is told that the TLB
+// has nothing of it.
 //
 // Trap entry: all registers onto the kernel's stack, which is the process's if user mode was
 // interrupted, else goes on.
@@ -154,13 +173,20 @@ vectors:
     dins    $27, $26, 3, 9          # + bits 21:13 * 8
     lwu     $26, 0($27)
     lwu     $27, 4($27)
-    dsrl    $26, $26, 6
+    bnez    $26, 1f
+    nop
+    beqz    $27, 2f                 # neither page is there: no entry is made for them
+    nop
+1:  dsrl    $26, $26, 6
     dsrl    $27, $27, 6
     dmtc0   $26, $2
     dmtc0   $27, $3
     ehb
     tlbwr
     eret
+2:  lui     $26, {pda_hi}
+    b       trap_entry
+    sw      $26, {missed}($26)      # anything but 0
 
     .org    0x100                   # cache error
     b       trap_entry
@@ -307,6 +333,7 @@ process_begins:
     // The PDA lies less than 32 KB below a multiple of 64 KB: a negative offset reaches it.
     pda_hi = const (PDA + 0x8000) >> 16 & 0xffff,
     directory = const (PDA as u16 as i16) as i64 + offset_of!(Pda, directory) as i64,
+    missed = const (PDA as u16 as i16) as i64 + offset_of!(Pda, missed) as i64,
     stack = const (PDA as u16 as i16) as i64 + offset_of!(Pda, stack) as i64,
     frame = const size_of::<Frame>(),
     status = const offset_of!(Frame, status),

@@ -66,6 +66,8 @@ pub struct Pda {
     pub stack: u64,
     /// The current page directory, as the refill handler uses it.
     pub directory: u64,
+    /// Not 0: the refill handler has gone on to trap entry instead of making a TLB entry.
+    pub missed: u32,
     /// The CPU's number.
     pub number: usize,
     /// The current process's slot, or [`crate::process::NONE`].
@@ -115,6 +117,7 @@ impl<const N: usize> Stack<N> {
 const PDA_EMPTY: Pda = Pda {
     stack: 0,
     directory: 0,
+    missed: 0,
     number: 0,
     process: crate::process::NONE,
     space: crate::space::NONE,
@@ -267,7 +270,10 @@ pub fn init(number: usize, wired: u32) {
     pda.tlb = (tlb_size(), wired);
     let release4 = [config1(), config2(), config3()].iter().all(|config| config & 1 << 31 != 0);
     pda.has_tlbinv = release4 && config4() >> 29 & 3 >= 2;
-    tlb_flush();
+    if !pda.has_tlbinv {
+        // Else the boot stub has done it.
+        tlb_flush();
+    }
     next_tick();
 }
 

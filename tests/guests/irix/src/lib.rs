@@ -40,6 +40,8 @@ mod firmware;
 #[cfg(target_os = "none")]
 mod frames;
 #[cfg(target_os = "none")]
+mod linked;
+#[cfg(target_os = "none")]
 mod lock;
 #[cfg(target_os = "none")]
 mod pages;

@@ -49,6 +49,7 @@ pub extern "C" fn trap(frame: &mut Frame) {
         code::MODIFIED..=code::ADDRESS_STORE => cpu::bad_vaddr(),
         _ => 0,
     };
+    let missed = core::mem::take(&mut pda().missed) != 0;
     let kernel = lock::enter();
     match code {
         code::INTERRUPT => kernel.give_way(),
@@ -56,6 +57,8 @@ pub extern "C" fn trap(frame: &mut Frame) {
         code::MODIFIED | code::TLB_LOAD | code::TLB_STORE => {
             let write = code != code::TLB_LOAD;
             match kernel.resolve(address, write) {
+                // Where the TLB has nothing, it is left to the refill handler.
+                Ok(_) if missed => {}
                 Ok(_) => asid::refresh(&kernel.spaces, address),
                 Err(_) => kernel.fault(frame, SIGSEGV),
             }

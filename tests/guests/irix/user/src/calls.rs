@@ -34,6 +34,9 @@ pub const SPROC: u64 = 1129;
 /// `catch(address)`: the next fault of this process resumes there, with the signal in `$v0`, instead of
 /// killing it; 0: no more.
 pub const CATCH: u64 = 1140;
+/// `linked()`: has the kernel try loops of load-linked and store-conditional: a bit for each that got
+/// through.
+pub const LINKED: u64 = 1139;
 /// `tcsetpgrp(group)`: the process group that Ctrl-C kills; 0: none.
 pub const FOREGROUND: u64 = 1141;
 /// `ps(index, record)`: fills in the `index`th [`Record`]; 1, or 0 when there is none.
@@ -110,7 +113,7 @@ pub struct Record {
 }
 
 /// The programs.
-pub const PROGRAMS: [&str; 19] = [
+pub const PROGRAMS: [&str; 21] = [
     "sh",
     "check",
     "arithmetic",
@@ -123,6 +126,8 @@ pub const PROGRAMS: [&str; 19] = [
     "signals",
     "faults",
     "share",
+    "linked",
+    "loop",
     "mix",
     "mixer",
     "privileged-storm",

@@ -6,6 +6,10 @@ mod checks;
 #[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
+mod linked;
+#[cfg(target_os = "none")]
+mod loops;
+#[cfg(target_os = "none")]
 mod mix;
 #[cfg(target_os = "none")]
 mod sh;

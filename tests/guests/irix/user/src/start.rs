@@ -61,6 +61,8 @@ extern "C" fn start(words: *const u8, len: usize) -> ! {
         "privileged-storm" => faults::storm(),
         "scribble" => faults::scribble(),
         "share" => crate::share::main(),
+        "linked" => crate::linked::main(),
+        "loop" => crate::loops::main(),
         "mix" => mix::main(),
         "mixer" => mix::mixer(words.number(1) as u32, words.number(2) as u32),
         "spin" => loop {

@@ -57,6 +57,11 @@ pub fn exec(words: &[u8]) -> i64 {
     call(calls::EXEC, words.as_ptr() as u64, words.len() as u64, 0)
 }
 
+/// Has the kernel try loops of load-linked and store-conditional.
+pub fn linked() -> u64 {
+    call(calls::LINKED, 0, 0, 0) as u64
+}
+
 /// Signals a process.
 pub fn kill(pid: u32, signal: u32) -> i64 {
     call(calls::KILL, u64::from(pid), u64::from(signal), 0)
