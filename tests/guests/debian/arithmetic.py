@@ -114,6 +114,8 @@ def packing():
     data = b"".join(struct.pack("<d", value) for value in values(4000, 4))
     for name in ("md5", "sha1", "sha256", "sha3_256", "blake2b"):
         print(name, hashlib.new(name, data).hexdigest()[:40])
+    # Whose code that was: OpenSSL's, and Python's own.
+    print(type(hashlib.sha256()).__module__, type(hashlib.blake2b()).__module__)
     squeezed = zlib.compress(bytes(range(256)) * 300, 9)
     print("zlib", zlib.crc32(data), zlib.adler32(data), zlib.decompress(squeezed) == bytes(range(256)) * 300)
 

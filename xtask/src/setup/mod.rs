@@ -272,7 +272,7 @@ fn fetch_crates() -> Result<()> {
 /// # Errors
 /// One of them can't be had.
 pub fn versions() -> Result<Vec<String>> {
-    let guest = guest::linux()?;
+    let guest = guest::debian()?;
     Ok(vec![
         format!("compiler: {}", toolchain::toolchain()?.version),
         format!("emulator: {}", qemu(crate::endian::Endian::default(), None)?.version),
