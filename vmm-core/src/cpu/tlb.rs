@@ -129,15 +129,18 @@ impl Tlb {
         &self.entries[index]
     }
 
-    fn bucket(&self, vpn: u64, mask: u64, space: u64) -> usize {
-        let page = (vpn & !(mask | PAIR_MASK)) >> 13;
-        let hash = (page ^ page >> 17 ^ space << 5 ^ mask >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (hash >> 40) as usize & (self.heads.len() - 1)
+    /// The chain of entries of one kind for a virtual page number, in address space `space` (256: in all).
+    #[inline]
+    fn bucket(&self, vpn: u64, kind: usize, space: u64) -> usize {
+        // The number of the pair of pages, of this size: a page mask has twice its size class of ones.
+        let pair = vpn >> 13 >> (kind & !1);
+        let hash = pair ^ pair >> 9 ^ pair >> 18 ^ space << 5 ^ (kind as u64) << 6;
+        hash as usize & (self.heads.len() - 1)
     }
 
-    fn bucket_of(&self, entry: &Entry) -> usize {
+    fn bucket_of(&self, entry: &Entry, kind: usize) -> usize {
         let space = if entry.global { 256 } else { u64::from(entry.asid) };
-        self.bucket(entry.vpn, entry.mask, space)
+        self.bucket(entry.vpn, kind, space)
     }
 
     fn unlink(&mut self, index: usize) {
@@ -145,7 +148,8 @@ impl Tlb {
         if entry.invalid {
             return;
         }
-        let bucket = self.bucket_of(&entry);
+        let kind = kind(entry.mask, entry.global);
+        let bucket = self.bucket_of(&entry, kind);
         let following = self.next[index];
         let mut at = self.heads[bucket];
         if usize::from(at) == index {
@@ -160,7 +164,6 @@ impl Tlb {
                 at = next;
             }
         }
-        let kind = kind(entry.mask, entry.global);
         self.counts[kind] -= 1;
         if self.counts[kind] == 0 {
             self.present &= !(1 << kind);
@@ -171,20 +174,24 @@ impl Tlb {
     pub fn write(&mut self, index: usize, entry: Entry) {
         self.unlink(index);
         self.entries[index] = entry;
-        if entry.mask == 0 {
-            self.hint(entry.vpn).set(NONE);
-        } else {
+        let small = entry.mask == 0;
+        if !small {
             for hint in &self.hints {
                 hint.set(NONE);
             }
         }
         if !entry.invalid {
-            let bucket = self.bucket_of(&entry);
+            let kind = kind(entry.mask, entry.global);
+            let bucket = self.bucket_of(&entry, kind);
             self.next[index] = self.heads[bucket];
             self.heads[bucket] = index as u16;
-            let kind = kind(entry.mask, entry.global);
             self.counts[kind] += 1;
             self.present |= 1 << kind;
+        }
+        if small {
+            // It will be asked for next.
+            let found = self.search(entry.vpn, entry.asid);
+            self.hint(entry.vpn).set(found.map_or(NONE, |index| index as u16));
         }
     }
 
@@ -230,7 +237,7 @@ impl Tlb {
             kinds &= kinds - 1;
             let mask = ((1 << (kind & !1)) - 1) << 13;
             let space = if kind & 1 == 1 { 256 } else { u64::from(asid) };
-            let mut at = self.heads[self.bucket(va, mask, space)];
+            let mut at = self.heads[self.bucket(va, kind as usize, space)];
             while at != NONE {
                 let entry = &self.entries[usize::from(at)];
                 if at < found

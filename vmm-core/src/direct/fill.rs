@@ -14,7 +14,7 @@ use alloc::vec;
 const CACHED: u64 = 3 << 3;
 
 /// Guest pages that are remembered at a time.
-const PAGES: usize = 1024;
+const PAGES: usize = 4096;
 /// A guest-physical address that no page has.
 const NONE: u64 = u64::MAX;
 
