@@ -13,7 +13,7 @@ const NONE: u16 = u16::MAX;
 /// Kinds of entries: page sizes from 4 KB to 256 MB in steps of four, private and global ones.
 const KINDS: usize = 2 * 9;
 /// Pairs of pages that have a hint at a time.
-const HINTS: usize = 256;
+const HINTS: usize = 1024;
 /// Offset bits of the smallest pair of pages.
 const PAIR_MASK: u64 = 0x1fff;
 
@@ -174,7 +174,8 @@ impl Tlb {
     pub fn write(&mut self, index: usize, entry: Entry) {
         self.unlink(index);
         self.entries[index] = entry;
-        let small = entry.mask == 0;
+        // One whose lookups all use one hint.
+        let small = entry.mask == 0 && !(entry.global && entry.vpn >> 63 == 0);
         if !small {
             for hint in &self.hints {
                 hint.set(NONE);
@@ -191,7 +192,7 @@ impl Tlb {
         if small {
             // It will be asked for next.
             let found = self.search(entry.vpn, entry.asid);
-            self.hint(entry.vpn).set(found.map_or(NONE, |index| index as u16));
+            self.hint(entry.vpn, entry.asid).set(found.map_or(NONE, |index| index as u16));
         }
     }
 
@@ -210,7 +211,7 @@ impl Tlb {
     #[must_use]
     pub fn lookup(&self, va: u64, asid: u8) -> Option<usize> {
         let va = va & self.segment_mask;
-        let hint = self.hint(va);
+        let hint = self.hint(va, asid);
         if let Some(entry) = self.entries.get(usize::from(hint.get()))
             && !entry.invalid
             && (va ^ entry.vpn) & !entry.pair_mask() == 0
@@ -225,8 +226,12 @@ impl Tlb {
         found
     }
 
-    fn hint(&self, va: u64) -> &Cell<u16> {
-        &self.hints[(va >> 13) as usize % HINTS]
+    /// The hint for `va` in an address space. Kernel addresses, most of which are global, have one for all
+    /// of them.
+    #[inline]
+    fn hint(&self, va: u64, asid: u8) -> &Cell<u16> {
+        let space = if va >> 63 == 0 { u64::from(asid) << 2 } else { 0 };
+        &self.hints[((va >> 13 ^ va >> 23 ^ space) as usize) % HINTS]
     }
 
     fn search(&self, va: u64, asid: u8) -> Option<usize> {
