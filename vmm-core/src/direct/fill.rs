@@ -85,11 +85,15 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             if lo & (LO_D | LO_V) != LO_D | LO_V {
                 return false;
             }
-            if let Some(page) = self.mem.resolve(Gpa(gpa), access)
-                && self.code.drop_page(page)
-            {
-                soft.flush_fetch();
-                self.pages.place(gpa).gpa = NONE;
+            let known = self.pages.place(gpa);
+            if known.gpa != gpa || known.lo & LO_D == 0 {
+                // Decoded code of it is kept, or was when the page was looked up.
+                known.gpa = NONE;
+                if let Some(page) = self.mem.resolve(Gpa(gpa), access)
+                    && self.code.drop_page(page)
+                {
+                    soft.flush_fetch();
+                }
             }
         }
         let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];

@@ -308,9 +308,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
         trapped: Trapped,
         asid: u8,
     ) -> After {
-        const CODE: fn(u32) -> u32 = |cause| cause >> 2 & 31;
         let in_slot = trapped.cause >> 31 != 0;
-        let code = CODE(trapped.cause);
+        let code = trapped.cause >> 2 & 31;
         vcpu.in_slot = false;
         let counters = &mut direct.counters;
         match code {

@@ -132,3 +132,39 @@ fn stores_to_interpreted_code_are_seen() {
     run(&mut machine, ALL, 40);
     assert_eq!(machine.cpu.gpr(6), 2);
 }
+
+#[test]
+fn stores_get_through_when_decoded_code_has_gone_by_itself() {
+    // Loads from a page of interpreted code (so that its translation is known, without D), has the kernel
+    // execute more pages than the interpreter keeps, and stores.
+    let program = [
+        i(0x23, 3, 16, 0x40),
+        SYSCALL,
+        i(0x2b, 2, 16, 0x40),
+        i(0x23, 4, 16, 0x40),
+        beq(0, 0, -1),
+        NOP,
+    ];
+    let mut machine = prepared(&program, false);
+    let handler = [mfc0(26, 14, 0), addiu(26, 26, 4), dmtc0(26, 14, 0), 0x0800_0800, NOP];
+    machine.place(0xffff_ffff_8000_0180, &handler);
+    const PAGES: u64 = 6;
+    for page in 0..PAGES {
+        let at = 0x2000 + page * 0x1000;
+        let next = [0x0800_0000 | (at as u32 + 0x1000) >> 2, NOP];
+        machine.place(0xffff_ffff_8000_0000 | at, &next);
+    }
+    machine.place(0xffff_ffff_8000_2000 + PAGES * 0x1000, &[ERET]);
+    machine.place(0xffff_ffff_8003_0040, &[addiu(6, 0, 1), beq(0, 0, -1), NOP]);
+    map(&mut machine.cpu, 1, 0x2_0000, 1, false, [lo(0x3_0000, 6), lo(0x2_1000, 6)]);
+    machine.cpu.set_gpr(2, 0x1234);
+    let back = machine.cpu.pc();
+    machine.cpu.write_cp0(12, 0, 0xe0, 0);
+    machine.cpu.set_pc(0xffff_ffff_8003_0040);
+    machine.step(1);
+    machine.cpu.write_cp0(12, 0, 0xf0, 0);
+    machine.cpu.set_pc(back);
+    run(&mut machine, ALL, 100);
+    assert_eq!(machine.cpu.gpr(3), u64::from(addiu(6, 0, 1)));
+    assert_eq!(machine.cpu.gpr(4), 0x1234);
+}
