@@ -11,11 +11,9 @@ pub const SHARE_MEMBERS: u64 = 3;
 /// See [`SHARE_MEMBERS`].
 pub const SHARE_ROUNDS: u64 = 5_000;
 
-/// Loops of load-linked and store-conditional that get through in the kernel: all of them.
-const LINKED_KERNEL: u64 = 0xfff;
-/// In user mode: those with `nop`, `rdhwr` and a load, not that with a system call, whose way back to
-/// the program ends the link.
-const LINKED_USER: u64 = 0b1111;
+/// Loops of load-linked and store-conditional that get through: in the kernel (upper half) all twelve; in user mode
+/// those with `nop`, `rdhwr` and a load, not that with a system call, whose way back to the program ends the link.
+pub const LINKED: u64 = 0xfff << 32 | 0b1111;
 
 /// All checks with their checksums. A test of `work` computes them on the host.
 pub const CHECKS: [(&str, u64); 11] = [
@@ -28,7 +26,7 @@ pub const CHECKS: [(&str, u64); 11] = [
     ("signals", 0xf140_a0b5_2c7c_521f),
     ("faults", 0x429d_f9cb_0d1e_0461),
     ("share", SHARE_MEMBERS * SHARE_ROUNDS),
-    ("linked", LINKED_KERNEL << 32 | LINKED_USER),
+    ("linked", LINKED),
     ("mix", 0x2679_8793_e74e_76c4),
 ];
 

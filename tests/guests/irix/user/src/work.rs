@@ -282,6 +282,7 @@ mod tests {
             ("signals", expected::fold_signals(&expected::SIGNALS)),
             ("faults", expected::fold_faults(|_, signal| signal)),
             ("share", expected::SHARE_MEMBERS * expected::SHARE_ROUNDS),
+            ("linked", expected::LINKED),
             ("mix", mix()),
         ];
         let names: Vec<_> = expected::CHECKS.iter().map(|check| check.0).collect();
