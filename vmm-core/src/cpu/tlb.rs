@@ -79,9 +79,30 @@ pub struct Tlb {
     /// … and a bit for each kind that there is any of.
     present: u32,
     segment_mask: u64,
-    /// By pair of pages: the entry that the last lookup of it found. It is the answer if it still
-    /// matches: where an entry with a lower index may have come to match, the hint is taken away.
-    hints: [Cell<u16>; HINTS],
+    /// What lookups have found. A hint is the answer to the same question if its entry still matches:
+    /// where one with a lower index may have come to match, the hint is taken away.
+    hints: [Cell<Hint>; HINTS],
+    /// Live private entries at kernel addresses: while there are none, a hint for such an address is the
+    /// answer in every address space.
+    private_kernel: u32,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug)]
+struct Hint {
+    /// The number of the pair of pages.
+    pair: u64,
+    asid: u8,
+    index: u16,
+}
+
+impl Hint {
+    const NONE: Self = Self { pair: u64::MAX, asid: 0, index: NONE };
+}
+
+/// Whether an entry is counted in [`Tlb::private_kernel`].
+const fn is_private_kernel(entry: &Entry) -> bool {
+    !entry.global && entry.vpn >> 63 == 1
 }
 
 /// The kind of an entry: its page mask's ones are twice its size class.
@@ -101,7 +122,8 @@ impl Tlb {
             counts: [0; KINDS],
             present: 0,
             segment_mask,
-            hints: [const { Cell::new(NONE) }; HINTS],
+            hints: [const { Cell::new(Hint::NONE) }; HINTS],
+            private_kernel: 0,
         };
         if !reset_invalid {
             for index in 0..size {
@@ -164,6 +186,7 @@ impl Tlb {
                 at = next;
             }
         }
+        self.private_kernel -= u32::from(is_private_kernel(&entry));
         self.counts[kind] -= 1;
         if self.counts[kind] == 0 {
             self.present &= !(1 << kind);
@@ -178,7 +201,7 @@ impl Tlb {
         let small = entry.mask == 0 && !(entry.global && entry.vpn >> 63 == 0);
         if !small {
             for hint in &self.hints {
-                hint.set(NONE);
+                hint.set(Hint::NONE);
             }
         }
         if !entry.invalid {
@@ -186,13 +209,14 @@ impl Tlb {
             let bucket = self.bucket_of(&entry, kind);
             self.next[index] = self.heads[bucket];
             self.heads[bucket] = index as u16;
+            self.private_kernel += u32::from(is_private_kernel(&entry));
             self.counts[kind] += 1;
             self.present |= 1 << kind;
         }
         if small {
             // It will be asked for next.
-            let found = self.search(entry.vpn, entry.asid);
-            self.hint(entry.vpn, entry.asid).set(found.map_or(NONE, |index| index as u16));
+            self.hint(entry.vpn, entry.asid).set(Hint::NONE);
+            self.ask(entry.vpn, entry.asid);
         }
     }
 
@@ -211,17 +235,25 @@ impl Tlb {
     #[must_use]
     pub fn lookup(&self, va: u64, asid: u8) -> Option<usize> {
         let va = va & self.segment_mask;
-        let hint = self.hint(va, asid);
-        if let Some(entry) = self.entries.get(usize::from(hint.get()))
+        let hint = self.hint(va, asid).get();
+        let shared = va >> 63 == 1 && self.private_kernel == 0;
+        if hint.pair == va >> 13
+            && (hint.asid == asid || shared)
+            && let Some(entry) = self.entries.get(usize::from(hint.index))
             && !entry.invalid
             && (va ^ entry.vpn) & !entry.pair_mask() == 0
             && (entry.global || entry.asid == asid)
         {
-            return Some(usize::from(hint.get()));
+            return Some(usize::from(hint.index));
         }
+        self.ask(va, asid)
+    }
+
+    /// Searches, and leaves a hint.
+    fn ask(&self, va: u64, asid: u8) -> Option<usize> {
         let found = self.search(va, asid);
         if let Some(index) = found {
-            hint.set(index as u16);
+            self.hint(va, asid).set(Hint { pair: va >> 13, asid, index: index as u16 });
         }
         found
     }
@@ -229,7 +261,7 @@ impl Tlb {
     /// The hint for `va` in an address space. Kernel addresses, most of which are global, have one for all
     /// of them.
     #[inline]
-    fn hint(&self, va: u64, asid: u8) -> &Cell<u16> {
+    fn hint(&self, va: u64, asid: u8) -> &Cell<Hint> {
         let space = if va >> 63 == 0 { u64::from(asid) << 2 } else { 0 };
         &self.hints[((va >> 13 ^ va >> 23 ^ space) as usize) % HINTS]
     }
@@ -256,5 +288,46 @@ impl Tlb {
             }
         }
         (found != NONE).then_some(usize::from(found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Overlapping entries of all kinds come and go: the lowest index always wins.
+    #[test]
+    fn hints_never_hide_a_lower_entry() {
+        const SIZE: u32 = 24;
+        let mut state = 1u64;
+        let mut random = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % n
+        };
+        let mut tlb = Tlb::new(SIZE, !0, true);
+        let bases = [0x40_0000, 0xffff_ffff_c000_0000, 0xffff_ffff_c080_0000];
+        for round in 0..200_000 {
+            let va = bases[random(3) as usize] + (random(8) << 13);
+            let asid = random(3) as u8;
+            if random(3) == 0 {
+                let mask = [0, 0, 0, 3 << 13, 15 << 13][random(5) as usize];
+                let global = random(3) == 0;
+                let invalid = random(6) == 0;
+                // Now and then no private kernel entry is left.
+                let global = global || va >> 63 == 1 && round / 1000 % 2 == 0;
+                let vpn = va & !0x1fff;
+                let entry = Entry { vpn, mask, asid, global, invalid, lo: [0; 2] };
+                tlb.write(random(SIZE.into()) as usize, entry);
+            } else if random(2000) == 0 {
+                tlb.invalidate((random(2) == 0).then_some(asid));
+            }
+            let naive = (0..tlb.len()).find(|&index| {
+                let entry = tlb.entry(index);
+                !entry.invalid
+                    && (va ^ entry.vpn) & !entry.pair_mask() == 0
+                    && (entry.global || entry.asid == asid)
+            });
+            assert_eq!(tlb.lookup(va, asid), naive, "round {round}: {va:#x} in {asid}");
+        }
     }
 }
