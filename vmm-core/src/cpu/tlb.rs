@@ -4,6 +4,7 @@
 //! Where several entries match (UNPREDICTABLE in the manual), the one with the lowest index wins, as
 //! in QEMU.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -81,7 +82,8 @@ pub struct Tlb {
     segment_mask: u64,
     /// What lookups have found. A hint is the answer to the same question if its entry still matches:
     /// where one with a lower index may have come to match, the hint is taken away.
-    hints: [Cell<Hint>; HINTS],
+    /// On the heap: a VM that is being made passes through its maker's stack.
+    hints: Box<[Cell<Hint>; HINTS]>,
     /// Live private entries at kernel addresses: while there are none, a hint for such an address is the
     /// answer in every address space.
     private_kernel: u32,
@@ -105,6 +107,14 @@ const fn is_private_kernel(entry: &Entry) -> bool {
     !entry.global && entry.vpn >> 63 == 1
 }
 
+/// Room for hints, made where it stays.
+fn no_hints() -> Box<[Cell<Hint>; HINTS]> {
+    match vec![Cell::new(Hint::NONE); HINTS].into_boxed_slice().try_into() {
+        Ok(hints) => hints,
+        Err(_) => unreachable!("as many hints as were asked for"),
+    }
+}
+
 /// The kind of an entry: its page mask's ones are twice its size class.
 const fn kind(mask: u64, global: bool) -> usize {
     mask.count_ones() as usize | global as usize
@@ -122,7 +132,7 @@ impl Tlb {
             counts: [0; KINDS],
             present: 0,
             segment_mask,
-            hints: [const { Cell::new(Hint::NONE) }; HINTS],
+            hints: no_hints(),
             private_kernel: 0,
         };
         if !reset_invalid {
@@ -200,7 +210,7 @@ impl Tlb {
         // One whose lookups all use one hint.
         let small = entry.mask == 0 && !(entry.global && entry.vpn >> 63 == 0);
         if !small {
-            for hint in &self.hints {
+            for hint in self.hints.iter() {
                 hint.set(Hint::NONE);
             }
         }
