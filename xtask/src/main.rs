@@ -2,6 +2,7 @@
 
 mod bare;
 mod build;
+mod console;
 mod doctor;
 mod endian;
 mod fuzz;
@@ -36,6 +37,8 @@ enum Command {
     Build(build::Args),
     /// Boots the machine and its virtual machines.
     Run(Box<run::Args>),
+    /// Attaches to a console of a running machine, from another terminal.
+    Console(console::Args),
     /// Runs a guest kernel in an ordinary process: the reference interpreter and the virtual Malta.
     Sim(sim::Args),
     /// Compares the interpreter with QEMU's own CPU on random instruction streams.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(args),
         Command::Build(args) => build::main(args),
         Command::Run(args) => run::main(args),
+        Command::Console(args) => console::main(args),
         Command::Sim(args) => sim::main(args),
         Command::Fuzz(args) => fuzz::main(args),
         Command::Bare(args) => bare::main(args),

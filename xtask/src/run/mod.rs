@@ -25,23 +25,26 @@ mod source;
 mod spec;
 mod symbols;
 mod table;
-mod terminal;
+pub mod terminal;
 mod verdict;
 
+use crate::console::{self, Server};
 use crate::endian::Endian;
 use crate::setup::lock::Group;
 use crate::setup::{self, Need};
+use abi::VmId;
 use abi::event::Event;
+use abi::ring::{stream, vm_stream};
 use anyhow::{Context, Result, bail};
 use count::Count;
-use drain::{Drain, Keys};
+use drain::Drain;
+pub use drain::Keys;
 use logs::Logs;
 use pack::{Mode, Monitor};
 use plan::{Flags, Plan};
 use printer::Printer;
 use qemu::{Names, Options, Qemu};
-use ram::Ram;
-pub use ram::folder_with_room;
+pub use ram::{Ram, folder_with_room};
 use session::{Ask, End, Front, Session};
 use spec::{Kernel, Spec};
 use std::ffi::OsString;
@@ -318,6 +321,7 @@ impl Prepared<'_> {
             signal_hook::flag::register_usize(*number, signal.clone(), *number as usize)
                 .context("can't catch signals")?;
         }
+        let consoles = consoles(&self.names);
         // Both ends of the link that are ours are ready before the machine is.
         let drain = Drain::new(&self.ram, self.plan.cells.len(), self.names.clone());
         let keys = Keys::new(&self.ram, 0);
@@ -331,6 +335,7 @@ impl Prepared<'_> {
             keys,
             logs: self.logs,
             front,
+            consoles,
             names: self.names,
             timeout,
             signal,
@@ -338,6 +343,18 @@ impl Prepared<'_> {
         };
         Ok(session.run())
     }
+}
+
+/// What can be attached to from other terminals. A host on which that fails can still run the machine.
+fn consoles(names: &[String]) -> Server {
+    let vm = |(i, name): (usize, &String)| (name.clone(), Some(vm_stream(VmId(i as u16))));
+    let own = [("monitor", Some(stream::MONITOR)), ("boot", None), ("log", None)];
+    let own = own.map(|(name, number)| (name.to_string(), number));
+    let mut server = Server::new(names.iter().enumerate().map(vm).chain(own));
+    if let Err(error) = server.open(&console::place()) {
+        eprintln!("run: no console can be attached from another terminal: {error:#}");
+    }
+    server
 }
 
 /// Says how the run ended and makes it the exit status.

@@ -2,16 +2,15 @@
 //!
 //! This is the logic alone: bytes in, bytes out. [`super::terminal`] has the terminal.
 
+use crate::console::Scrollback;
 use abi::VmId;
 use abi::ring::{stream, vm_stream};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Opens the menu: Ctrl-].
 const MENU: u8 = 0x1d;
 const CTRL_C: u8 = 0x03;
-/// Most bytes of a console that are kept to be shown again.
-const REPLAY: usize = 128 << 10;
 /// Back to the start of the line, and clear it.
 const CLEAR_LINE: &[u8] = b"\r\x1b[K";
 
@@ -28,7 +27,7 @@ pub enum Wish {
 #[derive(Debug)]
 pub struct Screen {
     names: Vec<String>,
-    kept: BTreeMap<u16, VecDeque<u8>>,
+    kept: BTreeMap<u16, Scrollback>,
     attached: u16,
     /// The menu is open; what has been typed of a console's number.
     menu: Option<String>,
@@ -92,10 +91,7 @@ impl Screen {
 
     /// A console has printed bytes.
     pub fn output(&mut self, number: u16, bytes: &[u8]) {
-        let kept = self.kept.entry(number).or_default();
-        kept.extend(bytes);
-        let excess = kept.len().saturating_sub(REPLAY);
-        kept.drain(..excess);
+        self.kept.entry(number).or_default().push(bytes);
         if number == self.attached && self.menu.is_none() {
             self.write(bytes);
         }
@@ -112,7 +108,7 @@ impl Screen {
         if self.typed || self.menu.is_some() || !(self.at_line_start || self.status_shown) {
             return;
         }
-        let printed = self.kept.get(&self.attached).map_or(0, VecDeque::len);
+        let printed = self.kept.get(&self.attached).map_or(0, Scrollback::end);
         let name = self.name(self.attached).to_string();
         let vms = if running == 1 { "1 VM runs".into() } else { format!("{running} VMs run") };
         let line = format!(
@@ -213,9 +209,13 @@ impl Screen {
         self.attached = number;
         let name = self.name(number).to_string();
         self.notice(&format!("this is the console of {name}"));
-        let kept: Vec<u8> =
-            self.kept.get(&number).map_or(Vec::new(), |kept| kept.iter().copied().collect());
-        self.write(&kept);
+        let Some(kept) = self.kept.get(&number) else { return };
+        let rest = kept.since(0);
+        let (cut, bytes) = (rest.cut, rest.pieces.concat());
+        if cut > 0 {
+            self.notice(&format!("{cut} bytes are not kept any more"));
+        }
+        self.write(&bytes);
     }
 }
 
@@ -308,11 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
-        let mut s = screen(1);
+    fn what_is_not_kept_any_more_is_said() {
+        let mut s = screen(2);
         for _ in 0..3 {
-            s.output(16, &[b'x'; REPLAY]);
+            s.output(17, &[b'x'; 100 << 10]);
         }
-        assert_eq!(s.kept[&16].len(), REPLAY);
+        s.output(17, b"end");
+        text(&mut s);
+        s.keys(b"\x1d2");
+        let shown = text(&mut s);
+        let cut = (300 << 10) + 3 - (256 << 10);
+        assert!(shown.contains(&format!("[{cut} bytes are not kept any more]\r\nxxx")));
+        assert!(shown.ends_with("xend"));
     }
 }

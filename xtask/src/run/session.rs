@@ -5,6 +5,7 @@ use super::logs::Logs;
 use super::qemu::Qemu;
 use super::symbols::Symbols;
 use super::verdict::Verdict;
+use crate::console::Server;
 use abi::event::{Event, Kind};
 use abi::ring::{Record, stream};
 use abi::script::Outcome;
@@ -52,6 +53,8 @@ pub struct Session<'a> {
     pub logs: Logs,
     /// The operator.
     pub front: &'a mut dyn Front,
+    /// Operators at other terminals.
+    pub consoles: Server,
     /// Names of the VMs.
     pub names: Vec<String>,
     /// Most time the run may take.
@@ -82,6 +85,7 @@ impl Session<'_> {
         let mut verdict = Verdict::default();
         let end = self.watch(&mut verdict);
         self.front.finish();
+        self.consoles.finish();
         verdict.typed = self.keys.used();
         match end {
             Ok(Some(signal)) => return End::Signal(signal),
@@ -126,6 +130,7 @@ impl Session<'_> {
                 self.qemu.kill();
                 return Ok(None);
             }
+            self.consoles.serve(&mut self.keys);
             pause = if busy { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             if self.front.wait(pause, &mut self.keys) == Ask::EndNow {
                 self.qemu.kill();
@@ -171,8 +176,14 @@ impl Session<'_> {
         let mut text = self.symbols.annotate(text.trim_end_matches(['\r', '\n']));
         text.push('\n');
         self.logs.stream("boot", text.as_bytes())?;
-        self.front.output("boot", None, text.as_bytes());
+        self.show("boot", None, text.as_bytes());
         Ok(())
+    }
+
+    /// Shows bytes to everybody who watches.
+    fn show(&mut self, name: &str, number: Option<u16>, bytes: &[u8]) {
+        self.front.output(name, number, bytes);
+        self.consoles.output(name, bytes);
     }
 
     fn record(&mut self, verdict: &mut Verdict, taken: &Taken) -> Result<()> {
@@ -203,11 +214,11 @@ impl Session<'_> {
                 let text = String::from_utf8_lossy(payload);
                 let line = format!("[{seconds:5}.{micros:06}] {text}\n");
                 self.logs.stream(&name, line.as_bytes())?;
-                self.front.output(&name, None, line.as_bytes());
+                self.show(&name, None, line.as_bytes());
             }
             number => {
                 self.logs.stream(&name, payload)?;
-                self.front.output(&name, Some(number), payload);
+                self.show(&name, Some(number), payload);
             }
         }
         Ok(())

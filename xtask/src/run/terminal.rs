@@ -24,12 +24,17 @@ pub fn is_there() -> bool {
 }
 
 /// The terminal's modes, restored when this is dropped: on every way out, panics included.
-struct Raw {
+#[derive(Debug)]
+pub struct Raw {
     before: Termios,
 }
 
 impl Raw {
-    fn enter() -> Result<Self> {
+    /// Takes every key as it is typed.
+    ///
+    /// # Errors
+    /// When the terminal's modes can't be changed.
+    pub fn enter() -> Result<Self> {
         let before = tcgetattr(stdin()).context("can't read the terminal's modes")?;
         let mut raw = before.clone();
         raw.make_raw();

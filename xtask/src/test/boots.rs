@@ -1,9 +1,10 @@
 //! Runs the manifest's boots and judges them.
 
 use super::bare::{Part, difference};
-use super::manifest::{Boot, Manifest, Other};
-use super::process::{Ended, run, shell_line, tail};
+use super::manifest::{Attach, Boot, Manifest, Other};
+use super::process::{Ended, run, run_with, shell_line, tail};
 use super::{Test, Verdict, folder};
+use crate::console;
 use crate::endian::Endian;
 use crate::setup::{self, Need};
 use anyhow::{Context, Result, anyhow};
@@ -171,14 +172,31 @@ fn one_run(
     let mut args = args.to_vec();
     args.extend(["--log".into(), relative(&logs)]);
     args.extend(["--events".into(), relative(&logs.join("events.jsonl"))]);
-    let (command, reproduce) = xtask(&args);
+    let (mut command, reproduce) = xtask(&args);
     let limit = Duration::from_secs(boot.timeout) + GRACE;
-    let ended = run(command, &format!("{name}-{run_name}"), limit)?;
+    // Where an operator's own `cargo xtask console` does not look, and finds one run only.
+    let runs = logs.join("runs");
+    command.env(console::VARIABLE, &runs);
+    let (ended, attached) = std::thread::scope(|scope| {
+        let attach = |(i, attach): (usize, &'_ Attach)| {
+            let (name, attach) = (format!("{name}-{run_name}-console{i}"), attach.clone());
+            let runs = &runs;
+            scope.spawn(move || attached(&name, &attach, runs, limit))
+        };
+        let consoles: Vec<_> = boot.attach.iter().enumerate().map(attach).collect();
+        let ended = run(command, &format!("{name}-{run_name}"), limit);
+        let joined = consoles.into_iter().map(|console| console.join().expect("it has ended"));
+        (ended, joined.collect::<Result<Vec<_>>>())
+    });
+    let ended = ended?;
+    // It is empty by now; what is left in it would be a difference between two runs.
+    let _ = fs::remove_dir(&runs);
     // A boot that is to end in a panic prints one.
     let usual = if boot.status == STATUS_PANIC { &FORBIDDEN[2..] } else { &FORBIDDEN[..] };
     let forbidden: Vec<_> =
         usual.iter().map(|text| text.to_string()).chain(boot.forbidden.iter().cloned()).collect();
     let mut why = wrong(&ended, boot.status, &boot.markers, &forbidden)?;
+    why.extend(attached?.concat());
     for pattern in &boot.equal {
         why.extend(unequal(&ended.output, pattern)?);
     }
@@ -192,6 +210,16 @@ fn one_run(
         }
     }
     Ok((logs, why, reproduce))
+}
+
+/// Attaches to a console of the run that has its folder in `runs`, until it ends; what was wrong.
+fn attached(name: &str, attach: &Attach, runs: &Path, limit: Duration) -> Result<Vec<String>> {
+    let wait = limit.as_secs().to_string();
+    let (mut command, _) = xtask(&["console", &attach.console, "--wait", &wait].map(String::from));
+    command.env(console::VARIABLE, runs);
+    let ended = run_with(command, attach.types.as_bytes(), name, limit)?;
+    let wrong = wrong(&ended, 0, &attach.markers, &[])?;
+    Ok(wrong.into_iter().map(|why| format!("console {}: {why}", attach.console)).collect())
 }
 
 fn other_test(other: &Other) -> Outcome {

@@ -57,6 +57,9 @@ pub struct Boot {
     /// has.
     #[serde(default)]
     pub excerpt: BTreeMap<String, String>,
+    /// Consoles to attach to meanwhile, each with `cargo xtask console`.
+    #[serde(default)]
+    pub attach: Vec<Attach>,
     /// Host seconds it may take.
     pub timeout: u64,
     /// It is run twice: both runs must print the same, bit for bit.
@@ -64,6 +67,19 @@ pub struct Boot {
     pub twice: bool,
     /// A further run with this seed must print something else.
     pub other_seed: Option<u64>,
+}
+
+/// A console attached to beside a boot, until the boot ends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// Its name.
+    pub console: String,
+    /// What is typed there.
+    #[serde(default)]
+    pub types: String,
+    /// Regular expressions that what it shows must match, line by line.
+    pub markers: Vec<String>,
 }
 
 /// Boots of a guest on bare QEMU, one for each image, byte order and number of CPUs. Each passes only if QEMU

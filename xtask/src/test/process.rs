@@ -3,6 +3,7 @@
 use super::folder;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -26,12 +27,20 @@ pub fn shell_line(command: &Command) -> String {
 ///
 /// # Errors
 /// When it can't be started or watched.
-pub fn run(mut command: Command, name: &str, limit: Duration) -> Result<Ended> {
+pub fn run(command: Command, name: &str, limit: Duration) -> Result<Ended> {
+    run_with(command, &[], name, limit)
+}
+
+/// The same with `input` typed at it.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_with(mut command: Command, input: &[u8], name: &str, limit: Duration) -> Result<Ended> {
     fs::create_dir_all(folder())?;
     let path: PathBuf = folder().join(format!("{name}.out"));
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(typed(input)?)
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()
@@ -50,6 +59,17 @@ pub fn run(mut command: Command, name: &str, limit: Duration) -> Result<Ended> {
     };
     let output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
     Ok(Ended { status, output })
+}
+
+/// A file of `input`, to be read from its start.
+fn typed(input: &[u8]) -> Result<Stdio> {
+    if input.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let mut file = tempfile::tempfile()?;
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// The last lines of an output, for a report.
@@ -76,6 +96,8 @@ mod tests {
         let hung = run(sh("exec sleep 60"), "self-hung", Duration::from_millis(50)).unwrap();
         assert!(hung.status.is_none());
         assert_eq!(shell_line(&sh("a b")), "sh -c 'a b'");
+        let echo = run_with(sh("cat"), b"x\n", "self-typed", Duration::from_secs(60)).unwrap();
+        assert_eq!(echo.output, "x\n");
         assert_eq!(tail("1\n2\n3\n", 2), ["| 2", "| 3"]);
         assert_eq!(tail("1", 2), ["| 1"]);
     }
