@@ -6,7 +6,7 @@ use abi::event::{Cause, Event, Kind};
 use abi::ring::{RECORD_MAX, stream, vm_stream};
 use abi::script::{Outcome, Step};
 use abi::{CellId, Mpa, NodeId, PAGE_SIZE, VmId};
-use cell::memmap::{Memmap, Region};
+use cell::memmap::{self, Memmap, Region};
 use cell::pmap::Pmap;
 use cell::vm::{Exit, Guest};
 use cell::{CreateError, LocalCell, Machine, Next};
@@ -305,6 +305,7 @@ impl Build {
         let (low, high) = (self.pages / 3, self.pages - self.pages / 3);
         let region = |node, base: u64, pages| Region {
             node: NodeId(node),
+            kind: memmap::Kind::Slice,
             range: Mpa(base)..Mpa(base + pages * PAGE_SIZE),
         };
         let regions = [region(0, 0x9000_0000, low), region(1, 0xa000_0000, high)];

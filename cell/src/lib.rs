@@ -18,6 +18,7 @@
 extern crate alloc;
 
 pub mod console;
+pub mod loan;
 mod local;
 pub mod memmap;
 pub mod pmap;

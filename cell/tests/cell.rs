@@ -90,7 +90,9 @@ fn a_hundred_lives_in_one_boot_leave_the_memory_as_it_was() {
     }
     let mut run = build.boot(None);
     let before = run.command("mem");
-    assert!(before.contains("all: free 38 + monitor 16 + VM 10 = total 64 pages of 4 KB\n"));
+    assert!(before.contains(
+        "all: free 38 + monitor 16 + VM 10 + lent 0 + quarantined 0 = total 64 pages of 4 KB\n"
+    ));
     assert!(before.ends_with("consistent: every page has the one owner that is recorded\n"));
     for i in 0..100 {
         assert_eq!(run.command(&format!("start v{i}")), format!("VM `v{i}` started\n"));
@@ -129,7 +131,7 @@ fn a_full_heap_is_not_the_images_fault() {
     let mut run = Build::new(64).stay().vm("big", 8, Program::Big).boot(None);
     assert_eq!(run.story(), ["up", "big no-memory"]);
     assert_eq!(run.command("start big"), "VM `big` can't be started: the heap is too full\n");
-    assert!(run.command("mem").contains("VM 0 = total 64"));
+    assert!(run.command("mem").contains("VM 0 + lent 0 + quarantined 0 = total 64"));
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn a_bad_image_gives_its_memory_back() {
     let mut run = Build::new(64).stay().vm("bad", 8, Program::Bad).boot(None);
     assert_eq!(run.story(), ["up", "bad bad-image"]);
     assert_eq!(run.command("start bad"), "VM `bad` can't be started: its kernel is no ELF\n");
-    assert!(run.command("mem").contains("VM 0 = total 64"));
+    assert!(run.command("mem").contains("VM 0 + lent 0 + quarantined 0 = total 64"));
     assert_eq!(run.command("stop bad"), "VM `bad` does not run\n");
     assert_eq!(run.command("stats bad"), "VM `bad`: defined, never started\n");
 }

@@ -9,7 +9,7 @@ use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
 use abi::{CellId, Mpa, NodeId, map, script};
 use alloc::vec::Vec;
-use cell::memmap::{Memmap, Region};
+use cell::memmap::{Kind, Memmap, Region};
 use cell::{LocalCell, Next};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -85,7 +85,7 @@ fn memmap(block: &BootBlock, reserve: Range<u64>) -> Memmap {
         .map(|node| {
             let start = map::SLICE_BASE + u64::from(node) * block.slice_per_node;
             let range = Mpa(start)..Mpa(start + block.slice_per_node);
-            Region { node: NodeId(node as u8), range }
+            Region { node: NodeId(node as u8), kind: Kind::Slice, range }
         })
         .collect();
     Memmap::new(&regions, &[Mpa(reserve.start)..Mpa(reserve.end)])

@@ -228,7 +228,11 @@ impl<M: Machine> LocalCell<M> {
             }
         }
         let recorded = self.memmap.accounts().vm;
-        if mapped == recorded { Ok(()) } else { Err(Violation::Unmapped { recorded, mapped }) }
+        if mapped == recorded {
+            Ok(())
+        } else {
+            Err(Violation::Unmapped { recorded, mapped, placing: 0 })
+        }
     }
 
     /// How the last life of VM `id` ended; `None` while it runs or has not been started.

@@ -5,10 +5,10 @@ use crate::console::{Command, HELP, Key, nearest, parse};
 use crate::memmap::Accounts;
 use crate::script::Player;
 use crate::vm::State;
+use abi::VmId;
 use abi::event::Cause;
 use abi::ring::stream;
 use abi::script::Outcome;
-use abi::{PAGE_SIZE, VmId};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -130,15 +130,7 @@ impl<M: Machine> LocalCell<M> {
         let mut out = String::new();
         let mut line = |who: &str, a: Accounts| {
             // Writing to a string does not fail.
-            let _ = writeln!(
-                out,
-                "{who}: free {} + monitor {} + VM {} = total {} pages of {} KB",
-                a.free,
-                a.monitor,
-                a.vm,
-                a.total,
-                PAGE_SIZE >> 10
-            );
+            let _ = writeln!(out, "{who}: {a}");
         };
         for (node, accounts) in self.memmap.nodes() {
             line(&format!("node {node}"), accounts);
