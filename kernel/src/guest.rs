@@ -15,7 +15,7 @@ use vmm_core::endian::Endian;
 use vmm_core::image::Images;
 use vmm_core::mem::{Access, GuestMemory, Page};
 use vmm_core::time::Clock;
-use vmm_core::vm::{self, Vm, VmParams};
+use vmm_core::vm::{self, Runner, Vm, VmParams};
 
 /// Guest instructions that are interpreted between two looks at the machine's clock: well below a
 /// millisecond.
@@ -53,6 +53,7 @@ impl Clock for Since {
 /// A running VM.
 pub(crate) struct LocalGuest {
     vm: Vm<Memory>,
+    vcpu: Runner,
     clock: Since,
     /// How often `rdhwr $29` was answered on the way.
     thread_reads: u64,
@@ -85,6 +86,7 @@ impl LocalGuest {
                 config::Cpu::Honeycomb => CpuModel::honeycomb(),
                 config::Cpu::Generic => CpuModel::mips64r2_generic(),
             },
+            vcpus: 1,
             memory: config.memory,
             epoch_s: around.epoch_s,
             console_rate: around.console_rate,
@@ -96,22 +98,24 @@ impl LocalGuest {
                 config::Engine::Interpreter => vm::Engine::Interpreter,
             },
         };
-        let mut vm = Vm::new(params, Memory { pmap: Arc::clone(pmap) });
-        vm.load(images).map_err(|error| error.to_string())?;
-        Ok(Self { vm, clock: Since(clock::now()), thread_reads: 0 })
+        let (vm, vcpus) = Vm::new(params, Memory { pmap: Arc::clone(pmap) }, images)
+            .map_err(|error| error.to_string())?;
+        let vcpu = vcpus.into_iter().next().ok_or("a VM has no VCPU")?;
+        Ok(Self { vm, vcpu, clock: Since(clock::now()), thread_reads: 0 })
     }
 
     fn run_on_this_cpu(&mut self, until: u64) -> vm::Exit {
         let epoch = self.clock.0;
         let before = direct::thread_reads();
         let mut cpu = direct::this_cpu(epoch);
-        let exit = self.vm.run_on(&mut *cpu, &self.clock, CHUNK, until.saturating_sub(epoch));
+        let until = until.saturating_sub(epoch);
+        let exit = self.vcpu.run_on(&self.vm, &mut *cpu, &self.clock, CHUNK, until);
         self.thread_reads += direct::thread_reads() - before;
         exit
     }
 
     fn ended(&self, cause: abi::event::Cause) -> Exit {
-        Exit::Ended { cause, report: self.vm.report().to_string() }
+        Exit::Ended { cause, report: self.vcpu.report(&self.vm).to_string() }
     }
 }
 
@@ -119,11 +123,11 @@ impl Guest for LocalGuest {
     fn run(&mut self, until: u64) -> Exit {
         use abi::event::Cause;
         loop {
-            let before = self.vm.retired();
+            let before = self.vcpu.retired();
             match self.run_on_this_cpu(until) {
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
-                    let early = self.vm.retired() - before < CHUNK;
+                    let early = self.vcpu.retired() - before < CHUNK;
                     if early || clock::now() >= until {
                         return Exit::Slice;
                     }
@@ -131,6 +135,8 @@ impl Guest for LocalGuest {
                 vm::Exit::Idle { until } => {
                     return Exit::Idle { until: until.map(|t| t.saturating_add(self.clock.0)) };
                 }
+                // Of one VCPU alone there is nobody to interrupt.
+                vm::Exit::Ipi { .. } | vm::Exit::Board => {}
                 vm::Exit::PowerOff => return self.ended(Cause::PowerOff),
                 vm::Exit::Reset => return self.ended(Cause::Reset),
                 vm::Exit::Budget => return self.ended(Cause::Budget),
@@ -148,13 +154,13 @@ impl Guest for LocalGuest {
     }
 
     fn instructions(&self) -> u64 {
-        self.vm.retired()
+        self.vcpu.retired()
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("warped ms", self.vm.warped() / 1_000_000);
-        if let Some(counters) = self.vm.direct_counters() {
-            each("direct ms", self.vm.direct_ns() / 1_000_000);
+        if let Some(counters) = self.vcpu.direct_counters() {
+            each("direct ms", self.vcpu.direct_ns() / 1_000_000);
             counters.each(each);
             each("thread reads", self.thread_reads);
         }

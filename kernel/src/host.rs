@@ -67,7 +67,7 @@ impl Machine for Host {
         pmap: &Arc<Pmap>,
     ) -> Result<Self::Guest, CreateError> {
         // The engine's own allocations would end the monitor if they failed.
-        let needed = vmm_core::vm::heap_needed(vm.memory);
+        let needed = vmm_core::vm::heap_needed(vm.memory, vm.vcpus);
         if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
             return Err(CreateError::NoMemory(format!(
                 "the monitor's own heap has not {} KB left in one piece: stop another VM",

@@ -28,6 +28,7 @@ pub mod uart;
 use crate::bus::{Bus, BusError};
 use crate::endian::Endian;
 use abi::Gpa;
+use alloc::vec::Vec;
 use gt64120::{ConfigAddress, Effect};
 use pci::{ABSENT, ConfigSpace};
 use piix4::PowerRequest;
@@ -101,10 +102,17 @@ impl Board {
         self.uart.input(bytes)
     }
 
-    /// Hands over the console output so far.
-    pub fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
+    /// The console output so far, in exchange for an empty buffer.
+    pub fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
         self.valid_until = 0;
-        self.uart.take_output(sink);
+        self.uart.take_output(empty)
+    }
+
+    /// The level of the interrupt pin, and until when (in virtual nanoseconds) it is known not to change by
+    /// itself; `u64::MAX`: for ever.
+    #[must_use]
+    pub fn outlook(&self) -> (bool, u64) {
+        (self.pic.output(), self.valid_until)
     }
 
     /// What the guest's last access asked for, if anything; asked once.
@@ -491,7 +499,7 @@ mod tests {
                 b.interrupts(now);
                 let _ = b.take_request();
                 if i % 64 == 0 {
-                    b.take_output(&mut |_| {});
+                    b.take_output(Vec::new());
                     b.input(b"abc");
                 }
             }

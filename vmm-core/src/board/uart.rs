@@ -108,13 +108,10 @@ impl Uart {
         taken
     }
 
-    /// Hands over everything transmitted since the last call.
-    pub fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        if !self.output.is_empty() {
-            sink(&self.output);
-            self.output.clear();
-        }
+    /// Everything transmitted since the last call, in exchange for an empty buffer.
+    pub fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
         self.asked = false;
+        core::mem::replace(&mut self.output, empty)
     }
 
     /// Whether output piles up and the owner has not been asked yet to take it; asks only once.
@@ -310,9 +307,7 @@ mod tests {
     const BYTE: u64 = 1_000;
 
     fn output(uart: &mut Uart) -> Vec<u8> {
-        let mut all = Vec::new();
-        uart.take_output(&mut |bytes| all.extend_from_slice(bytes));
-        all
+        uart.take_output(Vec::new())
     }
 
     #[test]

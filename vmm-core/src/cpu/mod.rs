@@ -108,6 +108,8 @@ pub struct Vcpu {
     pub(crate) stale: Stale,
 }
 
+/// EBase.CPUNum.
+const CPU_NUM: u32 = 0x3ff;
 /// Decoded pages that a VCPU keeps unless told otherwise: 4 MB of them.
 const CODE_PAGES: usize = 512;
 /// Bytes of heap that one decoded page takes: eight an instruction, and its record.
@@ -178,7 +180,9 @@ impl Vcpu {
         (self.hi, self.lo) = (0, 0);
         self.pc = RESET_VECTOR;
         self.in_slot = false;
+        let number = self.number();
         self.cp0 = Cp0::new(&model, self.endian);
+        self.set_number(number);
         self.write_cp0(9, 0, 1, now);
         self.fcsr = Fcsr::from_bits(0);
         self.tlb = Tlb::new(model.tlb_entries, model.segment_mask(), model.tlb_reset_invalid);
@@ -341,6 +345,17 @@ impl Vcpu {
         self.stale.entry(&entry);
         self.tlb.write(index, entry);
         self.soft.flush();
+    }
+
+    /// Its number among the VM's VCPUs: EBase.CPUNum.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.cp0.ebase as u32 & CPU_NUM
+    }
+
+    /// Gives it its number (of ten bits), which the guest can't change.
+    pub const fn set_number(&mut self, number: u32) {
+        self.cp0.ebase = self.cp0.ebase & !(CPU_NUM as u64) | (number & CPU_NUM) as u64;
     }
 
     /// The present mode.

@@ -133,15 +133,15 @@ fn end_of(seed: u64, endian: Endian) -> (Exit, String) {
     let mut vm = vm_with(params, &kernel(seed));
     // Handlers made of the same stuff, where EBase may point.
     let mut r = Random(!seed);
-    if let Some(page) = vm.memory().resolve(Gpa(0), Access::Write) {
+    if let Some(page) = vm.vm.memory().resolve(Gpa(0), Access::Write) {
         fill(page, &mut r);
     }
     let clock = TestClock::default();
     // What ends neither by itself nor by its budget waits for ever, or too often.
     for _ in 0..2 * BUDGET {
         let exit = vm.run(&clock, 1000);
-        vm.take_output(&mut |_| {});
-        vm.input(b"\x03");
+        vm.vm.take_output(&mut |_| {});
+        vm.vm.input(b"\x03");
         match exit {
             Exit::Limit => {}
             Exit::Idle { until: Some(until) } => clock.jump_to(until, vm.retired()),

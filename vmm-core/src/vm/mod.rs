@@ -1,36 +1,42 @@
-//! A virtual machine: one VCPU, the board, memory, and one virtual time for all of them.
+//! A virtual machine: what its VCPUs share, [`Vm`], and each of them with what executes it, [`Runner`].
+//!
+//! **Sharing.** A [`Vm`] is used by reference, from several CPUs at once; a [`Runner`] is owned by one at a
+//! time. Memory is accessed as guests expect of a multiprocessor ([`crate::mem`]), devices one access
+//! at a time, and nothing else is shared but a few counters. So VCPUs run at the same time on different
+//! CPUs, or in turn on one, as the owner likes.
 //!
 //! **Time.** The owner's clock counts nanoseconds since the VM was made. The VM's virtual time is that,
-//! divided by `clock_scale`, plus what warps have added (see [`crate::board::rtc`]). Count, the RTC
-//! and every device derive from it, so that no two clocks of a guest disagree.
+//! divided by `clock_scale`, plus what warps have added (see [`crate::board::rtc`]). Count of every VCPU,
+//! the RTC and every device derive from it, so that no two clocks of a guest disagree.
 //!
-//! **Determinism.** With equal images, parameters, clock answers, limits and input, two runs are equal
-//! to the last bit.
+//! **Determinism.** With equal images, parameters, clock answers, limits and input, and, of several VCPUs,
+//! equal turns, two runs are equal to the last bit.
 
+mod devices;
 #[cfg(test)]
 mod hostile;
 mod report;
+mod runner;
 #[cfg(test)]
 mod tests;
 
-use crate::board::{Board, Request};
-use crate::cpu::{CODE_PAGE_HEAP, CpuModel, Vcpu};
-use crate::direct::{self, Direct, L2TLB_SIZE, Policy, RealCpu};
+use crate::board::Board;
+use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
+use crate::direct::{L2TLB_SIZE, Policy};
 use crate::endian::Endian;
-use crate::image::{Entry, ImageError, Images, Plan};
-use crate::interp::{self, Around, UnreachableVector};
+use crate::image::{ImageError, Images, Plan};
+use crate::interp::UnreachableVector;
 use crate::mem::GuestMemory;
-use crate::time::Clock;
 use abi::PAGE_SIZE;
-use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use devices::Devices;
 pub use report::Report;
+pub use runner::Runner;
+use spin::mutex::SpinMutex;
 
-/// How far a run may pass its limit so as not to be interrupted right after a warp: between the
-/// edge that a kernel polls for and its look at Count nothing else should run.
-const GRACE: u64 = 1000;
-
-/// Status at entry: the boot vectors, and nothing else.
-const STATUS_BEV: u64 = 1 << 22;
+/// Most VCPUs that a VM has.
+pub const VCPUS_MAX: u32 = 16;
 
 /// What may execute a VM's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +53,10 @@ pub enum Engine {
 pub struct VmParams {
     /// Its byte order.
     pub endian: Endian,
-    /// Its processor.
+    /// Its processors …
     pub model: CpuModel,
+    /// … and how many of them: 1 to [`VCPUS_MAX`] (what lies outside counts as the nearest of these).
+    pub vcpus: u32,
     /// Bytes of RAM.
     pub memory: u64,
     /// What its real-time clock shows at the start, in seconds since 1970.
@@ -57,7 +65,8 @@ pub struct VmParams {
     pub console_rate: u64,
     /// How much slower than the owner's its clock goes (at least 1).
     pub clock_scale: u32,
-    /// Most instructions it may execute; 0: no limit.
+    /// Most instructions that its VCPUs may execute together; 0: no limit. (Where several run at the same
+    /// time, it is noticed only between two stretches of one of them.)
     pub budget: u64,
     /// For the kernel's random number generator.
     pub seed: [u8; 32],
@@ -66,7 +75,8 @@ pub struct VmParams {
     pub engine: Engine,
 }
 
-/// Why a VM stopped running. All but the first two are the end of it.
+/// Why a VCPU stopped running. From the fifth on they are the end of the VM: whichever VCPU is run then
+/// answers the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The limit is reached, or console output should be taken before it goes on.
@@ -76,6 +86,14 @@ pub enum Exit {
         /// When one comes by itself, in the owner's time; `None`: only input brings one.
         until: Option<u64>,
     },
+    /// It has raised the interrupt of another VCPU: the owner calls that one's [`Runner::interrupt`].
+    Ipi {
+        /// The other's number.
+        to: u32,
+    },
+    /// By what it did, the board has, or will have, an interrupt for VCPU 0: that one, if it waits or runs
+    /// elsewhere, should be run anew.
+    Board,
     /// The guest switched its machine off.
     PowerOff,
     /// The guest reset its machine.
@@ -86,58 +104,37 @@ pub enum Exit {
     UnreachableVector,
 }
 
-/// A virtual machine.
+/// How a VM ended.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    exit: Exit,
+    /// The VCPU that ended it.
+    by: u32,
+    /// Which vector it could not fetch.
+    unreachable: Option<UnreachableVector>,
+}
+
+/// What the VCPUs of a virtual machine share.
 #[derive(Debug)]
 pub struct Vm<M> {
     params: VmParams,
     memory: M,
-    vcpu: Vcpu,
-    board: Board,
+    devices: Devices,
     /// Virtual nanoseconds that warps have added.
-    warped: u64,
+    warped: AtomicU64,
+    /// Instructions that count against the budget: direct execution counts one a nanosecond, which is
+    /// exact under icount.
+    spent: AtomicU64,
     /// How it ended.
-    ended: Option<Exit>,
-    /// Which vector could not be fetched.
-    unreachable: Option<UnreachableVector>,
+    end: SpinMutex<Option<End>>,
     /// What runs directly where there is a real CPU.
     policy: Policy,
-    /// What that needs, once it has begun.
-    direct: Option<Box<Direct>>,
-    /// The owner's nanoseconds in direct execution.
-    direct_ns: u64,
 }
 
-/// Why an engine stopped.
-enum Stop {
-    /// As it says itself.
-    Engine(interp::Exit),
-    /// The owner's time is up.
-    Time,
-}
-
-/// The VM's virtual time.
-struct VirtualClock<'a, C> {
-    owner: &'a C,
-    scale: u64,
-    warped: u64,
-}
-
-impl<C: Clock> Clock for VirtualClock<'_, C> {
-    #[inline]
-    fn now(&self, retired: u64) -> u64 {
-        let now = self.owner.now(retired);
-        (if self.scale == 1 { now } else { now / self.scale }) + self.warped
-    }
-
-    fn owners(&self, at: u64) -> u64 {
-        at.saturating_sub(self.warped).saturating_mul(self.scale)
-    }
-}
-
-/// Decoded pages that a VM of `memory` bytes keeps: one for each 32 pages, within bounds. What a small
-/// VM executes is small too; beyond 4 MB of them the stock kernel gains nothing.
-const fn code_pages(memory: u64) -> usize {
-    let pages = memory / PAGE_SIZE / 32;
+/// Decoded pages that each VCPU of a VM of `memory` bytes keeps: together one for each 32 pages, within
+/// bounds. What a small VM executes is small too; beyond 4 MB of them the stock kernel gains nothing.
+const fn code_pages(memory: u64, vcpus: u32) -> usize {
+    let pages = memory / PAGE_SIZE / 32 / if vcpus == 0 { 1 } else { vcpus as u64 };
     if pages < 32 {
         32
     } else if pages > 512 {
@@ -147,210 +144,69 @@ const fn code_pages(memory: u64) -> usize {
     }
 }
 
-/// Heap that a VM of `memory` bytes takes at most, in bytes: decoded pages, the L2TLB where it finds its
-/// alignment, and a megabyte for TLB, cached translations and devices.
+/// Heap that a VM of so many bytes of memory and VCPUs takes at most, in bytes: for each VCPU its decoded
+/// pages, the L2TLB where it finds its alignment, and half a megabyte for TLB and cached translations; and
+/// as much for the devices.
 #[must_use]
-pub const fn heap_needed(memory: u64) -> usize {
-    (code_pages(memory) * CODE_PAGE_HEAP) + 2 * L2TLB_SIZE + (1 << 20)
+pub const fn heap_needed(memory: u64, vcpus: u32) -> usize {
+    const SMALL: usize = 1 << 19;
+    let each = code_pages(memory, vcpus) * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL;
+    SMALL + vcpus as usize * each
 }
 
 impl<M: GuestMemory> Vm<M> {
-    /// A VM at reset. `memory` answers for `params.memory` bytes of RAM at the addresses that
-    /// [`crate::board::ram`] tells, all zero.
-    #[must_use]
-    pub fn new(params: VmParams, memory: M) -> Self {
-        Self {
-            vcpu: Vcpu::with_code_pages(params.model, params.endian, code_pages(params.memory)),
-            board: Board::new(params.endian, params.epoch_s, params.console_rate),
-            params,
-            memory,
-            warped: 0,
-            ended: None,
-            unreachable: None,
-            policy: Policy::NEVER,
-            direct: None,
-            direct_ns: 0,
-        }
-    }
-
-    /// Loads images and lets the VCPU begin where the kernel does.
+    /// A VM with its images loaded, and its VCPUs, by number, all of them where the kernel begins.
+    /// `memory` answers for `params.memory` bytes of RAM at the addresses that [`crate::board::ram`] tells,
+    /// all zero.
     ///
     /// # Errors
     /// When an image is not what it should be, or memory is missing.
-    pub fn load(&mut self, images: &Images<'_>) -> Result<(), ImageError> {
-        let params = &self.params;
+    pub fn new(
+        mut params: VmParams,
+        memory: M,
+        images: &Images<'_>,
+    ) -> Result<(Self, Vec<Runner>), ImageError> {
+        params.vcpus = params.vcpus.clamp(1, VCPUS_MAX);
         let plan = Plan::new(images, params.endian, params.memory, &params.seed)?;
-        plan.load(images, &self.memory)?;
-        self.enter(plan.entry());
-        self.policy = Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false };
-        Ok(())
+        plan.load(images, &memory)?;
+        let runners = (0..params.vcpus).map(|number| Runner::new(number, &params, plan.entry()));
+        let runners = runners.collect();
+        let board = Board::new(params.endian, params.epoch_s, params.console_rate);
+        let vm = Self {
+            devices: Devices::new(board, params.endian),
+            params,
+            memory,
+            warped: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+            end: SpinMutex::new(None),
+            policy: Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false },
+        };
+        Ok((vm, runners))
     }
+}
 
-    /// Puts the VCPU in the state in which firmware starts a kernel.
-    fn enter(&mut self, entry: Entry) {
-        const STATUS: u32 = 12;
-        const A0: usize = 4;
-        const SP: usize = 29;
-        self.vcpu.write_cp0(STATUS, 0, STATUS_BEV, 0);
-        for (i, value) in entry.args.into_iter().enumerate() {
-            self.vcpu.set_gpr(A0 + i, value);
-        }
-        self.vcpu.set_gpr(SP, entry.sp);
-        self.vcpu.set_pc(entry.pc);
-    }
-
-    /// Runs for at most `limit` instructions (a few more after a warp), all of them interpreted.
-    /// Afterwards the owner takes the console's output; a guest whose output is not taken waits for it.
-    pub fn run(&mut self, clock: &impl Clock, limit: u64) -> Exit {
-        self.run_by(clock, limit, |vm, time, left| {
-            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
-            Stop::Engine(interp::run_until(&mut vm.vcpu, around, Policy::NEVER, left))
-        })
-    }
-
-    /// Runs until `until` (the owner's time, in nanoseconds) or until `limit` instructions have been
-    /// interpreted, whichever comes first; directly on `cpu` what can be. The output is as for
-    /// [`Vm::run`].
-    pub fn run_on<R: RealCpu>(
-        &mut self,
-        cpu: &mut R,
-        clock: &impl Clock,
-        limit: u64,
-        until: u64,
-    ) -> Exit {
-        self.run_by(clock, limit, |vm, time, left| {
-            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
-            match interp::run_until(&mut vm.vcpu, around, vm.policy, left) {
-                interp::Exit::Direct => {}
-                other => return Stop::Engine(other),
-            }
-            let direct = vm.direct.get_or_insert_with(Box::default);
-            let around = Around { mem: &vm.memory, bus: &mut vm.board, clock: time };
-            let before = clock.now(vm.vcpu.retired());
-            let exit = direct::run(direct, &mut vm.vcpu, cpu, around, vm.policy, left, until);
-            vm.direct_ns += clock.now(vm.vcpu.retired()).saturating_sub(before);
-            match exit {
-                direct::Exit::Time => Stop::Time,
-                direct::Exit::Interpret => Stop::Engine(interp::Exit::Limit),
-                direct::Exit::Wait { until } => Stop::Engine(interp::Exit::Wait { until }),
-                direct::Exit::Device => Stop::Engine(interp::Exit::Device),
-                direct::Exit::UnreachableVector(what) => {
-                    Stop::Engine(interp::Exit::UnreachableVector(what))
-                }
-            }
-        })
-    }
-
-    fn run_by<C: Clock>(
-        &mut self,
-        clock: &C,
-        limit: u64,
-        mut engine: impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
-    ) -> Exit {
-        if let Some(end) = self.ended {
-            return end;
-        }
-        let exit = self.run_stretches(clock, limit, &mut engine);
-        if !matches!(exit, Exit::Limit | Exit::Idle { .. }) {
-            self.ended = Some(exit);
-        }
-        exit
-    }
-
-    /// Instructions that count against the budget: direct execution counts one a nanosecond, which is
-    /// exact under icount.
-    const fn spent(&self) -> u64 {
-        self.vcpu.retired().saturating_add(self.direct_ns)
-    }
-
-    fn run_stretches<C: Clock>(
-        &mut self,
-        clock: &C,
-        limit: u64,
-        engine: &mut impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
-    ) -> Exit {
-        let budget = if self.params.budget == 0 { u64::MAX } else { self.params.budget };
-        let last = self.vcpu.retired().saturating_add(limit);
-        let mut stop = last;
-        loop {
-            if self.spent() >= budget {
-                return Exit::Budget;
-            }
-            let left = stop.saturating_sub(self.vcpu.retired()).min(budget - self.spent());
-            if left == 0 {
-                return Exit::Limit;
-            }
-            let scale = u64::from(self.params.clock_scale.max(1));
-            let time = VirtualClock { owner: clock, scale, warped: self.warped };
-            match engine(self, &time, left) {
-                Stop::Engine(interp::Exit::Limit | interp::Exit::Direct) => {}
-                Stop::Time => return Exit::Limit,
-                Stop::Engine(interp::Exit::Wait { until }) => {
-                    return Exit::Idle { until: until.map(|at| time.owners(at)) };
-                }
-                Stop::Engine(interp::Exit::UnreachableVector(what)) => {
-                    self.unreachable = Some(what);
-                    return Exit::UnreachableVector;
-                }
-                Stop::Engine(interp::Exit::Device) => match self.board.take_request() {
-                    Some(Request::PowerOff) => return Exit::PowerOff,
-                    Some(Request::Reset) => return Exit::Reset,
-                    Some(Request::Warp(ns)) => {
-                        self.warped = self.warped.saturating_add(ns);
-                        // Bounded by `last`, or a guest that only polls would never come back.
-                        let grace = self.vcpu.retired().saturating_add(GRACE);
-                        stop = stop.max(grace.min(last.saturating_add(GRACE)));
-                    }
-                    Some(Request::Output) => return Exit::Limit,
-                    None => {}
-                },
-            }
-        }
-    }
-
-    /// Types at the console; how many bytes were taken (the queue is bounded).
-    pub fn input(&mut self, bytes: &[u8]) -> usize {
-        self.board.input(bytes)
+impl<M> Vm<M> {
+    /// Types at the console; how many bytes were taken (the queue is bounded). VCPU 0, if it waits, should
+    /// be run anew.
+    pub fn input(&self, bytes: &[u8]) -> usize {
+        self.devices.input(bytes)
     }
 
     /// Hands over what the console has printed since the last call.
-    pub fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        self.board.take_output(sink);
-    }
-
-    /// Instructions executed.
-    #[must_use]
-    pub fn retired(&self) -> u64 {
-        self.vcpu.retired()
-    }
-
-    /// Nanoseconds of the owner's time in direct execution, what its traps took included.
-    #[must_use]
-    pub const fn direct_ns(&self) -> u64 {
-        self.direct_ns
-    }
-
-    /// What direct execution has counted, if it has begun.
-    #[must_use]
-    pub fn direct_counters(&self) -> Option<&direct::Counters> {
-        self.direct.as_deref().map(Direct::counters)
+    pub fn take_output(&self, sink: &mut dyn FnMut(&[u8])) {
+        self.devices.take_output(sink);
     }
 
     /// Virtual nanoseconds that warps have added to the VM's time.
     #[must_use]
-    pub const fn warped(&self) -> u64 {
-        self.warped
+    pub fn warped(&self) -> u64 {
+        self.warped.load(Ordering::Relaxed)
     }
 
-    /// The VCPU.
+    /// How many VCPUs there are.
     #[must_use]
-    pub const fn vcpu(&self) -> &Vcpu {
-        &self.vcpu
-    }
-
-    /// The VCPU, to change it from outside (tests, debuggers, taking pages away).
-    pub const fn vcpu_mut(&mut self) -> &mut Vcpu {
-        &mut self.vcpu
+    pub const fn vcpus(&self) -> u32 {
+        self.params.vcpus
     }
 
     /// The memory.
@@ -359,9 +215,14 @@ impl<M: GuestMemory> Vm<M> {
         &self.memory
     }
 
-    /// Where the VM is and why, for a person.
+    /// How it has ended, if it has: an exit from [`Exit::PowerOff`] on.
     #[must_use]
-    pub fn report(&self) -> Report {
-        Report::new(&self.vcpu, &self.memory, self.ended, self.unreachable)
+    pub fn ended(&self) -> Option<Exit> {
+        self.end.lock().map(|end| end.exit)
+    }
+
+    /// It ends so, unless it has already; how it has.
+    fn finish(&self, end: End) -> Exit {
+        self.end.lock().get_or_insert(end).exit
     }
 }

@@ -1,6 +1,6 @@
 //! What a person gets to see of a VM that ended, or that is looked at.
 
-use super::Exit;
+use super::{End, Exit};
 use crate::cpu::{Access, ExcCode, Exception, Vcpu};
 use crate::endian::Endian;
 use crate::interp::UnreachableVector;
@@ -18,6 +18,8 @@ const NAMES: [&str; 32] = [
 /// A VM's state, several lines when displayed.
 #[derive(Clone, Debug)]
 pub struct Report {
+    number: u32,
+    ended_by: Option<u32>,
     reason: &'static str,
     unreachable: Option<UnreachableVector>,
     /// The program counter, and the instruction there.
@@ -42,22 +44,21 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        vcpu: &Vcpu,
-        memory: &impl GuestMemory,
-        ended: Option<Exit>,
-        unreachable: Option<UnreachableVector>,
-    ) -> Self {
+    pub(super) fn new(vcpu: &Vcpu, memory: &impl GuestMemory, end: Option<End>) -> Self {
         let cp0 = vcpu.cp0();
         Self {
-            reason: match ended {
-                None | Some(Exit::Limit | Exit::Idle { .. }) => "running",
+            number: vcpu.number(),
+            ended_by: end.map(|end| end.by),
+            reason: match end.map(|end| end.exit) {
+                None | Some(Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board) => {
+                    "running"
+                }
                 Some(Exit::PowerOff) => "powered off by the guest",
                 Some(Exit::Reset) => "reset by the guest",
                 Some(Exit::Budget) => "budget of instructions used up",
                 Some(Exit::UnreachableVector) => "ended, because an exception has no handler,",
             },
-            unreachable,
+            unreachable: end.filter(|end| end.by == vcpu.number()).and_then(|end| end.unreachable),
             pc: vcpu.pc(),
             instruction: word(vcpu, memory, vcpu.pc()),
             epc: cp0.epc,
@@ -147,7 +148,13 @@ impl fmt::Display for Word {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} after {} instructions", self.reason, self.retired)?;
+        write!(f, "{} after {} instructions", self.reason, self.retired)?;
+        match self.ended_by {
+            // Where there is one VCPU, it is number 0.
+            Some(by) if by != self.number => writeln!(f, " of VCPU {}, by VCPU {by}", self.number)?,
+            _ if self.number != 0 => writeln!(f, " of VCPU {}", self.number)?,
+            _ => writeln!(f)?,
+        }
         if let Some(what) = self.unreachable {
             writeln!(
                 f,

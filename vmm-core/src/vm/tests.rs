@@ -1,7 +1,10 @@
 //! Whole VMs running a few instructions.
 
+use super::runner::STATUS_BEV;
 use super::*;
+use crate::cpu::Vcpu;
 use crate::image::tests::{Builder, Ram};
+use crate::time::Clock;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -97,6 +100,7 @@ pub(super) fn params(endian: Endian) -> VmParams {
     VmParams {
         endian,
         model: CpuModel::honeycomb(),
+        vcpus: 1,
         memory: 4 * MB,
         epoch_s: 1_700_000_000,
         console_rate: 1_000_000,
@@ -107,14 +111,46 @@ pub(super) fn params(endian: Endian) -> VmParams {
     }
 }
 
-pub(super) fn vm_with(params: VmParams, code: &[u32]) -> Vm<Ram> {
-    let kernel = image(params.endian, code);
-    let mut vm = Vm::new(params, Ram::new(4 * MB));
-    vm.load(&Images { kernel: &kernel, initrd: None, cmdline: "" }).unwrap();
-    vm
+/// A VM of one VCPU, with it.
+pub(super) struct Single {
+    pub vm: Vm<Ram>,
+    pub cpu: Runner,
 }
 
-fn vm(code: &[u32]) -> Vm<Ram> {
+impl Single {
+    pub fn run(&mut self, clock: &impl Clock, limit: u64) -> Exit {
+        self.cpu.run(&self.vm, clock, limit)
+    }
+
+    pub fn vcpu(&self) -> &Vcpu {
+        self.cpu.vcpu()
+    }
+
+    pub fn retired(&self) -> u64 {
+        self.cpu.retired()
+    }
+
+    pub fn report(&self) -> Report {
+        self.cpu.report(&self.vm)
+    }
+
+    fn take_output(&self, sink: &mut dyn FnMut(&[u8])) {
+        self.vm.take_output(sink);
+    }
+}
+
+pub(super) fn vm_of(params: VmParams, code: &[u32]) -> (Vm<Ram>, Vec<Runner>) {
+    let kernel = image(params.endian, code);
+    let images = Images { kernel: &kernel, initrd: None, cmdline: "" };
+    Vm::new(params, Ram::new(4 * MB), &images).unwrap()
+}
+
+pub(super) fn vm_with(params: VmParams, code: &[u32]) -> Single {
+    let (vm, mut runners) = vm_of(params, code);
+    Single { vm, cpu: runners.remove(0) }
+}
+
+fn vm(code: &[u32]) -> Single {
     vm_with(params(Endian::Little), code)
 }
 
@@ -148,7 +184,7 @@ fn prints_and_reads_at_the_console() {
     let mut vm = vm(&code);
     let clock = TestClock::default();
     let mut printed = Vec::new();
-    assert_eq!(vm.input(b"hello"), 5);
+    assert_eq!(vm.vm.input(b"hello"), 5);
     for _ in 0..100 {
         assert_eq!(vm.run(&clock, 10_000), Exit::Limit);
         vm.take_output(&mut |bytes| printed.extend_from_slice(bytes));

@@ -5,6 +5,8 @@
 //! the time jumps to its next timer. So a run depends on nothing but its inputs: two runs with the
 //! same script are the same to the last instruction. Only while a person types (standard input is a
 //! terminal) waiting takes real time, so that an idle guest costs the host nothing.
+//!
+//! Several VCPUs execute in turn, and time is the sum of their instructions.
 
 mod memory;
 mod profile;
@@ -27,10 +29,12 @@ use terminal::{Keyboard, QUIT};
 use vmm_core::cpu::CpuModel;
 use vmm_core::image::{self, Images, Plan};
 use vmm_core::time::Clock;
-use vmm_core::vm::{self, Exit, Vm, VmParams};
+use vmm_core::vm::{self, Exit, Runner, VCPUS_MAX, Vm, VmParams};
 
 /// Instructions between two looks at the keyboard and the script.
 const SLICE: u64 = 100_000;
+/// Instructions that a VCPU executes in its turn, where there are several.
+const TURN: u64 = 2000;
 /// 2024-01-01 00:00:00 UTC: what the guest's clock shows at the start, the same in every run.
 const EPOCH_S: u64 = 1_704_067_200;
 /// Most bytes that the console prints in a virtual second.
@@ -52,6 +56,7 @@ Examples:
   cargo xtask sim                                             the stock kernel; Ctrl-] quits
   cargo xtask sim --kernel vmlinux --initrd rd.cpio           your own
   cargo xtask sim --kernel vmlinux --script steps.txt --stats the same run every time
+  cargo xtask sim --kernel irix --vcpus 4                     a guest of several CPUs
   echo 'uname -a; poweroff -f' | cargo xtask sim --profile     and where the time went
 
 Exit status: 0 the guest powered off or reset its machine, or every script step passed; 1 a script
@@ -75,6 +80,9 @@ pub struct Args {
     /// Bytes of RAM.
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size::parse)]
     memory: u64,
+    /// VCPUs. The stock kernel uses one of them.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(VCPUS_MAX)))]
+    vcpus: u32,
     /// Types and expects at the console; the VM's name is `guest`.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -105,12 +113,14 @@ pub struct Args {
 struct SimClock {
     ns_per_instruction: u64,
     jumped: Cell<u64>,
+    /// Instructions of the VCPUs that do not run.
+    others: Cell<u64>,
 }
 
 impl Clock for SimClock {
     #[inline]
     fn now(&self, retired: u64) -> u64 {
-        retired * self.ns_per_instruction + self.jumped.get()
+        (self.others.get() + retired) * self.ns_per_instruction + self.jumped.get()
     }
 }
 
@@ -148,6 +158,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let params = VmParams {
         endian,
         model: CpuModel::honeycomb(),
+        vcpus: args.vcpus,
         memory: args.memory,
         epoch_s: EPOCH_S,
         console_rate: CONSOLE_RATE,
@@ -158,11 +169,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     };
     let player = args.script.as_deref().map(player).transpose()?;
     let symbols = args.symbols.as_deref().map(Symbols::read).transpose()?.unwrap_or_default();
-    let mut vm = Vm::new(params, Ram::new(args.memory)?);
-    vm.load(&images)?;
+    let (vm, runners) = Vm::new(params, Ram::new(args.memory)?, &images)?;
     let mut sim = Sim {
         vm,
-        clock: SimClock { ns_per_instruction: args.ns_per_instruction, jumped: Cell::new(0) },
+        vcpus: runners.into_iter().map(|runner| Vcpu { runner, waits: None }).collect(),
+        turn: 0,
+        clock: SimClock {
+            ns_per_instruction: args.ns_per_instruction,
+            jumped: Cell::new(0),
+            others: Cell::new(0),
+        },
         player,
         keyboard: Keyboard::new()?,
         unread: Vec::new(),
@@ -177,17 +193,21 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let end = sim.run();
     let taken = start.elapsed();
-    let Sim { vm, clock, profile, waits, keyboard, .. } = sim;
+    let retired = sim.retired();
+    let virtual_ns = sim.now() + sim.vm.warped();
+    let Sim { vm, vcpus, clock, profile, waits, keyboard, .. } = sim;
+    let report =
+        || vcpus.iter().map(|vcpu| vcpu.runner.report(&vm).to_string()).collect::<String>();
     // The terminal gets its own modes back before anything else is printed.
     drop(keyboard);
     let end = end?;
     if args.stats {
-        let (n, s) = (vm.retired(), taken.as_secs_f64());
+        let (n, s) = (retired, taken.as_secs_f64());
         eprintln!(
             "\n{n} instructions in {s:.2} s: {:.1} million a second; {:.3} s of virtual time, of \
              which {:.3} s waited ({waits} times) and {:.3} s warped",
             n as f64 / s / 1e6,
-            (clock.now(n) + vm.warped()) as f64 / 1e9,
+            virtual_ns as f64 / 1e9,
             clock.jumped.get() as f64 / 1e9,
             vm.warped() as f64 / 1e9,
         );
@@ -203,11 +223,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             ExitCode::from(EXIT_FAILED)
         }
         End::Guest(exit) => {
-            eprint!("\nthe guest ended: {}", vm.report());
+            eprint!("\nthe guest ended: {}", report());
             ExitCode::from(if exit == Exit::Budget { EXIT_LIMIT } else { EXIT_FAILED })
         }
         End::Stuck => {
-            eprint!("\nthe guest waits for input, and none can come: {}", vm.report());
+            eprint!("\nthe guest waits for input, and none can come: {}", report());
             ExitCode::from(EXIT_FAILED)
         }
     })
@@ -240,8 +260,18 @@ enum End {
     Stuck,
 }
 
+/// A VCPU.
+struct Vcpu {
+    runner: Runner,
+    /// It waits for an interrupt, until the time given if one is.
+    waits: Option<Option<u64>>,
+}
+
 struct Sim {
     vm: Vm<Ram>,
+    vcpus: Vec<Vcpu>,
+    /// Whose turn it is.
+    turn: usize,
     clock: SimClock,
     player: Option<Player>,
     keyboard: Keyboard,
@@ -255,45 +285,91 @@ struct Sim {
 }
 
 impl Sim {
+    /// Instructions executed.
+    fn retired(&self) -> u64 {
+        self.vcpus.iter().map(|vcpu| vcpu.runner.retired()).sum()
+    }
+
     fn now(&self) -> u64 {
-        self.clock.now(self.vm.retired())
+        self.clock.others.set(0);
+        self.clock.now(self.retired())
     }
 
     /// The next stretch without anything to look at in between.
     fn slice(&self) -> u64 {
-        let retired = self.vm.retired();
+        let retired = self.retired();
         if self.trace.contains(&retired) {
             return 1;
         }
         let slice = if self.profile.is_some() { profile::INTERVAL } else { SLICE };
+        let slice = if self.vcpus.len() > 1 { slice.min(TURN) } else { slice };
         match self.trace.start.checked_sub(retired) {
             Some(until) if until > 0 => slice.min(until),
             _ => slice,
         }
     }
 
+    /// Goes on to the next VCPU that has something to do; whether there is one.
+    fn next(&mut self) -> bool {
+        let now = self.now();
+        for ahead in 1..=self.vcpus.len() {
+            let turn = (self.turn + ahead) % self.vcpus.len();
+            let waits = &mut self.vcpus[turn].waits;
+            if waits.is_none_or(|until| until.is_some_and(|until| until <= now)) {
+                *waits = None;
+                self.turn = turn;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn execute(&mut self) -> Exit {
+        let slice = self.slice();
+        let total = self.retired();
+        let traced = self.trace.contains(&total);
+        let runner = &mut self.vcpus[self.turn].runner;
+        self.clock.others.set(total - runner.retired());
+        let before = traced.then(|| runner.report(&self.vm));
+        let exit = runner.run(&self.vm, &self.clock, slice);
+        if let Some(before) = before {
+            eprintln!("{}", before.step_to(&runner.report(&self.vm)));
+        }
+        if let Some(profile) = &mut self.profile {
+            profile.add(runner.vcpu().pc());
+        }
+        exit
+    }
+
     fn run(&mut self) -> Result<End> {
         loop {
-            let before = self.trace.contains(&self.vm.retired()).then(|| self.vm.report());
-            let exit = self.vm.run(&self.clock, self.slice());
-            if let Some(before) = before {
-                eprintln!("{}", before.step_to(&self.vm.report()));
-            }
-            if let Some(profile) = &mut self.profile {
-                profile.add(self.vm.vcpu().pc());
-            }
+            let exit = self.execute();
             self.print()?;
             if let Some(outcome) = self.play() {
                 return Ok(End::Script(outcome));
             }
-            let quit = match exit {
-                Exit::Limit => self.keyboard.is_terminal() && self.type_in(Duration::ZERO)?,
-                Exit::Idle { until } => match self.wait(until)? {
+            let mut quit = false;
+            match exit {
+                Exit::Limit => {
+                    quit = self.keyboard.is_terminal() && self.type_in(Duration::ZERO)?;
+                }
+                Exit::Ipi { to } => {
+                    let vcpu = &mut self.vcpus[to as usize];
+                    vcpu.runner.interrupt();
+                    vcpu.waits = None;
+                }
+                Exit::Board => self.vcpus[0].waits = None,
+                Exit::Idle { until } => self.vcpus[self.turn].waits = Some(until),
+                end => return Ok(self.play_out().map_or(End::Guest(end), End::Script)),
+            }
+            if !self.next() {
+                let until = self.vcpus.iter().filter_map(|vcpu| vcpu.waits.flatten()).min();
+                quit = match self.wait(until)? {
                     Some(quit) => quit,
                     None => return Ok(End::Stuck),
-                },
-                end => return Ok(self.play_out().map_or(End::Guest(end), End::Script)),
-            };
+                };
+                self.vcpus.iter_mut().for_each(|vcpu| vcpu.waits = None);
+            }
             if quit {
                 return Ok(End::Quit);
             }
@@ -339,6 +415,7 @@ impl Sim {
     fn type_bytes(&mut self, bytes: &[u8]) {
         self.unread.extend(bytes);
         let taken = self.vm.input(&self.unread);
+        self.vcpus[0].waits = None;
         self.unread.drain(..taken);
     }
 

@@ -1,0 +1,252 @@
+//! One VCPU of a VM, with what executes it.
+
+use super::devices::{Own, Port};
+use super::{End, Exit, Report, Vm, VmParams, code_pages};
+use crate::board::Request;
+use crate::cpu::Vcpu;
+use crate::direct::{self, Direct, Policy, RealCpu};
+use crate::image::Entry;
+use crate::interp::{self, Around, UnreachableVector};
+use crate::mem::GuestMemory;
+use crate::time::Clock;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// How far a run may pass its limit so as not to be interrupted right after a warp: between the
+/// edge that a kernel polls for and its look at Count nothing else should run.
+const GRACE: u64 = 1000;
+
+/// Status at entry: the boot vectors, and nothing else.
+pub(super) const STATUS_BEV: u64 = 1 << 22;
+
+/// A VCPU of a [`Vm`] and what executes it: architectural state, cached translations and decoded code. It is
+/// run with the VM that it was made with.
+#[derive(Debug)]
+pub struct Runner {
+    vcpu: Vcpu,
+    own: Own,
+    /// What direct execution needs, once it has begun.
+    direct: Option<Box<Direct>>,
+    /// The owner's nanoseconds in it.
+    direct_ns: u64,
+}
+
+/// Why an engine stopped.
+enum Stop {
+    /// As it says itself.
+    Engine(interp::Exit),
+    /// The owner's time is up.
+    Time,
+}
+
+/// The VM's virtual time.
+struct VirtualClock<'a, C> {
+    owner: &'a C,
+    scale: u64,
+    /// Another VCPU may warp it at any time.
+    warped: &'a AtomicU64,
+}
+
+impl<C: Clock> Clock for VirtualClock<'_, C> {
+    #[inline]
+    fn now(&self, retired: u64) -> u64 {
+        let now = self.owner.now(retired);
+        let warped = self.warped.load(Ordering::Relaxed);
+        (if self.scale == 1 { now } else { now / self.scale }) + warped
+    }
+
+    fn owners(&self, at: u64) -> u64 {
+        at.saturating_sub(self.warped.load(Ordering::Relaxed)).saturating_mul(self.scale)
+    }
+}
+
+impl Runner {
+    /// VCPU `number`, in the state in which firmware starts a kernel.
+    pub(super) fn new(number: u32, params: &VmParams, entry: Entry) -> Self {
+        const STATUS: u32 = 12;
+        const A0: usize = 4;
+        const SP: usize = 29;
+        let pages = code_pages(params.memory, params.vcpus);
+        let mut vcpu = Vcpu::with_code_pages(params.model, params.endian, pages);
+        vcpu.set_number(number);
+        vcpu.write_cp0(STATUS, 0, STATUS_BEV, 0);
+        for (i, value) in entry.args.into_iter().enumerate() {
+            vcpu.set_gpr(A0 + i, value);
+        }
+        vcpu.set_gpr(SP, entry.sp);
+        vcpu.set_pc(entry.pc);
+        Self { vcpu, own: Own::new(number, params.vcpus), direct: None, direct_ns: 0 }
+    }
+
+    /// Runs for at most `limit` instructions (a few more after a warp), all of them interpreted.
+    /// Afterwards the owner takes the console's output; a guest whose output is not taken waits for it.
+    pub fn run<M: GuestMemory>(&mut self, vm: &Vm<M>, clock: &impl Clock, limit: u64) -> Exit {
+        self.run_by(vm, clock, limit, |runner, time, left| {
+            let mut port = Port { devices: &vm.devices, own: &mut runner.own };
+            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            Stop::Engine(interp::run_until(&mut runner.vcpu, around, Policy::NEVER, left))
+        })
+    }
+
+    /// Runs until `until` (the owner's time, in nanoseconds) or until `limit` instructions have been
+    /// interpreted, whichever comes first; directly on `cpu` what can be. The output is as for
+    /// [`Runner::run`].
+    pub fn run_on<M: GuestMemory, R: RealCpu>(
+        &mut self,
+        vm: &Vm<M>,
+        cpu: &mut R,
+        clock: &impl Clock,
+        limit: u64,
+        until: u64,
+    ) -> Exit {
+        self.run_by(vm, clock, limit, |runner, time, left| {
+            let Self { vcpu, own, direct, direct_ns } = runner;
+            let mut port = Port { devices: &vm.devices, own };
+            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            match interp::run_until(vcpu, around, vm.policy, left) {
+                interp::Exit::Direct => {}
+                other => return Stop::Engine(other),
+            }
+            let direct = direct.get_or_insert_with(Box::default);
+            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            let before = clock.now(vcpu.retired());
+            let exit = direct::run(direct, vcpu, cpu, around, vm.policy, left, until);
+            *direct_ns += clock.now(vcpu.retired()).saturating_sub(before);
+            match exit {
+                direct::Exit::Time => Stop::Time,
+                direct::Exit::Interpret => Stop::Engine(interp::Exit::Limit),
+                direct::Exit::Wait { until } => Stop::Engine(interp::Exit::Wait { until }),
+                direct::Exit::Device => Stop::Engine(interp::Exit::Device),
+                direct::Exit::UnreachableVector(what) => {
+                    Stop::Engine(interp::Exit::UnreachableVector(what))
+                }
+            }
+        })
+    }
+
+    fn run_by<M, C: Clock>(
+        &mut self,
+        vm: &Vm<M>,
+        clock: &C,
+        limit: u64,
+        mut engine: impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
+    ) -> Exit {
+        if let Some(exit) = vm.ended() {
+            return exit;
+        }
+        let mut unreachable = None;
+        let exit = self.run_stretches(vm, clock, limit, &mut engine, &mut unreachable);
+        match exit {
+            Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board => exit,
+            _ => vm.finish(End { exit, by: self.number(), unreachable }),
+        }
+    }
+
+    /// Its share of what the VM has spent.
+    const fn spent(&self) -> u64 {
+        self.vcpu.retired().saturating_add(self.direct_ns)
+    }
+
+    fn run_stretches<M, C: Clock>(
+        &mut self,
+        vm: &Vm<M>,
+        clock: &C,
+        limit: u64,
+        engine: &mut impl FnMut(&mut Self, &VirtualClock<'_, C>, u64) -> Stop,
+        unreachable: &mut Option<UnreachableVector>,
+    ) -> Exit {
+        let budget = if vm.params.budget == 0 { u64::MAX } else { vm.params.budget };
+        let last = self.vcpu.retired().saturating_add(limit);
+        let mut stop = last;
+        loop {
+            if let Some(to) = self.own.take_raised() {
+                return Exit::Ipi { to };
+            }
+            if self.own.take_look() {
+                return Exit::Board;
+            }
+            let spent = vm.spent.load(Ordering::Relaxed);
+            if spent >= budget {
+                return Exit::Budget;
+            }
+            let left = stop.saturating_sub(self.vcpu.retired()).min(budget - spent);
+            if left == 0 {
+                return Exit::Limit;
+            }
+            let scale = u64::from(vm.params.clock_scale.max(1));
+            let time = VirtualClock { owner: clock, scale, warped: &vm.warped };
+            let before = self.spent();
+            let why = engine(self, &time, left);
+            vm.spent.fetch_add(self.spent() - before, Ordering::Relaxed);
+            match why {
+                Stop::Engine(interp::Exit::Limit | interp::Exit::Direct) => {}
+                Stop::Time => return Exit::Limit,
+                Stop::Engine(interp::Exit::Wait { until }) => {
+                    return Exit::Idle { until: until.map(|at| time.owners(at)) };
+                }
+                Stop::Engine(interp::Exit::UnreachableVector(what)) => {
+                    *unreachable = Some(what);
+                    return Exit::UnreachableVector;
+                }
+                Stop::Engine(interp::Exit::Device) => match self.own.take_request() {
+                    Some(Request::PowerOff) => return Exit::PowerOff,
+                    Some(Request::Reset) => return Exit::Reset,
+                    Some(Request::Warp(ns)) => {
+                        vm.warped.fetch_add(ns, Ordering::Relaxed);
+                        // Bounded by `last`, or a guest that only polls would never come back.
+                        let grace = self.vcpu.retired().saturating_add(GRACE);
+                        stop = stop.max(grace.min(last.saturating_add(GRACE)));
+                    }
+                    Some(Request::Output) => return Exit::Limit,
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// Raises its interrupt of the IPI device ([`abi::ipi`]).
+    pub const fn interrupt(&mut self) {
+        self.own.interrupt();
+    }
+
+    /// Its number among the VM's VCPUs.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.own.number()
+    }
+
+    /// Instructions executed.
+    #[must_use]
+    pub const fn retired(&self) -> u64 {
+        self.vcpu.retired()
+    }
+
+    /// Nanoseconds of the owner's time in direct execution, what its traps took included.
+    #[must_use]
+    pub const fn direct_ns(&self) -> u64 {
+        self.direct_ns
+    }
+
+    /// What direct execution has counted, if it has begun.
+    #[must_use]
+    pub fn direct_counters(&self) -> Option<&direct::Counters> {
+        self.direct.as_deref().map(Direct::counters)
+    }
+
+    /// The VCPU.
+    #[must_use]
+    pub const fn vcpu(&self) -> &Vcpu {
+        &self.vcpu
+    }
+
+    /// The VCPU, to change it from outside (tests, debuggers, taking pages away).
+    pub const fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// Where the VCPU is and, if the VM has ended, why, for a person.
+    #[must_use]
+    pub fn report<M: GuestMemory>(&self, vm: &Vm<M>) -> Report {
+        Report::new(&self.vcpu, &vm.memory, *vm.end.lock())
+    }
+}
