@@ -177,11 +177,32 @@ fn mistakes_at_the_console_name_what_there_is() {
     );
     assert_eq!(run.command(""), "");
     let help = run.command("help");
-    for (usage, what) in cell::console::HELP {
-        assert!(help.contains(usage) && help.contains(what));
+    for topic in cell::console::HELP {
+        assert!(help.contains(topic.usage) && help.contains(topic.what));
+        let detail = run.command(&format!("help {}", topic.name()));
+        assert!(detail.contains(topic.more.lines().next().unwrap()), "{detail}");
+        assert!(detail.contains(&format!("For example: {}", topic.example)), "{detail}");
     }
+    assert_eq!(
+        run.command("help stpo"),
+        "unknown command `stpo`: did you mean `stop`? `help` explains all\n"
+    );
     let mut none = Build::new(64).stay().boot(None);
     assert_eq!(none.command("stop x"), "no VM `x`: none is configured\n");
+}
+
+#[test]
+fn keys_at_the_console_edit_complete_and_recall() {
+    let mut run = Build::new(64).stay().vm("linux", 8, Program::Loop).boot(None);
+    let mut typed = |keys: &[u8]| {
+        let before = run.printed(MONITOR).len();
+        run.cell.input(MONITOR, keys);
+        run.printed(MONITOR)[before..].to_string()
+    };
+    assert_eq!(typed(b"sta\t"), "sta\r\nstart  stats\r\nhoneycomb> sta");
+    assert!(typed(b"t\tl\t\r").starts_with("ts linux \r\nVM `linux`: running\r\n"));
+    assert!(typed(b"\x1b[A\x1b[A\x01\x0bst\to\tli\t\r").contains("VM `linux` ended: stopped\r\n"));
+    assert_eq!(typed(b"ab\x1b[D\x0c"), "ab\x08\x1b[H\x1b[2Jhoneycomb> ab\x08");
 }
 
 #[test]

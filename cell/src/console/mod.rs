@@ -1,14 +1,16 @@
 //! The monitor console: a line editor, and the commands it understands.
 //!
-//! The editor is our own: the crates that edit lines without an operating system read their terminal
-//! themselves, or bring command derivation and a formatter of their own; here a byte is pushed in when
-//! it comes, and what is needed fits on a page.
+//! The editor is our own: those for terminals without an operating system read their terminal themselves and ask it
+//! for the cursor's place (`noline`), or bring command derivation and a formatter of their own (`embedded-cli`, `ushell`);
+//! here a byte is pushed in when it comes, from a person or a script, and nothing answers for the screen.
 
 mod command;
 mod editor;
+mod help;
 
-pub use command::{Command, HELP, nearest, parse};
+pub use command::{Command, nearest, parse, unknown};
 pub use editor::{Editor, Key};
+pub use help::{Argument, HELP, Topic, complete, detail, overview, topic};
 
 /// What the console prints when it is ready for a command.
 pub const PROMPT: &str = "honeycomb> ";

@@ -449,7 +449,7 @@ impl<M: Machine> LocalCell<M> {
 
     fn prompt(&mut self) {
         self.out.print(PROMPT);
-        let line = self.editor.line().to_vec();
+        let line = self.editor.shown();
         self.out.emit(stream::MONITOR, &line);
         self.prompted = true;
     }

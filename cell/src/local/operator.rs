@@ -1,7 +1,7 @@
 //! What an operator types at the monitor console, done.
 
 use super::{LocalCell, Machine};
-use crate::console::{Command, HELP, Key, nearest, parse};
+use crate::console::{Command, Key, complete, detail, nearest, overview, parse, topic, unknown};
 use crate::memmap::Accounts;
 use crate::script::Player;
 use crate::vm::State;
@@ -18,17 +18,20 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn typed_at_monitor(&mut self, bytes: &[u8]) {
         let mut echo = Vec::new();
         for &byte in bytes {
-            let key = self.editor.key(byte, &mut echo);
+            let vms = self.vms.iter().map(|vm| vm.config.name.as_str());
+            let key = self.editor.key(byte, &mut echo, |line| complete(line, vms));
             if key == Key::Edited {
                 continue;
             }
             self.out.emit(stream::MONITOR, &core::mem::take(&mut echo));
             self.prompted = false;
-            if let Key::Line(line) = key {
-                match parse(&line).and_then(|command| self.execute(&command)) {
+            match key {
+                Key::Line(line) => match parse(&line).and_then(|command| self.execute(&command)) {
                     Ok(text) => self.out.print(&text),
                     Err(text) => self.out.print(&format!("{text}\n")),
-                }
+                },
+                Key::Choices(choices) => self.out.print(&format!("{}\n", choices.join("  "))),
+                Key::Edited | Key::Abandoned | Key::Cleared => {}
             }
             if self.over.is_some() {
                 return;
@@ -44,7 +47,8 @@ impl<M: Machine> LocalCell<M> {
     fn execute(&mut self, command: &Command<'_>) -> Result<String, String> {
         match *command {
             Command::Nothing => Ok(String::new()),
-            Command::Help => Ok(help()),
+            Command::Help(None) => Ok(overview()),
+            Command::Help(Some(name)) => topic(name).map(detail).ok_or_else(|| unknown(name)),
             Command::Vms => Ok(self.list()),
             Command::Start(name) => {
                 let id = self.find(name)?;
@@ -145,13 +149,4 @@ impl<M: Machine> LocalCell<M> {
         }
         out
     }
-}
-
-fn help() -> String {
-    let mut out = String::new();
-    for (usage, what) in HELP {
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{usage:11} {what}");
-    }
-    out
 }

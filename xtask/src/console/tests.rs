@@ -9,11 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+/// Streams and what was typed there.
+type Typed = Vec<(u16, Vec<u8>)>;
+
 /// A run without a machine: it serves, prints what it is told, and remembers what was typed.
 struct Fake {
     place: tempfile::TempDir,
     orders: mpsc::SyncSender<(&'static str, Vec<u8>)>,
-    server: Option<JoinHandle<Vec<(u16, Vec<u8>)>>>,
+    server: Option<JoinHandle<Typed>>,
 }
 
 impl Fake {
@@ -35,7 +38,7 @@ impl Fake {
             let size = map::RING_SIZE - map::OUT_RING_SIZE;
             let mut typed = Consumer::new(ram.window(base, size), size);
             typed.attach(true);
-            let mut got: Vec<(u16, Vec<u8>)> = Vec::new();
+            let mut got = Typed::new();
             let mut buffer = [0; RECORD_MAX];
             loop {
                 match told.recv_timeout(Duration::from_millis(1)) {
@@ -77,7 +80,7 @@ impl Fake {
     }
 
     /// Ends the run; what was typed.
-    fn end(mut self) -> Vec<(u16, Vec<u8>)> {
+    fn end(mut self) -> Typed {
         let server = self.server.take().unwrap();
         drop(std::mem::replace(&mut self.orders, mpsc::sync_channel(0).0));
         server.join().unwrap()

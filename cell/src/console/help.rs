@@ -1,0 +1,230 @@
+//! What the commands are, for `help` and for completion.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// What can follow a command's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Nothing that could be completed.
+    None,
+    /// A VM's name.
+    Vm,
+    /// A command's name.
+    Command,
+}
+
+/// One command, explained.
+#[derive(Clone, Copy, Debug)]
+pub struct Topic {
+    /// Its name and what follows it.
+    pub usage: &'static str,
+    /// What it does: half a line.
+    pub what: &'static str,
+    /// The same at length, in lines of at most 100 characters.
+    pub more: &'static str,
+    /// A line that could be typed.
+    pub example: &'static str,
+    /// What its first argument is.
+    pub argument: Argument,
+}
+
+impl Topic {
+    /// The word by which it is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.usage.split(' ').next().unwrap_or(self.usage)
+    }
+}
+
+/// All commands, in the order in which `help` shows them.
+pub const HELP: &[Topic] = &[
+    Topic {
+        usage: "help [COMMAND]",
+        what: "explain the commands, or one of them in detail",
+        more: "In a usage, capital letters stand for something to be named and brackets for what may be\n\
+               left out. Tab completes the names of commands and VMs, the arrow keys bring back and\n\
+               edit earlier lines, Ctrl-U throws the line away.",
+        example: "help stats",
+        argument: Argument::Command,
+    },
+    Topic {
+        usage: "vms",
+        what: "list the VMs: name, state, memory, weight, how often started, how it ended",
+        more: "A VM is `defined` until it is first started, `running` while it lives and `ended` after that;\n\
+               one that has ended can be started again. Weight is its share of the CPU beside others.",
+        example: "vms",
+        argument: Argument::None,
+    },
+    Topic {
+        usage: "start VM",
+        what: "start a VM that does not run, from the beginning",
+        more: "Its memory is taken, cleared, and loaded with its images anew: nothing is left of an earlier\n\
+               life. It is refused, with the figures, if its memory is not free.",
+        example: "start linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "stop VM",
+        what: "end a VM at once, as if its machine were switched off",
+        more: "The guest is not asked: what it has not written to a disk is lost. All its memory is free\n\
+               afterwards. To let it shut itself down, tell it so at its own console.",
+        example: "stop linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "stats VM",
+        what: "what a VM has used: instructions, time, exits, device accesses; how it ended",
+        more: "Of its present life, or of its last one. Run time is spent in the guest and for it, idle time\n\
+               in waiting for an interrupt, waiting time for the CPU, which others had. The counters below\n\
+               are those of its engine and devices.",
+        example: "stats linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "mem",
+        what: "machine memory by owner, for each node, checked page by page",
+        more: "Every page has one owner, and the sums are checked against the records of all pages and the\n\
+               maps of all VMs each time: `consistent` says that they agree.",
+        example: "mem",
+        argument: Argument::None,
+    },
+    Topic {
+        usage: "selfcheck",
+        what: "compare the monitor's code and constants with the image they came from",
+        more: "The image in low RAM is first checked against its own checksum. A difference means that\n\
+               something has written over the monitor.",
+        example: "selfcheck",
+        argument: Argument::None,
+    },
+    Topic {
+        usage: "debug FAULT",
+        what: "make the monitor itself fail, to test its own handling; `debug ?` lists faults",
+        more: "Most faults end the run with status 3, as the monitor's own mistakes do.",
+        example: "debug ?",
+        argument: Argument::None,
+    },
+    Topic {
+        usage: "quit",
+        what: "stop all VMs and end the run",
+        more: "Guests are not asked, as with `stop`. With a script the run has passed only if no step was\n\
+               left to do.",
+        example: "quit",
+        argument: Argument::None,
+    },
+];
+
+/// The command called `name`.
+#[must_use]
+pub fn topic(name: &str) -> Option<&'static Topic> {
+    HELP.iter().find(|topic| topic.name() == name)
+}
+
+/// All commands, a line each.
+#[must_use]
+pub fn overview() -> String {
+    let width = HELP.iter().map(|topic| topic.usage.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for topic in HELP {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{:width$}  {}", topic.usage, topic.what);
+    }
+    out
+}
+
+/// One command in detail.
+#[must_use]
+pub fn detail(topic: &Topic) -> String {
+    let mut out = format!("{}: {}\n", topic.usage, topic.what);
+    for line in topic.more.lines() {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "  {line}");
+    }
+    let _ = writeln!(out, "  For example: {}", topic.example);
+    out
+}
+
+/// What the last word of `line`, which may be empty, can become: whole words, sorted.
+#[must_use]
+pub fn complete<'a>(line: &str, vms: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let start = line.rfind(' ').map_or(0, |space| space + 1);
+    let (before, word) = line.split_at(start);
+    let mut before = before.split_whitespace();
+    let commands = || HELP.iter().map(Topic::name);
+    let argument = match before.next() {
+        None => Argument::Command,
+        Some(name) if before.next().is_none() => {
+            topic(name).map_or(Argument::None, |topic| topic.argument)
+        }
+        Some(_) => Argument::None,
+    };
+    let mut found: Vec<String> = match argument {
+        Argument::None => Vec::new(),
+        Argument::Vm => vms.filter(|vm| vm.starts_with(word)).map(String::from).collect(),
+        Argument::Command => commands().filter(|c| c.starts_with(word)).map(String::from).collect(),
+    };
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::{Command, parse};
+
+    /// Every command has its topic: a new variant fails to compile here until it is named.
+    const fn name(command: &Command<'_>) -> Option<&'static str> {
+        Some(match command {
+            Command::Nothing => return None,
+            Command::Help(_) => "help",
+            Command::Vms => "vms",
+            Command::Start(_) => "start",
+            Command::Stop(_) => "stop",
+            Command::Stats(_) => "stats",
+            Command::Mem => "mem",
+            Command::SelfCheck => "selfcheck",
+            Command::Debug(_) => "debug",
+            Command::Quit => "quit",
+        })
+    }
+
+    #[test]
+    fn every_command_is_explained_with_an_example_that_is_understood() {
+        for topic in HELP {
+            let parsed = parse(topic.example);
+            let command = parsed.unwrap_or_else(|error| panic!("{}: {error}", topic.example));
+            assert_eq!(name(&command), Some(topic.name()), "{}", topic.example);
+            assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
+            assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
+            assert_eq!(parse(topic.usage).ok().as_ref().and_then(name), Some(topic.name()));
+        }
+        let mut names: Vec<&str> = HELP.iter().map(Topic::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), HELP.len());
+    }
+
+    #[test]
+    fn help_texts() {
+        assert_eq!(overview().lines().count(), HELP.len());
+        let stop = detail(topic("stop").unwrap());
+        assert!(stop.starts_with("stop VM: end a VM at once"), "{stop}");
+        assert!(stop.ends_with("  For example: stop linux\n"), "{stop}");
+    }
+
+    #[test]
+    fn words_are_completed_where_they_stand() {
+        let complete = |line| super::complete(line, ["linux", "irix-2", "irix"].into_iter());
+        assert_eq!(complete("st"), ["start", "stats", "stop"]);
+        assert_eq!(complete("q"), ["quit"]);
+        assert_eq!(complete("stop i"), ["irix", "irix-2"]);
+        assert_eq!(complete("stop "), ["irix", "irix-2", "linux"]);
+        assert_eq!(complete("  help sto"), ["stop"]);
+        for nothing in ["vms ", "stop linux i", "nonsense l", "x"] {
+            assert!(complete(nothing).is_empty(), "{nothing}");
+        }
+        assert_eq!(complete("").len(), HELP.len());
+    }
+}
