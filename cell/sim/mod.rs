@@ -65,6 +65,7 @@ pub struct Toy {
     program: Program,
     world: Rc<RefCell<World>>,
     pmap: Arc<Pmap>,
+    touched: u32,
     ran: u64,
     ticks: u64,
     uart: VecDeque<u8>,
@@ -84,35 +85,29 @@ impl Machine for Sim {
         (0, 1 << 20)
     }
 
-    fn clear(&mut self, page: Mpa) {
-        self.world.borrow_mut().stamped.remove(&page);
-    }
-
-    fn create(&mut self, id: VmId, vm: &config::Vm, pmap: &Arc<Pmap>) -> Result<Toy, CreateError> {
-        assert_eq!(u64::from(pmap.resident()), vm.memory / PAGE_SIZE, "all memory is there");
-        let world = &mut *self.world.borrow_mut();
-        for (_, mpa) in pmap.iter() {
-            let before = world.stamped.insert(mpa, id);
-            assert_eq!(before, None, "{mpa} holds another VM's data");
-        }
+    fn create(&mut self, id: VmId, _: &config::Vm, pmap: &Arc<Pmap>) -> Result<Toy, CreateError> {
+        assert_eq!(pmap.resident(), 0, "nothing is touched yet");
         let program = self.programs[usize::from(id.0)].clone();
-        match program {
-            Program::Bad => return Err(CreateError::BadImage("its kernel is no ELF".into())),
-            Program::Big => return Err(CreateError::NoMemory("the heap is too full".into())),
-            _ => {}
-        }
-        Ok(Toy {
+        let mut toy = Toy {
             id,
             program,
             world: self.world.clone(),
             pmap: pmap.clone(),
+            touched: 0,
             ran: 0,
             ticks: 0,
             uart: VecDeque::new(),
             line: Vec::new(),
             out: Vec::new(),
             greeted: false,
-        })
+        };
+        // Its image.
+        toy.touch();
+        match toy.program {
+            Program::Bad => Err(CreateError::BadImage("its kernel is no ELF".into())),
+            Program::Big => Err(CreateError::NoMemory("the heap is too full".into())),
+            _ => Ok(toy),
+        }
     }
 
     fn self_check(&self) -> String {
@@ -135,6 +130,16 @@ impl Machine for Sim {
 }
 
 impl Toy {
+    /// Uses a page that it has not used before, if it has one, from its last to its first.
+    fn touch(&mut self) {
+        let Some(page) = self.pmap.pages().checked_sub(self.touched + 1) else { return };
+        self.touched += 1;
+        let stamped = &mut self.world.borrow_mut().stamped;
+        let mpa = self.pmap.touch(page, NodeId(0), |mpa| _ = stamped.remove(&mpa));
+        let before = stamped.insert(mpa.expect("a promised page"), self.id);
+        assert_eq!(before, None, "another VM's data");
+    }
+
     fn spend(&mut self, ns: u64) {
         let world = &mut *self.world.borrow_mut();
         world.now += ns;
@@ -149,6 +154,7 @@ impl Toy {
 
 impl Guest for Toy {
     fn run(&mut self, until: u64) -> Exit {
+        self.touch();
         for (_, mpa) in self.pmap.iter() {
             assert_eq!(self.world.borrow().stamped.get(&mpa), Some(&self.id), "its page is taken");
         }

@@ -18,9 +18,11 @@
 extern crate alloc;
 
 pub mod console;
+pub mod frames;
 pub mod loan;
 mod local;
 pub mod memmap;
+pub mod placement;
 pub mod pmap;
 pub mod rng;
 pub mod sched;

@@ -1,16 +1,22 @@
-//! The pmap of a VM: where in the machine each page of its memory lies.
+//! The pmap of a VM: where in the machine each page of its memory lies, and what it is promised of it.
 //!
 //! A VM's memory is one run of pages, numbered from 0; guest-physical addresses above and below
 //! device windows, and their aliases, are folded onto it by the virtual board before they come here.
 //! The table has two levels, so that it needs no large contiguous piece of the monitor's heap: 4 bytes
 //! a page, 0.1 % of the memory it maps.
 //!
-//! A pmap is shared with the engines that run the VM. They only read; entries are atomic, so that
-//! a page can be taken away under them: unmap it, tell every engine to forget it, reuse it.
+//! A pmap is shared with the engines that run the VM, on any CPU. They look pages up without a lock
+//! ([`Pmap::get`]) and have those placed that are not there ([`Pmap::touch`]). Entries are atomic, so that a
+//! page can be taken away under them: unmap it, tell every engine to forget it, reuse it. All that is
+//! left goes back, promise and pages, when the last of them lets the pmap go.
 
-use abi::{Mpa, PAGE_SHIFT};
+use crate::frames::{Frames, Shortage};
+use crate::placement::{Plan, Shares};
+use abi::ids::MAX_CELLS;
+use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -24,6 +30,12 @@ pub struct Pmap {
     leaves: Box<[Box<[AtomicU32]>]>,
     pages: u32,
     resident: AtomicU32,
+    vm: VmId,
+    plan: Plan,
+    /// What it may yet take and what it has taken, by source. Changed under the lock of the frames.
+    due: [AtomicU32; MAX_CELLS],
+    taken: [AtomicU32; MAX_CELLS],
+    frames: Arc<Frames>,
 }
 
 impl fmt::Debug for Pmap {
@@ -32,12 +44,27 @@ impl fmt::Debug for Pmap {
     }
 }
 
+/// Why a VM can't have its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPmap {
+    /// The monitor's own heap has no room for the pmap.
+    Heap,
+    /// There is not so much memory.
+    Shortage(Shortage),
+}
+
+impl From<TryReserveError> for NoPmap {
+    fn from(_: TryReserveError) -> Self {
+        Self::Heap
+    }
+}
+
 impl Pmap {
-    /// A pmap of `pages` pages, none of them there.
+    /// The pmap of VM `vm`, which is promised `pages` pages by `plan`. None of them is there yet.
     ///
     /// # Errors
-    /// When the monitor's heap has not enough room.
-    pub fn new(pages: u32) -> Result<Self, TryReserveError> {
+    /// When there are not so many, or the monitor's heap has not enough room.
+    pub fn new(frames: &Arc<Frames>, vm: VmId, plan: Plan, pages: u32) -> Result<Self, NoPmap> {
         let mut leaves = Vec::new();
         leaves.try_reserve_exact(pages.div_ceil(1 << LEAF_SHIFT) as usize)?;
         let mut left = pages;
@@ -49,7 +76,29 @@ impl Pmap {
             leaves.push(leaf.into_boxed_slice());
             left -= len;
         }
-        Ok(Self { leaves: leaves.into_boxed_slice(), pages, resident: AtomicU32::new(0) })
+        let due = frames.promise(&plan, pages).map_err(NoPmap::Shortage)?;
+        Ok(Self {
+            leaves: leaves.into_boxed_slice(),
+            pages,
+            resident: AtomicU32::new(0),
+            vm,
+            plan,
+            due: due.map(AtomicU32::new),
+            taken: Default::default(),
+            frames: frames.clone(),
+        })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    /// Where its pages are to come from.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Pages of the VM's memory.
@@ -64,6 +113,31 @@ impl Pmap {
         self.resident.load(Ordering::Relaxed)
     }
 
+    /// Pages that it has, by the cell whose they are.
+    #[must_use]
+    pub fn taken(&self) -> Shares {
+        core::array::from_fn(|i| self.taken[i].load(Ordering::Relaxed))
+    }
+
+    /// Whether it has pages of `cell`, or is promised some.
+    #[must_use]
+    pub fn depends_on(&self, cell: CellId) -> bool {
+        self.due(cell) != 0 || self.taken[usize::from(cell.0)].load(Ordering::Relaxed) != 0
+    }
+
+    /// What it may yet take of a source.
+    pub(crate) fn due(&self, source: CellId) -> u32 {
+        self.due[usize::from(source.0)].load(Ordering::Relaxed)
+    }
+
+    /// It takes a page of a source, or gives it back. Under the lock of the frames.
+    pub(crate) fn move_due(&self, source: CellId, takes: bool) {
+        let (due, taken) = (&self.due[usize::from(source.0)], &self.taken[usize::from(source.0)]);
+        let (from, to) = if takes { (due, taken) } else { (taken, due) };
+        from.store(from.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        to.store(to.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     #[inline]
     fn entry(&self, page: u32) -> Option<&AtomicU32> {
         let leaf = self.leaves.get((page >> LEAF_SHIFT) as usize)?;
@@ -74,32 +148,40 @@ impl Pmap {
     #[inline]
     #[must_use]
     pub fn get(&self, page: u32) -> Option<Mpa> {
-        match self.entry(page)?.load(Ordering::Acquire) {
-            0 => None,
-            frame => Some(Mpa(u64::from(frame) << PAGE_SHIFT)),
-        }
+        mpa(self.entry(page)?.load(Ordering::Acquire))
     }
 
-    /// Maps `page` to `mpa`.
-    ///
-    /// # Panics
-    /// When `page` is past the end or there already, or `mpa` is not a page a VM can have.
-    pub fn map(&self, page: u32, mpa: Mpa) {
-        let frame = u32::try_from(mpa.page()).expect("machine memory below 2^44");
-        assert!(frame != 0 && mpa.offset() == 0, "{mpa} is no page of a VM");
-        let entry = self.entry(page).expect("a page of the VM");
-        let old = entry.swap(frame, Ordering::Release);
-        assert!(old == 0, "page {page:#x} is mapped twice");
-        self.resident.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes `page` out; where it lay.
-    pub fn unmap(&self, page: u32) -> Option<Mpa> {
-        match self.entry(page)?.swap(0, Ordering::AcqRel) {
-            0 => None,
-            frame => {
-                self.resident.fetch_sub(1, Ordering::Relaxed);
-                Some(Mpa(u64::from(frame) << PAGE_SHIFT))
+    /// Where page `page` lies, which is placed if it is not there, near `node`: taken, zeroed by `clear`
+    /// and mapped. Several CPUs may touch one page at once: one of them places it, and what the others
+    /// have taken for it goes back. `None` past the end, and of a VM whose memory a dead cell has lent.
+    #[cold]
+    #[must_use]
+    pub fn touch(&self, page: u32, node: NodeId, clear: impl FnOnce(Mpa)) -> Option<Mpa> {
+        let entry = self.entry(page)?;
+        let taken = loop {
+            if let Some(there) = mpa(entry.load(Ordering::Acquire)) {
+                return Some(there);
+            }
+            if let Some(taken) = self.frames.take(self, page, node) {
+                break taken;
+            }
+            // All it is promised is taken, also for this page then: by a CPU that will map it soon.
+            if !self.frames.is_placing() {
+                return mpa(entry.load(Ordering::Acquire));
+            }
+            core::hint::spin_loop();
+        };
+        clear(taken);
+        let frame = u32::try_from(taken.page()).expect("machine memory below 2^44");
+        match entry.compare_exchange(0, frame, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                self.resident.fetch_add(1, Ordering::Relaxed);
+                self.frames.placed();
+                Some(taken)
+            }
+            Err(faster) => {
+                self.frames.take_back(self, page, taken);
+                mpa(faster)
             }
         }
     }
@@ -108,41 +190,144 @@ impl Pmap {
     pub fn iter(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
         (0..self.pages).filter_map(|page| self.get(page).map(|mpa| (page, mpa)))
     }
+
+    /// Takes all pages out: each of those that were there, in order, with where it lay.
+    pub(crate) fn unmap_all(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
+        (0..self.pages).filter_map(|page| {
+            let old = mpa(self.entry(page)?.swap(0, Ordering::AcqRel))?;
+            self.resident.fetch_sub(1, Ordering::Relaxed);
+            Some((page, old))
+        })
+    }
+}
+
+impl Drop for Pmap {
+    fn drop(&mut self) {
+        self.frames.release(self);
+    }
+}
+
+/// Where an entry says that a page lies.
+#[inline]
+fn mpa(frame: u32) -> Option<Mpa> {
+    (frame != 0).then_some(Mpa(u64::from(frame) << PAGE_SHIFT))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memmap::{Kind, Memmap, Region};
     use crate::rng::Rng;
-    use alloc::collections::BTreeMap;
+    use abi::PAGE_SIZE;
+    use abi::config::Placement;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Mutex;
+
+    fn frames(pages: [u64; 2]) -> Arc<Frames> {
+        let region = |node: u8| {
+            let base = 0x9000_0000 + u64::from(node) * 0x1000_0000;
+            let range = Mpa(base)..Mpa(base + pages[usize::from(node)] * PAGE_SIZE);
+            Region { node: NodeId(node), kind: Kind::Slice, range }
+        };
+        Arc::new(Frames::new(CellId(0), Memmap::new(&[region(0), region(1)], &[]).unwrap()))
+    }
+
+    fn pmap(frames: &Arc<Frames>, vm: u16, pages: u32) -> Result<Pmap, NoPmap> {
+        Pmap::new(frames, VmId(vm), Plan::new(Placement::Local, CellId(0), 1), pages)
+    }
 
     #[test]
     fn equals_a_naive_model() {
         for pages in [0u32, 1, 1023, 1024, 1025, 3000] {
-            let pmap = Pmap::new(pages).unwrap();
+            let frames = frames([2000, 1500]);
+            let pmap = pmap(&frames, 3, pages).unwrap();
             let mut model: BTreeMap<u32, Mpa> = BTreeMap::new();
             let mut rng = Rng::new(u64::from(pages));
             for _ in 0..5000 {
                 let page = rng.below(u64::from(pages) + 10) as u32;
-                if page < pages && !model.contains_key(&page) && rng.below(3) > 0 {
-                    let mpa = Mpa((1 + rng.below(u64::from(u32::MAX))) << PAGE_SHIFT);
-                    pmap.map(page, mpa);
-                    model.insert(page, mpa);
-                } else if rng.below(2) == 0 {
-                    assert_eq!(pmap.unmap(page), model.remove(&page));
-                }
                 assert_eq!(pmap.get(page), model.get(&page).copied());
+                let node = NodeId(rng.below(2) as u8);
+                let mut cleared = None;
+                let mpa = pmap.touch(page, node, |mpa| cleared = Some(mpa));
+                if page >= pages {
+                    assert_eq!((mpa, cleared), (None, None));
+                } else if let Some(&before) = model.get(&page) {
+                    assert_eq!((mpa, cleared), (Some(before), None), "it is there");
+                } else {
+                    assert_eq!(mpa, cleared);
+                    let mpa = mpa.unwrap();
+                    let full = model.len() >= [2000, 1500][usize::from(node.0)];
+                    assert!(full || (mpa.0 >= 0xa000_0000) == (node.0 == 1), "near the CPU");
+                    model.insert(page, mpa);
+                }
             }
             assert_eq!(pmap.resident() as usize, model.len());
+            assert_eq!(pmap.taken()[0] as usize, model.len());
             assert!(pmap.iter().eq(model));
+            assert_eq!(frames.audit([&pmap].into_iter()), Ok(()));
+            assert_eq!(frames.promised()[0], u64::from(pages - pmap.resident()));
+            drop(pmap);
+            assert_eq!(frames.accounts().free, 3500);
+            assert_eq!(frames.promised()[0], 0);
+            assert_eq!(frames.audit(core::iter::empty()), Ok(()));
         }
     }
 
     #[test]
-    #[should_panic(expected = "mapped twice")]
-    fn mapping_twice_is_a_bug() {
-        let pmap = Pmap::new(1).unwrap();
-        pmap.map(0, Mpa(0x1000));
-        pmap.map(0, Mpa(0x2000));
+    fn what_is_promised_is_there_and_no_more_is_promised() {
+        let frames = frames([10, 20]);
+        let first = pmap(&frames, 0, 25).unwrap();
+        let NoPmap::Shortage(shortage) = pmap(&frames, 1, 6).unwrap_err() else {
+            panic!("a short heap")
+        };
+        assert_eq!((shortage.needs, shortage.free), (6, 5));
+        assert_eq!(
+            shortage.to_string(),
+            "needs 24 KB and 20 KB are free (cell 0: node 0 40 KB, node 1 80 KB, less 100 KB promised to VMs)"
+        );
+        let second = pmap(&frames, 1, 5).unwrap();
+        for page in 0..25 {
+            assert!(first.touch(page, NodeId(0), |_| ()).is_some());
+        }
+        for page in 0..5 {
+            assert!(second.touch(page, NodeId(0), |_| ()).is_some());
+        }
+        assert_eq!(frames.accounts().free, 0);
+        assert_eq!(frames.audit([&first, &second].into_iter()), Ok(()));
+        drop(first);
+        assert_eq!(frames.accounts().free, 25);
+    }
+
+    /// Eight threads touch the same pages at once, with hardly a page to spare, and audits in between.
+    #[test]
+    fn cpus_that_touch_a_page_at_once_agree() {
+        const PAGES: u32 = 600;
+        for round in 0..30 {
+            let frames = frames([250, 350]);
+            let pmap = pmap(&frames, 0, PAGES).unwrap();
+            let seen = Mutex::new(BTreeSet::new());
+            std::thread::scope(|scope| {
+                for cpu in 0..8u64 {
+                    let (pmap, seen) = (&pmap, &seen);
+                    scope.spawn(move || {
+                        let mut rng = Rng::new(round * 8 + cpu);
+                        let mut mine = Vec::new();
+                        for page in 0..PAGES {
+                            let clear =
+                                |_| (0..rng.below(300)).for_each(|_| core::hint::spin_loop());
+                            let mpa = pmap.touch(page, NodeId((cpu / 4) as u8), clear);
+                            mine.push((page, mpa.expect("a promised page")));
+                        }
+                        seen.lock().unwrap().extend(mine);
+                    });
+                }
+                for _ in 0..10 {
+                    assert_eq!(frames.audit([&pmap].into_iter()), Ok(()));
+                }
+            });
+            assert!(pmap.iter().eq(seen.into_inner().unwrap()), "all saw the same page");
+            assert_eq!((frames.accounts().free, pmap.resident()), (0, PAGES));
+            assert_eq!(frames.audit([&pmap].into_iter()), Ok(()));
+        }
     }
 }

@@ -89,6 +89,7 @@ fn a_hundred_lives_in_one_boot_leave_the_memory_as_it_was() {
         build = build.vm_with(&format!("v{i}"), 1 + i % 38, program, |vm| vm.autostart = false);
     }
     let mut run = build.boot(None);
+    run.run(100 * MS);
     let before = run.command("mem");
     assert!(before.contains(
         "all: free 38 + monitor 16 + VM 10 + lent 0 + quarantined 0 = total 64 pages of 4 KB\n"
@@ -115,8 +116,8 @@ fn a_vm_that_does_not_fit_is_refused_with_the_figures() {
         .vm_with("fits", 8, Program::Loop, |vm| vm.autostart = false)
         .boot(None);
     assert_eq!(run.story(), ["up", "start big", "more no-memory"]);
-    let why =
-        "VM `more` needs 36 KB and 32 KB are free: stop another VM, or give this one less memory\n";
+    let why = "VM `more` needs 36 KB and 32 KB are free (cell 0: node 0 16 KB, node 1 172 KB, less \
+               156 KB promised to VMs): stop another VM, or give this one less memory\n";
     assert_eq!(run.command("start more"), why);
     assert_eq!(run.story().len(), 3, "a refused command is no event");
     run.command("start fits");

@@ -1,44 +1,22 @@
 //! A VM as the cell sees it: [`cell::vm::Guest`] over a virtual machine of `vmm-core`, in memory that
 //! the cell's pmap maps.
 
-use crate::careful::xkphys;
+use crate::memory::Memory;
 use crate::{clock, direct};
-use abi::{Gpa, PAGE_SHIFT, config};
+use abi::config;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use cell::pmap::Pmap;
 use cell::vm::{Exit, Guest};
-use core::ptr::NonNull;
-use vmm_core::board::ram;
 use vmm_core::cpu::CpuModel;
 use vmm_core::endian::Endian;
 use vmm_core::image::Images;
-use vmm_core::mem::{Access, GuestMemory, Page};
 use vmm_core::time::Clock;
 use vmm_core::vm::{self, Runner, Vm, VmParams};
 
 /// Guest instructions that are interpreted between two looks at the machine's clock: well below a
 /// millisecond.
 const CHUNK: u64 = 4096;
-
-/// A VM's memory: its RAM by offset, through the pmap.
-struct Memory {
-    pmap: Arc<Pmap>,
-}
-
-// SAFETY: the cell maps every page of a VM before the engine exists, and unmaps none before the engine
-// has gone; a machine page belongs to one VM, and its XKPHYS address is valid for ever. Nobody but the
-// engine accesses it meanwhile.
-unsafe impl GuestMemory for Memory {
-    fn resolve(&self, gpa: Gpa, _: Access) -> Option<Page> {
-        let bytes = u64::from(self.pmap.pages()) << PAGE_SHIFT;
-        let offset = ram::offset(gpa, bytes)?;
-        let mpa = self.pmap.get((offset >> PAGE_SHIFT) as u32)?;
-        let base = NonNull::new(xkphys(mpa) as *mut u8)?;
-        // SAFETY: a page-aligned address of a page of RAM that is the VM's (see above).
-        Some(unsafe { Page::new(base) })
-    }
-}
 
 /// The machine's clock, from a VM's beginning.
 struct Since(u64);
@@ -67,6 +45,8 @@ pub(crate) struct Surroundings {
     pub(crate) epoch_s: u64,
     /// For the kernel's random number generator.
     pub(crate) seed: [u8; 32],
+    /// CPUs of a node.
+    pub(crate) cpus_per_node: u64,
 }
 
 impl LocalGuest {
@@ -98,8 +78,9 @@ impl LocalGuest {
                 config::Engine::Interpreter => vm::Engine::Interpreter,
             },
         };
-        let (vm, vcpus) = Vm::new(params, Memory { pmap: Arc::clone(pmap) }, images)
-            .map_err(|error| error.to_string())?;
+        let (vm, vcpus) =
+            Vm::new(params, Memory::new(Arc::clone(pmap), around.cpus_per_node), images)
+                .map_err(|error| error.to_string())?;
         let vcpu = vcpus.into_iter().next().ok_or("a VM has no VCPU")?;
         Ok(Self { vm, vcpu, clock: Since(clock::now()), thread_reads: 0 })
     }

@@ -4,7 +4,7 @@ use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
 use crate::{clock, link, selftest};
 use abi::config::{self, Config};
-use abi::{Mpa, PAGE_SIZE, VmId, map};
+use abi::{Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -28,6 +28,7 @@ pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
 pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
+    cpus_per_node: u64,
     rng: Rng,
 }
 
@@ -38,6 +39,7 @@ impl Host {
         Self {
             console_rate: machine.console_rate,
             epoch_s: machine.epoch_s,
+            cpus_per_node: u64::from(machine.cpus_per_node),
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
         }
@@ -53,11 +55,6 @@ impl Machine for Host {
 
     fn heap(&self) -> (usize, usize) {
         crate::heap::usage()
-    }
-
-    fn clear(&mut self, page: Mpa) {
-        // SAFETY: the cell hands over a free page of its memory, which nothing else uses.
-        unsafe { core::ptr::write_bytes(xkphys(page) as *mut u8, 0, PAGE_SIZE as usize) };
     }
 
     fn create(
@@ -87,6 +84,7 @@ impl Machine for Host {
             console_rate: self.console_rate,
             epoch_s: self.epoch_s + clock::now() / 1_000_000_000,
             seed,
+            cpus_per_node: self.cpus_per_node,
         };
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
     }

@@ -42,6 +42,8 @@ mod logger;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
 mod page;
 #[cfg(target_os = "none")]
 mod panic;

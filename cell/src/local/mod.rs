@@ -3,8 +3,10 @@
 mod operator;
 
 use crate::console::{Editor, PROMPT};
-use crate::memmap::{Memmap, Owner, Violation};
-use crate::pmap::Pmap;
+use crate::frames::{Frames, Pages};
+use crate::memmap::{Memmap, Violation};
+use crate::placement::Plan;
+use crate::pmap::{NoPmap, Pmap};
 use crate::rng::Rng;
 use crate::sched::{Pick, RunQueue};
 use crate::script::{Action, Player};
@@ -14,7 +16,7 @@ use abi::config::{self, Config};
 use abi::event::{Cause, Event, Kind};
 use abi::ring::{RECORD_MAX, stream, vm_stream};
 use abi::script::{Outcome, Step};
-use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SHIFT, VmId};
+use abi::{CellId, CpuId, PAGE_SHIFT, VmId};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,11 +38,8 @@ pub trait Machine {
     /// Bytes of the monitor's heap that are in use, and all there are.
     fn heap(&self) -> (usize, usize);
 
-    /// Fills a machine page with zeroes, before a VM gets it.
-    fn clear(&mut self, page: Mpa);
-
-    /// Makes the VM `id`, in the memory that `pmap` maps (all of it, and all zero), and loads its
-    /// images.
+    /// Makes the VM `id` in the memory of `pmap` and loads its images. Whoever runs it has its pages placed
+    /// as they are touched ([`Pmap::touch`]).
     ///
     /// # Errors
     /// What is to blame.
@@ -94,7 +93,7 @@ pub enum Next {
 #[derive(Debug)]
 pub struct LocalCell<M: Machine> {
     out: Out<M>,
-    memmap: Memmap,
+    frames: Arc<Frames>,
     queue: RunQueue,
     vms: Vec<Vm<M::Guest>>,
     editor: Editor,
@@ -172,7 +171,7 @@ impl<M: Machine> LocalCell<M> {
         };
         Self {
             out: Out { machine, cell, player, events: 0 },
-            memmap,
+            frames: Arc::new(Frames::new(cell, memmap)),
             queue: RunQueue::new(Rng::new(config.machine.seed)),
             vms: config.vms.iter().cloned().map(Vm::new).collect(),
             editor: Editor::default(),
@@ -185,7 +184,7 @@ impl<M: Machine> LocalCell<M> {
     /// Says that the cell is up and starts the VMs that start with it.
     pub fn boot(&mut self) {
         self.out.event(Kind::MonitorUp);
-        let total = self.memmap.accounts().total;
+        let total = self.frames.accounts().total;
         let (cell, vms) = (self.out.cell, self.vms.len());
         self.out.print(&format!(
             "Honeycomb monitor, cell {cell}: {}, {vms} VM{} configured; `help` explains the commands\n",
@@ -209,9 +208,9 @@ impl<M: Machine> LocalCell<M> {
         &self.out.machine
     }
 
-    /// The record of the cell's pages.
-    pub const fn memmap(&self) -> &Memmap {
-        &self.memmap
+    /// The cell's pages.
+    pub const fn frames(&self) -> &Arc<Frames> {
+        &self.frames
     }
 
     /// Checks all memory invariants, page by page.
@@ -219,20 +218,10 @@ impl<M: Machine> LocalCell<M> {
     /// # Errors
     /// The first violation.
     pub fn audit(&self) -> Result<(), Violation> {
-        self.memmap.audit()?;
-        let mut mapped = 0;
-        for (id, vm) in self.ids().zip(&self.vms) {
-            if let State::Running(life) = &vm.state {
-                self.memmap.audit_pmap(id, &life.pmap)?;
-                mapped += u64::from(life.pmap.resident());
-            }
-        }
-        let recorded = self.memmap.accounts().vm;
-        if mapped == recorded {
-            Ok(())
-        } else {
-            Err(Violation::Unmapped { recorded, mapped, placing: 0 })
-        }
+        self.frames.audit(self.vms.iter().filter_map(|vm| match &vm.state {
+            State::Running(life) => Some(&*life.pmap),
+            State::Defined | State::Ended(_) => None,
+        }))
     }
 
     /// How the last life of VM `id` ended; `None` while it runs or has not been started.
@@ -344,32 +333,21 @@ impl<M: Machine> LocalCell<M> {
             return Err(Refused { cause: None, text: format!("VM `{name}` runs already") });
         }
         let pages = vm.config.memory >> PAGE_SHIFT;
-        let free = self.memmap.accounts().free;
-        let refuse = || Refused {
+        let refuse = |why: &dyn core::fmt::Display| Refused {
             cause: Some(Cause::NoMemory),
-            text: format!(
-                "VM `{name}` needs {} and {} are free: stop another VM, or give this one less memory",
-                Pages(pages),
-                Pages(free),
-            ),
+            text: format!("VM `{name}` {why}"),
         };
-        let pages = u32::try_from(pages).map_err(|_| refuse())?;
-        if u64::from(pages) > free {
-            return Err(refuse());
-        }
-        let heap = |_| Refused {
-            cause: Some(Cause::NoMemory),
-            text: format!("VM `{name}` can't be started: the monitor's own heap is too full"),
+        let plan = Plan::new(vm.config.placement, self.out.cell, vm.config.cells);
+        let Ok(pages) = u32::try_from(pages) else {
+            return Err(refuse(&format!("needs {}: no machine has that", Pages(pages))));
         };
-        let pmap = Arc::new(Pmap::new(pages).map_err(heap)?);
-        let nodes: Vec<NodeId> = self.memmap.nodes().map(|(node, _)| node).collect();
-        for page in 0..pages {
-            let owner = Owner::Vm { vm: id, page };
-            let mpa = nodes.iter().find_map(|&node| self.memmap.take(node, owner));
-            let mpa = mpa.expect("as many free pages as the accounts say (MEM-SUM)");
-            self.out.machine.clear(mpa);
-            pmap.map(page, mpa);
-        }
+        let pmap = Pmap::new(&self.frames, id, plan, pages).map_err(|error| match error {
+            NoPmap::Heap => refuse(&"can't be started: the monitor's own heap is too full"),
+            NoPmap::Shortage(shortage) => {
+                refuse(&format!("{shortage}: stop another VM, or give this one less memory"))
+            }
+        })?;
+        let pmap = Arc::new(pmap);
         match self.out.machine.create(id, &vm.config, &pmap) {
             Ok(guest) => {
                 let now = self.out.machine.now();
@@ -387,7 +365,6 @@ impl<M: Machine> LocalCell<M> {
                     CreateError::BadImage(why) => (Cause::BadImage, why),
                 };
                 let text = format!("VM `{name}` can't be started: {why}");
-                self.release(id, &pmap);
                 Err(Refused { cause: Some(cause), text })
             }
         }
@@ -418,23 +395,11 @@ impl<M: Machine> LocalCell<M> {
         }
         vm.state = State::Ended(End { cause, t_ns: now, report, usage });
         vm.typed.clear();
-        let Life { guest, pmap, .. } = life;
-        // The engine goes before its memory does.
-        drop(guest);
+        // With the last that uses it the VM's memory comes back.
+        drop(life);
         self.queue.remove(id);
-        self.release(id, &pmap);
         self.out.event(Kind::VmEnd { vm: name, cause });
         self.say(&text);
-    }
-
-    /// Gives back the memory of VM `id`, which no engine uses any more.
-    fn release(&mut self, id: VmId, pmap: &Pmap) {
-        for page in 0..pmap.pages() {
-            if let Some(mpa) = pmap.unmap(page) {
-                self.memmap.give(mpa, Owner::Vm { vm: id, page });
-            }
-        }
-        assert!(self.memmap.accounts().balanced(), "MEM-SUM: {:?}", self.memmap.accounts());
     }
 
     /// Ends all VMs and says how the run ended.
@@ -482,21 +447,5 @@ fn outcome_record(outcome: &Outcome) -> Vec<u8> {
             Outcome::ScriptFailed { line: *line, report: report[..cut].into() }.encode()
         }
         _ => record,
-    }
-}
-
-/// A number of pages for a person.
-struct Pages(u64);
-
-impl core::fmt::Display for Pages {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let kb = self.0 << (PAGE_SHIFT - 10);
-        if kb < 1024 {
-            write!(f, "{kb} KB")
-        } else if kb.is_multiple_of(1024) {
-            write!(f, "{} MB", kb >> 10)
-        } else {
-            write!(f, "{}.{} MB", kb >> 10, kb % 1024 * 10 / 1024)
-        }
     }
 }

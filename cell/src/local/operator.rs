@@ -132,14 +132,25 @@ impl<M: Machine> LocalCell<M> {
 
     fn memory(&self) -> String {
         let mut out = String::new();
-        let mut line = |who: &str, a: Accounts| {
+        let mut line = |who: &str, accounts: Accounts| {
             // Writing to a string does not fail.
-            let _ = writeln!(out, "{who}: {a}");
+            let _ = writeln!(out, "{who}: {accounts}");
         };
-        for (node, accounts) in self.memmap.nodes() {
-            line(&format!("node {node}"), accounts);
-        }
-        line("all", self.memmap.accounts());
+        self.frames.look(|memmap| {
+            for (node, accounts) in memmap.nodes() {
+                line(&format!("node {node}"), accounts);
+            }
+            line("all", memmap.accounts());
+            for (loan, accounts) in memmap.borrowed() {
+                line(&format!("borrowed, {loan}"), accounts);
+            }
+            for (loan, accounts) in memmap.lost() {
+                line(&format!("borrowed and lost, {loan}"), accounts);
+            }
+        });
+        let promised: u64 = self.frames.promised().iter().sum();
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "of what is free, {promised} pages are promised to VMs");
         let (used, all) = self.out.machine.heap();
         // Writing to a string does not fail.
         let _ = writeln!(out, "monitor heap: {used} of {all} bytes in use");

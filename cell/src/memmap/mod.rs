@@ -14,10 +14,11 @@
 //! - **MEM-SUM**: for each pool, and so for each node and the cell,
 //!   `free + monitor + vm + lent + quarantined = total`, in pages.
 //! - **MEM-LIST**: a page is in its pool's free list if and only if its word says that it is free.
-//! - **MEM-MAP**: page `m` belongs to `(v, g)` if and only if VM `v`'s pmap maps `g` to `m`.
+//! - **MEM-MAP**: page `m` belongs to `(v, g)` if and only if VM `v`'s pmap maps `g` to `m` (or is
+//!   about to: [`crate::frames`]).
 //!
 //! The sums are asserted whenever a VM's memory is given back; [`Memmap::audit`] checks the first two
-//! from the words themselves, [`Memmap::audit_pmap`] the third.
+//! from the words themselves, [`crate::frames::Frames::audit`] the third.
 
 mod account;
 mod pool;
@@ -28,7 +29,6 @@ mod word;
 pub use account::{Accounts, Violation};
 
 use crate::loan::LoanId;
-use crate::pmap::Pmap;
 use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -114,6 +114,8 @@ pub enum Owner {
 enum Home {
     Own(NodeId, Kind),
     Borrowed(LoanId),
+    /// Borrowed from a cell that has died.
+    Lost(LoanId),
 }
 
 /// The record of a cell's machine pages.
@@ -308,6 +310,47 @@ impl Memmap {
         self.find_spans().expect("fewer spans than before");
     }
 
+    /// Gives no more of what `lender`, which has died, has lent. What VMs have of it stays recorded until
+    /// it is given back.
+    pub fn lose(&mut self, lender: CellId) {
+        for (home, _) in &mut self.pools {
+            if let Home::Borrowed(loan) = *home
+                && loan.lender == lender
+            {
+                *home = Home::Lost(loan);
+            }
+        }
+        self.remove_lost();
+    }
+
+    /// Forgets the pages of dead lenders of which nobody has any more.
+    pub fn remove_lost(&mut self) {
+        let before = self.pools.len();
+        self.pools.retain(|(home, pool)| {
+            !matches!(home, Home::Lost(_)) || pool.accounts.free != pool.accounts.total
+        });
+        if self.pools.len() != before {
+            self.find_spans().expect("fewer spans than before");
+        }
+    }
+
+    /// From which other cell a page is borrowed.
+    #[must_use]
+    pub fn lender(&self, mpa: Mpa) -> Option<CellId> {
+        match self.pools[self.find(mpa)?.0].0 {
+            Home::Own(..) => None,
+            Home::Borrowed(loan) | Home::Lost(loan) => Some(loan.lender),
+        }
+    }
+
+    /// The loans of cells that have died, with their pages by owner.
+    pub fn lost(&self) -> impl Iterator<Item = (LoanId, Accounts)> + '_ {
+        self.pools.iter().filter_map(|(home, pool)| match *home {
+            Home::Lost(loan) => Some((loan, pool.accounts)),
+            Home::Own(..) | Home::Borrowed(_) => None,
+        })
+    }
+
     /// The nodes that have memory, with their pages by owner.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, Accounts)> + '_ {
         self.pools
@@ -319,7 +362,7 @@ impl Memmap {
                 Home::Own(node, _) => {
                     Some((node, pools.iter().map(|(_, pool)| pool.accounts).sum()))
                 }
-                Home::Borrowed(_) => None,
+                Home::Borrowed(_) | Home::Lost(_) => None,
             })
     }
 
@@ -327,7 +370,7 @@ impl Memmap {
     pub fn kinds(&self) -> impl Iterator<Item = (NodeId, Kind, Accounts)> + '_ {
         self.pools.iter().filter_map(|(home, pool)| match *home {
             Home::Own(node, kind) => Some((node, kind, pool.accounts)),
-            Home::Borrowed(_) => None,
+            Home::Borrowed(_) | Home::Lost(_) => None,
         })
     }
 
@@ -335,7 +378,7 @@ impl Memmap {
     pub fn borrowed(&self) -> impl Iterator<Item = (LoanId, Accounts)> + '_ {
         self.pools.iter().filter_map(|(home, pool)| match *home {
             Home::Borrowed(loan) => Some((loan, pool.accounts)),
-            Home::Own(..) => None,
+            Home::Own(..) | Home::Lost(_) => None,
         })
     }
 
@@ -351,19 +394,5 @@ impl Memmap {
     /// The first violation.
     pub fn audit(&self) -> Result<(), Violation> {
         self.pools.iter().try_for_each(|(_, pool)| pool.audit())
-    }
-
-    /// Checks one direction of MEM-MAP: each page of `vm`'s `pmap` is recorded as its own. With equal
-    /// counts of pages (MEM-SUM and [`Pmap::resident`]) the other follows.
-    ///
-    /// # Errors
-    /// The first page that is not.
-    pub fn audit_pmap(&self, vm: VmId, pmap: &Pmap) -> Result<(), Violation> {
-        for (page, mpa) in pmap.iter() {
-            if self.owner(mpa) != Some(Owner::Vm { vm, page }) {
-                return Err(Violation::Map { mpa });
-            }
-        }
-        Ok(())
     }
 }
