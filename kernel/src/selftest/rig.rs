@@ -7,7 +7,7 @@ use crate::lock::Guard;
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 use vmm_core::cpu::{CpuModel, Vcpu};
-use vmm_core::direct::{Entry, L2Tlb, RealCpu, Trapped, tag};
+use vmm_core::direct::{Asids, Entry, L2Tlb, RealCpu, Trapped, tag};
 use vmm_core::endian::Endian;
 use vmm_core::mem::Page;
 
@@ -18,6 +18,9 @@ pub(super) const WRITE: u64 = READ | 1 << 2;
 /// How long a test lets the guest run, in nanoseconds. None takes that long but the one that waits for
 /// it.
 const PATIENCE: u64 = 20_000_000;
+
+/// Who has the tests' address spaces: no VCPU.
+const RIG: u32 = u32::MAX;
 
 /// A page of memory.
 #[repr(C, align(4096))]
@@ -71,10 +74,11 @@ impl Rig {
     /// In `mode`, in a new address space that has nothing but the page of code.
     pub(super) fn new(mode: Mode) -> Self {
         let mut cpu = direct::this_cpu(0);
-        let asid = cpu.spaces().allocate().unwrap_or_else(|| {
+        let asid = cpu.spaces().allocate(RIG, &Asids::NONE, 1).unwrap_or_else(|| {
             cpu.forget_all();
             cpu.spaces().renew();
-            cpu.spaces().allocate().expect("a new generation has address spaces")
+            let asid = cpu.spaces().allocate(RIG, &Asids::NONE, 1);
+            asid.expect("a new generation has address spaces")
         });
         let rig = Self {
             cpu,

@@ -224,10 +224,11 @@ impl Vcpu {
     }
 
     /// The memory behind these guest-physical addresses has changed or goes away: nothing that was
-    /// derived from it is used again. To be called for each address range under which the memory is
-    /// known.
-    pub fn forget(&mut self, range: Range<Gpa>) {
-        self.code.forget(&range);
+    /// derived from it is used again. To be given all addresses under which the memory is known.
+    pub fn forget(&mut self, ranges: &[Range<Gpa>]) {
+        for range in ranges {
+            self.code.forget(range);
+        }
         self.soft.flush();
         self.stale.everything();
     }

@@ -15,33 +15,47 @@ const CACHED: u64 = 3 << 3;
 
 /// Guest pages that are remembered at a time.
 const PAGES: usize = 4096;
-/// A guest-physical address that no page has.
+/// What no page is known by.
 const NONE: u64 = u64::MAX;
 
 /// A guest page, and the real EntryLo that it gets at most: with D if no decoded code of it is kept.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    gpa: u64,
+    /// The page's guest-physical address, and in the offset bits when it was looked up.
+    key: u64,
     lo: u64,
 }
 
 /// Real EntryLo values of guest pages, so that most need not be looked for. They are void when the VCPU's
 /// notes say "everything".
 #[derive(Debug)]
-pub(super) struct Pages(Box<[Known]>);
+pub(super) struct Pages {
+    known: Box<[Known]>,
+    /// How often they have become void, modulo a page's bytes: what was looked up before is not found.
+    round: u64,
+}
 
 impl Pages {
     pub fn new() -> Self {
-        Self(vec![Known { gpa: NONE, lo: 0 }; PAGES].into_boxed_slice())
+        Self { known: vec![Known { key: NONE, lo: 0 }; PAGES].into_boxed_slice(), round: 0 }
     }
 
     pub fn clear(&mut self) {
-        self.0.fill(Known { gpa: NONE, lo: 0 });
+        self.round = (self.round + 1) % PAGE_SIZE;
+        if self.round == 0 {
+            self.known.fill(Known { key: NONE, lo: 0 });
+        }
+    }
+
+    /// What the page at `gpa` is known by now.
+    #[inline(always)]
+    const fn key(&self, gpa: u64) -> u64 {
+        gpa | self.round
     }
 
     #[inline(always)]
     fn place(&mut self, gpa: u64) -> &mut Known {
-        &mut self.0[(gpa >> PAGE_SHIFT) as usize % PAGES]
+        &mut self.known[(gpa >> PAGE_SHIFT) as usize % PAGES]
     }
 }
 
@@ -85,10 +99,11 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             if lo & (LO_D | LO_V) != LO_D | LO_V {
                 return false;
             }
+            let key = self.pages.key(gpa);
             let known = self.pages.place(gpa);
-            if known.gpa != gpa || known.lo & LO_D == 0 {
+            if known.key != key || known.lo & LO_D == 0 {
                 // Decoded code of it is kept, or was when the page was looked up.
-                known.gpa = NONE;
+                known.key = NONE;
                 if let Some(page) = self.mem.resolve(Gpa(gpa), access)
                     && self.code.drop_page(page)
                 {
@@ -116,7 +131,8 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             return 0;
         }
         let known = *self.pages.place(gpa);
-        let real = if known.gpa == gpa { known.lo } else { self.look_up(stale, cpu, gpa) };
+        let real =
+            if known.key == self.pages.key(gpa) { known.lo } else { self.look_up(stale, cpu, gpa) };
         real & (lo | !LO_D)
     }
 
@@ -128,7 +144,8 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             lo |= LO_D;
             stale.mapped_for_stores(page);
         }
-        *self.pages.place(gpa) = Known { gpa, lo };
+        let key = self.pages.key(gpa);
+        *self.pages.place(gpa) = Known { key, lo };
         lo
     }
 }

@@ -31,7 +31,7 @@ pub use cpu::{Entry, Filler, RealCpu, Trapped};
 pub use l2tlb::{L2Tlb, Pair, SIZE as L2TLB_SIZE, Set, tag};
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
-pub use spaces::Spaces;
+pub use spaces::{Asids, Claim, Spaces};
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine};

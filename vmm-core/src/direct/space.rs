@@ -1,7 +1,22 @@
 //! The real address spaces that a VCPU has, one for each of its guest's that is in use.
+//!
+//! A guest address space keeps its real number, which is in the tags of the L2TLB, for as long as it can:
+//! also on another CPU, if the number is free there. So the L2TLB moves with the VCPU as it is. Where the
+//! number is another's, it gets a new one, and what the L2TLB has under the old one is lost.
+//!
+//! What a VCPU leaves in a CPU's real TLB when it goes is never looked at again unless it comes back
+//! and claims a number anew that it had there: then the real TLB is emptied first.
+//!
+//! Invariants, for a VCPU on a CPU, with `tag` of an entry in the L2TLB, or of an entry in this CPU's real
+//! TLB with an address space that it *holds*:
+//!
+//! - if real[g] = asid(tag), the entry is a translation in guest address space g that is valid;
+//! - asid(tag) ∈ `tagged`; a number in `tagged` is given to no guest address space but the one that has it;
+//! - real TLB ⊆ L2TLB.
 
 use super::cpu::RealCpu;
 use super::l2tlb::{L2Tlb, tag};
+use super::spaces::{Asids, Claim, new_owner};
 use crate::cpu::Void;
 use abi::PAGE_SIZE;
 
@@ -11,47 +26,86 @@ const PAIRS_MAX: u64 = 16;
 /// Real ASIDs by guest ASID.
 #[derive(Debug)]
 pub(super) struct Spacing {
-    /// 0: none.
+    /// What it is called where it has address spaces.
+    owner: u32,
+    /// By guest ASID; 0: none.
     real: [u8; 256],
-    /// The CPU's generation that they are of.
-    generation: u64,
     /// One of them is not 0.
     any: bool,
+    /// The guest ASIDs whose real ones are its own on the CPU and in the generation …
+    held: Asids,
+    /// … which are these.
+    generation: u64,
+    /// Since it came there the real TLB has been emptied.
+    clean: bool,
+    /// The real ASIDs that tags of the L2TLB may have.
+    tagged: Asids,
+    /// Where to look for the next.
+    next: u8,
 }
 
 impl Spacing {
     pub fn new() -> Self {
-        Self { real: [0; 256], generation: 0, any: false }
+        let owner = new_owner();
+        Self {
+            owner,
+            real: [0; 256],
+            any: false,
+            held: Asids::NONE,
+            generation: 0,
+            clean: false,
+            tagged: Asids::NONE,
+            // So that VCPUs that meet on a CPU rarely want the same.
+            next: (owner as u8).wrapping_mul(61),
+        }
     }
 
     /// The real address space of the guest's.
     #[inline]
     pub fn real<R: RealCpu>(&mut self, l2: &L2Tlb, guest: u8, cpu: &mut R) -> u8 {
-        if self.generation == cpu.spaces().generation() {
-            let real = self.real[usize::from(guest)];
-            if real != 0 {
-                return real;
-            }
+        if self.generation == cpu.spaces().generation() && self.held.contains(guest) {
+            return self.real[usize::from(guest)];
         }
-        self.allocate(l2, guest, cpu)
+        self.acquire(l2, guest, cpu)
     }
 
     #[cold]
-    fn allocate<R: RealCpu>(&mut self, l2: &L2Tlb, guest: u8, cpu: &mut R) -> u8 {
+    fn acquire<R: RealCpu>(&mut self, l2: &L2Tlb, guest: u8, cpu: &mut R) -> u8 {
         loop {
-            if self.generation != cpu.spaces().generation() {
-                // Numbers of an earlier generation are others' now, in tags too.
-                self.forget_all();
-                l2.clear();
-                self.generation = cpu.spaces().generation();
+            let generation = cpu.spaces().generation();
+            if self.generation != generation {
+                self.generation = generation;
+                self.held = Asids::NONE;
+                self.clean = false;
             }
-            if let Some(real) = cpu.spaces().allocate() {
+            let kept = self.real[usize::from(guest)];
+            let claim = if kept == 0 { Claim::Taken } else { cpu.spaces().claim(kept, self.owner) };
+            if claim == Claim::Again && !self.clean {
+                cpu.forget_all();
+                self.clean = true;
+            }
+            let real = if claim == Claim::Taken {
+                cpu.spaces().allocate(self.owner, &self.tagged, self.next)
+            } else {
+                Some(kept)
+            };
+            if let Some(real) = real {
                 self.real[usize::from(guest)] = real;
                 self.any = true;
+                self.held.insert(guest);
+                self.tagged.insert(real);
+                self.next = real;
                 return real;
             }
-            cpu.forget_all();
-            cpu.spaces().renew();
+            if cpu.spaces().any_free() {
+                // But the L2TLB has them all in its tags.
+                self.forget_all();
+                l2.clear();
+                self.tagged = Asids::NONE;
+            } else {
+                cpu.forget_all();
+                cpu.spaces().renew();
+            }
         }
     }
 
@@ -60,18 +114,22 @@ impl Spacing {
         if self.any {
             self.real = [0; 256];
             self.any = false;
+            self.held = Asids::NONE;
         }
+    }
+
+    /// Gives one address space up.
+    fn forget_space(&mut self, guest: u8) {
+        self.real[usize::from(guest)] = 0;
+        self.held.remove(guest);
     }
 
     /// Forgets some translations.
     pub fn forget<R: RealCpu>(&mut self, l2: &L2Tlb, void: Void, cpu: &mut R) {
-        if self.generation != cpu.spaces().generation() {
-            return;
-        }
         let pairs = (void.pair_mask + 1) / (2 * PAGE_SIZE);
         match void.asid {
             None if pairs > PAIRS_MAX => self.forget_all(),
-            Some(asid) if pairs > PAIRS_MAX => self.real[usize::from(asid)] = 0,
+            Some(asid) if pairs > PAIRS_MAX => self.forget_space(asid),
             Some(asid) => forget_in(l2, void, self.real[usize::from(asid)], cpu),
             None => {
                 for &real in &self.real {
@@ -91,7 +149,7 @@ fn forget_in<R: RealCpu>(l2: &L2Tlb, void: Void, real: u8, cpu: &mut R) {
     let mut offset = 0;
     while offset <= void.pair_mask {
         let tag = tag(first + offset, real);
-        // What the L2TLB does not have, the real TLB has not either.
+        // What the L2TLB does not have, the real TLB has not either, where the VCPU is.
         if l2.forget(tag) {
             cpu.forget_pair(tag);
         }

@@ -2,14 +2,16 @@
 
 use super::devices::{Own, Port};
 use super::{End, Exit, Report, Vm, VmParams, code_pages};
-use crate::board::Request;
+use crate::board::{Request, ram};
 use crate::cpu::Vcpu;
 use crate::direct::{self, Direct, Policy, RealCpu};
 use crate::image::Entry;
 use crate::interp::{self, Around, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
+use abi::{Gpa, PAGE_SHIFT};
 use alloc::boxed::Box;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How far a run may pass its limit so as not to be interrupted right after a warp: between the
@@ -207,6 +209,15 @@ impl Runner {
     /// Raises its interrupt of the IPI device ([`abi::ipi`]).
     pub const fn interrupt(&mut self) {
         self.own.interrupt();
+    }
+
+    /// Some of the VM's pages of RAM, given by their numbers, lie elsewhere from now on, or nowhere: nothing
+    /// that the VCPU has derived from where they were is used again. To be called while it does not run,
+    /// of all VCPUs, before the pages are used for anything else.
+    pub fn forget(&mut self, pages: Range<u32>) {
+        let bytes = [pages.start, pages.end].map(|page| u64::from(page) << PAGE_SHIFT);
+        let at = |base: u64| Gpa(base + bytes[0])..Gpa(base + bytes[1]);
+        self.vcpu.forget(&[at(0), at(ram::HIGH)]);
     }
 
     /// Its number among the VM's VCPUs.

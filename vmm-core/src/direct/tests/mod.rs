@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod fake;
+mod moves;
 mod programs;
 mod random;
 
