@@ -6,7 +6,7 @@ use crate::page::cpu;
 use crate::{asm, clock};
 use abi::event::{Event, Kind};
 use abi::ring::{Consumer, Full, Producer, RECORD_MAX, SharedMem, stream};
-use abi::{Mpa, map};
+use abi::{CellId, Mpa, map};
 use alloc::vec::Vec;
 
 /// How long a record waits for an attached reader before it is dropped (its stream then shows a gap):
@@ -84,13 +84,11 @@ static LINK: Lock<Option<Link>> = Lock::new("host link", None);
 
 /// Brings the link of cell `cell` up. Under icount the output never waits for its reader.
 pub(crate) fn init(cell: u8, icount: bool) {
-    let base = map::RING_BASE + u64::from(cell) * map::RING_SIZE;
-    let in_size = map::RING_SIZE - map::OUT_RING_SIZE;
-    let out = LowRam::new(base, map::OUT_RING_SIZE);
-    let input = LowRam::new(base + map::OUT_RING_SIZE, in_size);
+    let out = LowRam::new(map::out_ring(CellId(cell)), map::OUT_RING_SIZE);
+    let input = LowRam::new(map::in_ring(CellId(cell)), map::IN_RING_SIZE);
     *LINK.lock() = Some(Link {
         out: Producer::new(out, map::OUT_RING_SIZE, !icount),
-        input: Consumer::new(input, in_size),
+        input: Consumer::new(input, map::IN_RING_SIZE),
         sequence: Vec::new(),
         buffer: [0; RECORD_MAX],
         cell,

@@ -27,6 +27,8 @@ pub mod ids;
 pub mod image;
 pub mod ipi;
 pub mod map;
+#[cfg(feature = "alloc")]
+pub mod player;
 pub mod prom;
 pub mod ring;
 #[cfg(feature = "alloc")]

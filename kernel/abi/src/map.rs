@@ -17,6 +17,8 @@
 //! | [`RING_BASE`] | 64 MB | rings, [`RING_SIZE`] a cell |
 //! | [`IMAGES_BASE`] | to 256 MB | guests' kernels and initial RAM disks |
 
+use crate::ids::CellId;
+
 /// Canonical machine-physical address of the first byte of RAM (its low alias is at 0).
 pub const RAM_BASE: u64 = 0x8000_0000;
 /// Bytes of low RAM.
@@ -46,10 +48,16 @@ pub const SCRIPT_BASE: u64 = 0x00c0_0000;
 pub const SCRIPT_MAX: u64 = 4 << 20;
 /// Low physical address of cell 0's rings.
 pub const RING_BASE: u64 = 0x0100_0000;
-/// Bytes of one cell's rings: an output ring, then an input ring.
+/// Bytes of one cell's rings: to the host, from the host, to the console cell, from the console cell.
 pub const RING_SIZE: u64 = 8 << 20;
 /// Bytes of the output ring (header included) at the start of a cell's ring area.
-pub const OUT_RING_SIZE: u64 = 7 << 20;
+pub const OUT_RING_SIZE: u64 = 6 << 20;
+/// Bytes of the input ring, which follows.
+pub const IN_RING_SIZE: u64 = 1 << 20;
+/// Bytes of the ring from a cell to the console cell ([`player_out`]).
+pub const PLAYER_OUT_SIZE: u64 = 768 << 10;
+/// Bytes of the ring from the console cell to a cell ([`player_in`]).
+pub const PLAYER_IN_SIZE: u64 = 256 << 10;
 /// Low physical address of the guest images.
 pub const IMAGES_BASE: u64 = 0x0500_0000;
 /// Most bytes of guest images.
@@ -79,7 +87,32 @@ pub const POWER_OFF: u32 = 0x42;
 /// Physical address of the boot ROM's Debug Mode vector, where `sdbbp` lands.
 pub const DEBUG_VECTOR: u64 = 0x1fc0_0480;
 
+/// Low physical address of a cell's output ring.
+#[must_use]
+pub const fn out_ring(cell: CellId) -> u64 {
+    RING_BASE + cell.0 as u64 * RING_SIZE
+}
+
+/// Low physical address of a cell's input ring.
+#[must_use]
+pub const fn in_ring(cell: CellId) -> u64 {
+    out_ring(cell) + OUT_RING_SIZE
+}
+
+/// Low physical address of the ring from a cell to the console cell.
+#[must_use]
+pub const fn player_out(cell: CellId) -> u64 {
+    in_ring(cell) + IN_RING_SIZE
+}
+
+/// Low physical address of the ring from the console cell to a cell.
+#[must_use]
+pub const fn player_in(cell: CellId) -> u64 {
+    player_out(cell) + PLAYER_OUT_SIZE
+}
+
 const _: () = {
+    assert!(OUT_RING_SIZE + IN_RING_SIZE + PLAYER_OUT_SIZE + PLAYER_IN_SIZE == RING_SIZE);
     assert!(HUB_BASE + 8 * HUB_SIZE <= BOOT_BLOCK);
     assert!(CONFIG_BASE + CONFIG_MAX <= MONITOR_BASE);
     assert!(MONITOR_BASE + MONITOR_MAX <= SCRIPT_BASE);

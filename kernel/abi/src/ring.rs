@@ -85,8 +85,20 @@ pub struct Record {
 /// Why nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The attached reader has not made room yet: try again.
+    /// The reader has not made room yet: try again.
     Wait,
+}
+
+/// Whether a producer waits for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// Never: what is not read in time is overwritten. So under icount, where nothing may depend on the
+    /// position of a reader outside the machine.
+    Never,
+    /// While a reader is attached.
+    WhileAttached,
+    /// Always: the reader is another CPU of the machine.
+    Always,
 }
 
 /// The producer's end.
@@ -95,9 +107,7 @@ pub struct Producer<M> {
     mem: M,
     capacity: u64,
     head: u64,
-    /// Whether to wait for an attached reader. Never under icount: there, nothing may depend on the
-    /// reader's position.
-    may_wait: bool,
+    waits: Waits,
 }
 
 impl<M: SharedMem> Producer<M> {
@@ -108,13 +118,29 @@ impl<M: SharedMem> Producer<M> {
         mem.store(WRITING, 0);
         mem.store(CAPACITY, capacity);
         mem.store(0, MAGIC);
-        Self { mem, capacity, head: 0, may_wait }
+        let waits = if may_wait { Waits::WhileAttached } else { Waits::Never };
+        Self { mem, capacity, head: 0, waits }
+    }
+
+    /// The producer of a ring between two CPUs of the machine, in memory that was zero when the machine was
+    /// switched on. It waits for room always, and goes on where an earlier producer of the ring has stopped.
+    pub fn resume(mem: M, size: u64) -> Self {
+        let capacity = (size - HEADER) & !7;
+        let mut ring = if mem.load(0) == MAGIC && mem.load(CAPACITY) == capacity {
+            let head = mem.load(HEAD);
+            Self { mem, capacity, head, waits: Waits::Always }
+        } else {
+            Self::new(mem, size, false)
+        };
+        ring.waits = Waits::Always;
+        ring.mem.store(WRITING, ring.head);
+        ring
     }
 
     /// Writes one record.
     ///
     /// # Errors
-    /// [`Full::Wait`] when the ring is full, a reader is attached and the ring may wait for it.
+    /// [`Full::Wait`] when the ring is full and it is one that waits for its reader.
     ///
     /// # Panics
     /// When the payload is longer than [`RECORD_MAX`].
@@ -122,10 +148,12 @@ impl<M: SharedMem> Producer<M> {
         assert!(payload.len() <= RECORD_MAX, "a record of at most {RECORD_MAX} bytes");
         let padded = (payload.len() as u64 + 7) & !7;
         let end = self.head + RECORD_HEADER + padded;
-        if self.may_wait
-            && self.mem.load(ATTACHED) != 0
-            && end.wrapping_sub(self.mem.load(TAIL)) > self.capacity
-        {
+        let waits = match self.waits {
+            Waits::Never => false,
+            Waits::WhileAttached => self.mem.load(ATTACHED) != 0,
+            Waits::Always => true,
+        };
+        if waits && end.wrapping_sub(self.mem.load(TAIL)) > self.capacity {
             return Err(Full::Wait);
         }
         let mut header = [0; RECORD_HEADER as usize];
@@ -175,6 +203,13 @@ impl<M: SharedMem> Consumer<M> {
     pub fn new(mut mem: M, size: u64) -> Self {
         mem.store(TAIL, 0);
         Self { mem, capacity: 0, tail: 0, size }
+    }
+
+    /// The consumer of a ring between two CPUs of the machine, in memory that was zero when the machine was
+    /// switched on. It goes on where an earlier consumer of the ring has stopped.
+    pub fn resume(mem: M, size: u64) -> Self {
+        let tail = mem.load(TAIL);
+        Self { mem, capacity: 0, tail, size }
     }
 
     /// Says whether the producer may wait for this reader.
@@ -324,6 +359,28 @@ mod tests {
         assert!(tx.write(0, wrote, 0, &[7; 40]).is_ok());
         rx.attach(false);
         assert!(tx.write(0, wrote + 1, 0, &[7; 40]).is_ok());
+    }
+
+    #[test]
+    fn successors_go_on_where_the_others_have_stopped_and_nothing_is_lost() {
+        let size = HEADER + 512;
+        let mem = Plain(Rc::new(RefCell::new(vec![0; size as usize])));
+        let (mut written, mut read) = (0u64, 0u64);
+        let mut buf = [0; RECORD_MAX];
+        // Nobody is attached yet: it waits all the same.
+        for round in 0..20 {
+            let mut tx = Producer::resume(mem.clone(), size);
+            while tx.write(3, written, 0, &written.to_le_bytes()).is_ok() {
+                written += 1;
+            }
+            let mut rx = Consumer::resume(mem.clone(), size);
+            for _ in 0..=round % 7 {
+                let record = rx.read(&mut buf).unwrap().expect("a record");
+                assert_eq!((record.seq, &buf[..8]), (read, &read.to_le_bytes()[..]));
+                read += 1;
+            }
+        }
+        assert_eq!(written - read, 16 - 20 % 7);
     }
 
     #[test]

@@ -34,8 +34,7 @@ impl Fake {
         let serve = move || {
             let ram = Ram::new(map::IMAGES_BASE).unwrap();
             let mut keys = Keys::new(&ram, 0);
-            let base = map::RING_BASE + map::OUT_RING_SIZE;
-            let size = map::RING_SIZE - map::OUT_RING_SIZE;
+            let (base, size) = (map::in_ring(abi::CellId(0)), map::IN_RING_SIZE);
             let mut typed = Consumer::new(ram.window(base, size), size);
             typed.attach(true);
             let mut got = Typed::new();

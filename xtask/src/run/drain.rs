@@ -1,8 +1,8 @@
 //! Reads what the cells print: every record of every output ring, checked for gaps.
 
 use super::ram::{Ram, Window};
-use abi::map;
 use abi::ring::{Broken, Consumer, Producer, RECORD_MAX, Record, stream};
+use abi::{CellId, map};
 use std::collections::BTreeMap;
 
 /// What was lost: the run's output is of no more use.
@@ -32,8 +32,7 @@ impl Drain {
     /// A reader of the rings of `cells` cells of VMs called `names`, made before the machine starts.
     pub fn new(ram: &Ram, cells: usize, names: Vec<String>) -> Self {
         let cell = |cell: usize| {
-            let base = map::RING_BASE + cell as u64 * map::RING_SIZE;
-            let window = ram.window(base, map::OUT_RING_SIZE);
+            let window = ram.window(map::out_ring(CellId(cell as u8)), map::OUT_RING_SIZE);
             let mut ring = Consumer::new(window, map::OUT_RING_SIZE);
             ring.attach(true);
             Cell { ring, next: BTreeMap::new(), lapped: false }
@@ -120,8 +119,7 @@ pub struct Keys {
 impl Keys {
     /// The input ring of a cell, initialised before the machine starts.
     pub fn new(ram: &Ram, cell: usize) -> Self {
-        let base = map::RING_BASE + cell as u64 * map::RING_SIZE + map::OUT_RING_SIZE;
-        let size = map::RING_SIZE - map::OUT_RING_SIZE;
+        let (base, size) = (map::in_ring(CellId(cell as u8)), map::IN_RING_SIZE);
         Self { ring: Producer::new(ram.window(base, size), size, true), next: BTreeMap::new() }
     }
 
@@ -199,8 +197,7 @@ mod tests {
     fn what_is_typed_arrives() {
         let ram = Ram::new(map::IMAGES_BASE).unwrap();
         let mut keys = Keys::new(&ram, 0);
-        let base = map::RING_BASE + map::OUT_RING_SIZE;
-        let size = map::RING_SIZE - map::OUT_RING_SIZE;
+        let (base, size) = (map::in_ring(CellId(0)), map::IN_RING_SIZE);
         let mut consumer = Consumer::new(ram.window(base, size), size);
         consumer.attach(true);
         let mut buffer = [0; RECORD_MAX];
