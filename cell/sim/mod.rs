@@ -1,41 +1,24 @@
-//! A simulated machine: the clock stands unless a guest runs or the cell waits, memory remembers who
-//! has which page, guests are small programs.
+//! A simulated machine of several CPUs: time goes from one event to the next, those of one moment in
+//! random order; memory remembers who has which page; guests are small programs.
+
+mod toy;
 
 use abi::config::{self, Blob, Config, Placement, Restart};
-use abi::event::{Cause, Event, Kind};
+use abi::event::{Event, Kind};
 use abi::ring::{RECORD_MAX, stream, vm_stream};
 use abi::script::{Outcome, Step};
-use abi::{CellId, Mpa, NodeId, PAGE_SIZE, VmId};
+use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::Pmap;
-use cell::vm::{Exit, Guest};
-use cell::{CreateError, LocalCell, Machine, Next};
+use cell::rng::Rng;
+use cell::vm::Vcpu;
+use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// What a guest does with its life. Times are nanoseconds.
-#[derive(Clone, Debug)]
-pub enum Program {
-    /// Runs for ever and says nothing.
-    Loop,
-    /// Stops at once whenever it is run, without any time passing.
-    Refuse,
-    /// Prints this line every millisecond of its own running time.
-    Print(&'static str),
-    /// Runs for so long and ends for this cause.
-    Live(u64, Cause),
-    /// Prints `tick N` at every multiple of a period of machine time and waits in between.
-    Tick(u64),
-    /// Prints a prompt, waits, and answers each line with `you said LINE`; ends at `exit`. Its UART
-    /// takes four bytes at a time.
-    Shell,
-    /// Its image is no good.
-    Bad,
-    /// The monitor's heap has no room for it.
-    Big,
-}
+use toy::ToyVcpu;
+pub use toy::{Program, Toy};
 
 /// What the machine knows.
 #[derive(Debug, Default)]
@@ -49,6 +32,12 @@ pub struct World {
     stamped: HashMap<Mpa, VmId>,
     /// Time each VM has run.
     pub ran: BTreeMap<VmId, u64>,
+    /// Time each VCPU has run.
+    pub ran_by: BTreeMap<(VmId, u32), u64>,
+    /// CPUs that were kicked and have not noticed yet.
+    kicked: Vec<bool>,
+    /// How often any was.
+    pub kicks: u64,
 }
 
 /// The machine below the cell.
@@ -56,22 +45,6 @@ pub struct World {
 pub struct Sim {
     pub world: Rc<RefCell<World>>,
     programs: Vec<Program>,
-}
-
-/// A guest in the simulation.
-#[derive(Debug)]
-pub struct Toy {
-    id: VmId,
-    program: Program,
-    world: Rc<RefCell<World>>,
-    pmap: Arc<Pmap>,
-    touched: u32,
-    ran: u64,
-    ticks: u64,
-    uart: VecDeque<u8>,
-    line: Vec<u8>,
-    out: Vec<u8>,
-    greeted: bool,
 }
 
 impl Machine for Sim {
@@ -85,29 +58,26 @@ impl Machine for Sim {
         (0, 1 << 20)
     }
 
-    fn create(&mut self, id: VmId, _: &config::Vm, pmap: &Arc<Pmap>) -> Result<Toy, CreateError> {
+    fn create(
+        &mut self,
+        id: VmId,
+        vm: &config::Vm,
+        pmap: &Arc<Pmap>,
+    ) -> Result<Created<Toy>, CreateError> {
         assert_eq!(pmap.resident(), 0, "nothing is touched yet");
         let program = self.programs[usize::from(id.0)].clone();
-        let mut toy = Toy {
-            id,
-            program,
-            world: self.world.clone(),
-            pmap: pmap.clone(),
-            touched: 0,
-            ran: 0,
-            ticks: 0,
-            uart: VecDeque::new(),
-            line: Vec::new(),
-            out: Vec::new(),
-            greeted: false,
-        };
-        // Its image.
-        toy.touch();
-        match toy.program {
+        let made = toy::make(id, vm.vcpus, &program, &self.world, pmap);
+        match program {
             Program::Bad => Err(CreateError::BadImage("its kernel is no ELF".into())),
             Program::Big => Err(CreateError::NoMemory("the heap is too full".into())),
-            _ => Ok(toy),
+            _ => Ok(made),
         }
+    }
+
+    fn kick(&mut self, cpu: CpuId) {
+        let world = &mut *self.world.borrow_mut();
+        world.kicked[usize::from(cpu.0)] = true;
+        world.kicks += 1;
     }
 
     fn self_check(&self) -> String {
@@ -129,124 +99,29 @@ impl Machine for Sim {
     }
 }
 
-impl Toy {
-    /// Uses a page that it has not used before, if it has one, from its last to its first.
-    fn touch(&mut self) {
-        let Some(page) = self.pmap.pages().checked_sub(self.touched + 1) else { return };
-        self.touched += 1;
-        let stamped = &mut self.world.borrow_mut().stamped;
-        let mpa = self.pmap.touch(page, NodeId(0), |mpa| _ = stamped.remove(&mpa));
-        let before = stamped.insert(mpa.expect("a promised page"), self.id);
-        assert_eq!(before, None, "another VM's data");
-    }
-
-    fn spend(&mut self, ns: u64) {
-        let world = &mut *self.world.borrow_mut();
-        world.now += ns;
-        self.ran += ns;
-        *world.ran.entry(self.id).or_default() += ns;
-    }
-
-    fn now(&self) -> u64 {
-        self.world.borrow().now
-    }
-}
-
-impl Guest for Toy {
-    fn run(&mut self, until: u64) -> Exit {
-        self.touch();
-        for (_, mpa) in self.pmap.iter() {
-            assert_eq!(self.world.borrow().stamped.get(&mpa), Some(&self.id), "its page is taken");
-        }
-        let left = until.saturating_sub(self.now());
-        match self.program.clone() {
-            Program::Loop => self.spend(left),
-            Program::Refuse => {}
-            Program::Print(line) => {
-                let before = self.ran / 1_000_000;
-                self.spend(left);
-                for _ in before..self.ran / 1_000_000 {
-                    self.out.extend_from_slice(line.as_bytes());
-                }
-            }
-            Program::Live(ns, cause) => {
-                self.spend(left.min(ns - self.ran));
-                if self.ran == ns {
-                    let report = if cause.is_normal() { "" } else { "pc 0x80001234: sll\nwhy" };
-                    return Exit::Ended { cause, report: report.into() };
-                }
-            }
-            Program::Tick(period) => {
-                self.spend(left.min(20_000));
-                let due = self.now() / period;
-                if due > self.ticks {
-                    self.ticks = due;
-                    self.out.extend_from_slice(format!("tick {due}\r\n").as_bytes());
-                }
-                return Exit::Idle { until: Some((self.ticks + 1) * period) };
-            }
-            Program::Shell => return self.shell(left),
-            Program::Bad | Program::Big => unreachable!("it can't be made"),
-        }
-        Exit::Slice
-    }
-
-    fn input(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(4 - self.uart.len());
-        self.uart.extend(&bytes[..taken]);
-        taken
-    }
-
-    fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        sink(&std::mem::take(&mut self.out));
-    }
-
-    fn instructions(&self) -> u64 {
-        self.ran
-    }
-
-    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
-        each("ticks", self.ticks);
-    }
-}
-
-impl Toy {
-    fn shell(&mut self, left: u64) -> Exit {
-        self.spend(left.min(1000));
-        if !std::mem::replace(&mut self.greeted, true) {
-            self.out.extend_from_slice(b"guest: shell ready\r\n# ");
-        }
-        while let Some(byte) = self.uart.pop_front() {
-            if byte != b'\n' {
-                self.line.push(byte);
-                continue;
-            }
-            let line = String::from_utf8(std::mem::take(&mut self.line)).unwrap();
-            if line == "exit" {
-                return Exit::Ended { cause: Cause::PowerOff, report: String::new() };
-            }
-            self.out.extend_from_slice(format!("{line}\r\nyou said {line}\r\n# ").as_bytes());
-        }
-        Exit::Idle { until: None }
-    }
-}
-
 /// A machine being put together.
 pub struct Build {
     vms: Vec<(config::Vm, Program)>,
     pages: u64,
     seed: u64,
     stay: bool,
+    cpus: u8,
 }
 
 impl Build {
     /// A machine with so many pages of memory on two nodes, 16 of them the monitor's.
     pub fn new(pages: u64) -> Self {
-        Self { vms: Vec::new(), pages, seed: 1, stay: false }
+        Self { vms: Vec::new(), pages, seed: 1, stay: false, cpus: 1 }
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// So many CPUs, two a node.
+    pub fn cpus(mut self, cpus: u8) -> Self {
+        self.cpus = cpus;
         self
     }
 
@@ -317,38 +192,122 @@ impl Build {
         let regions = [region(0, 0x9000_0000, low), region(1, 0xa000_0000, high)];
         let monitor = [Mpa(0x9000_0000)..Mpa(0x9001_0000)];
         let memmap = Memmap::new(&regions, &monitor).unwrap();
-        let world = Rc::new(RefCell::new(World::default()));
+        let kicked = vec![false; usize::from(self.cpus)];
+        let world = Rc::new(RefCell::new(World { kicked, ..World::default() }));
         let sim = Sim { world: world.clone(), programs };
-        let mut cell = LocalCell::new(sim, CellId(0), &config, memmap, script);
+        let cpus: Vec<(CpuId, NodeId)> =
+            (0..self.cpus).map(|i| (CpuId(i), NodeId(i / 2))).collect();
+        let mut cell = LocalCell::new(sim, CellId(0), &cpus, &config, memmap, script);
         cell.boot();
-        Run { cell, world }
+        let cpus = cpus.iter().map(|_| Cpu::Awake).collect();
+        Run { cell, world, cpus, rng: Rng::new(!self.seed), over: None }
     }
+}
+
+/// What a CPU does.
+#[derive(Debug)]
+enum Cpu {
+    /// It asks what to do.
+    Awake,
+    Asleep(Option<u64>),
+    /// It runs a VCPU, between these times if nobody kicks it.
+    Running(Turn<ToyVcpu>, u64, u64),
 }
 
 /// A booted machine.
 pub struct Run {
     pub cell: LocalCell<Sim>,
     pub world: Rc<RefCell<World>>,
+    cpus: Vec<Cpu>,
+    rng: Rng,
+    over: Option<Outcome>,
 }
 
 impl Run {
-    /// Runs until machine time `until` or the end of the run, whichever is first.
+    /// Runs until machine time `until` or the end of the run, whichever is first. Then no VCPU is away.
     pub fn run(&mut self, until: u64) -> Option<Outcome> {
-        while self.now() < until {
-            match self.cell.step() {
-                Next::Again => {}
-                Next::Wait(wake) => {
-                    let wake = wake.unwrap_or(u64::MAX).min(until);
-                    assert!(wake > self.now(), "a wait that is over");
-                    self.world.borrow_mut().now = wake;
+        let outcome = self.run_on(until);
+        self.come_back();
+        outcome
+    }
+
+    /// As [`Self::run`], but VCPUs may still run.
+    pub fn run_on(&mut self, until: u64) -> Option<Outcome> {
+        while self.over.is_none() {
+            let next = (0..self.cpus.len()).map(|cpu| self.due(cpu)).min()?;
+            if next >= until {
+                let now = self.now();
+                self.world.borrow_mut().now = now.max(until);
+                break;
+            }
+            self.once(next);
+        }
+        self.over.clone()
+    }
+
+    /// What happens next, at the time `next`, happens.
+    fn once(&mut self, next: u64) {
+        self.world.borrow_mut().now = next;
+        let due: Vec<usize> = (0..self.cpus.len()).filter(|&cpu| self.due(cpu) == next).collect();
+        let cpu = due[self.rng.below(due.len() as u64) as usize];
+        self.act(cpu);
+    }
+
+    /// The next that happens does.
+    pub fn go_on(&mut self) {
+        let next = (0..self.cpus.len()).map(|cpu| self.due(cpu)).min();
+        if let Some(next) = next.filter(|&t| t != u64::MAX) {
+            self.once(next);
+        }
+    }
+
+    /// Has every CPU bring back what it runs.
+    pub fn come_back(&mut self) {
+        for cpu in 0..self.cpus.len() {
+            if matches!(self.cpus[cpu], Cpu::Running(..)) {
+                self.world.borrow_mut().kicked[cpu] = true;
+                self.act(cpu);
+            }
+        }
+    }
+
+    /// When something happens on a CPU.
+    fn due(&self, cpu: usize) -> u64 {
+        let now = self.now();
+        let kicked = self.world.borrow().kicked[cpu];
+        match &self.cpus[cpu] {
+            Cpu::Awake => now,
+            _ if kicked => now,
+            Cpu::Asleep(until) => until.unwrap_or(u64::MAX),
+            Cpu::Running(.., end) => (*end).max(now),
+        }
+    }
+
+    fn act(&mut self, cpu: usize) {
+        let id = CpuId(cpu as u8);
+        let now = self.now();
+        self.world.borrow_mut().kicked[cpu] = false;
+        match std::mem::replace(&mut self.cpus[cpu], Cpu::Awake) {
+            Cpu::Running(mut turn, from, end) => {
+                // It ends by itself, or it was kicked before.
+                let exit = turn.vcpu.run(now.min(end));
+                self.cell.done(id, turn, from, now, exit);
+            }
+            Cpu::Awake | Cpu::Asleep(_) => match self.cell.step(id) {
+                Next::Run(mut turn) => {
+                    let end = turn.vcpu.begin(turn.until);
+                    self.cpus[cpu] = Cpu::Running(turn, now, end);
+                }
+                Next::Wait(until) => {
+                    assert!(until.is_none_or(|t| t > now), "a wait that is over");
+                    self.cpus[cpu] = Cpu::Asleep(until);
                 }
                 Next::Over(outcome) => {
                     assert_eq!(self.world.borrow().outcome.as_ref(), Some(&outcome));
-                    return Some(outcome);
+                    self.over = Some(outcome);
                 }
-            }
+            },
         }
-        None
     }
 
     pub fn now(&self) -> u64 {
@@ -381,6 +340,10 @@ impl Run {
             Kind::MonitorUp => "up".into(),
             Kind::VmStart { vm } => format!("start {vm}"),
             Kind::VmEnd { vm, cause } => format!("{vm} {}", cause.as_str()),
+            Kind::VmPaused { vm } => format!("pause {vm}"),
+            Kind::VmResumed { vm } => format!("resume {vm}"),
+            Kind::VmDestroyed { vm } => format!("destroy {vm}"),
+            Kind::VcpuMigrated { vm, vcpu, from, to } => format!("move {vm}.{vcpu} {from} {to}"),
             Kind::Panic { message } => message.clone(),
         };
         world.events.iter().map(tell).collect()

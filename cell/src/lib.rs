@@ -1,10 +1,10 @@
-//! What a *cell* does: machine memory and its accounting, which VM runs next, the life cycle of a VM,
+//! What a *cell* does: machine memory and its accounting, which VCPU runs next on which CPU, the life cycle of a VM,
 //! the monitor console, the script player. [`LocalCell`] is all of it together.
 //!
 //! Principles:
 //!
 //! 1. No assembly, no hardware, no virtual CPU: the machine below comes in through [`Machine`], what
-//!    runs a VM through [`vm::Guest`]. The crate is tested on the host, on the simulated machine in
+//!    runs a VM through [`vm::Guest`] and [`vm::Vcpu`]. The crate is tested on the host, on the simulated machine in
 //!    `cell/sim`, and the monitor links the same code.
 //! 2. Equal input gives equal output. Time, input and one seed are all that decides; nothing iterates
 //!    over addresses or hashes.
@@ -30,4 +30,4 @@ pub mod script;
 mod tail;
 pub mod vm;
 
-pub use local::{CreateError, LocalCell, Machine, Next, Refused};
+pub use local::{CreateError, Created, LocalCell, Machine, Next, Refused, Turn};

@@ -1,13 +1,16 @@
-//! A VM as the cell sees it: [`cell::vm::Guest`] over a virtual machine of `vmm-core`, in memory that
-//! the cell's pmap maps.
+//! A VM as the cell sees it: [`cell::vm::Guest`] and [`cell::vm::Vcpu`] over a virtual machine of
+//! `vmm-core`, in memory that the cell's pmap maps.
 
 use crate::memory::Memory;
 use crate::{clock, direct};
 use abi::config;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use cell::Created;
 use cell::pmap::Pmap;
-use cell::vm::{Exit, Guest};
+use cell::vm::{Exit, Guest, Vcpu};
+use core::ops::Range;
 use vmm_core::cpu::CpuModel;
 use vmm_core::endian::Endian;
 use vmm_core::image::Images;
@@ -28,10 +31,15 @@ impl Clock for Since {
     }
 }
 
-/// A running VM.
+/// A running VM: what its VCPUs share.
 pub(crate) struct LocalGuest {
-    vm: Vm<Memory>,
-    vcpu: Runner,
+    vm: Arc<Vm<Memory>>,
+}
+
+/// One of its VCPUs.
+pub(crate) struct LocalVcpu {
+    vm: Arc<Vm<Memory>>,
+    runner: Runner,
     clock: Since,
     /// How often `rdhwr $29` was answered on the way.
     thread_reads: u64,
@@ -59,14 +67,14 @@ impl LocalGuest {
         around: &Surroundings,
         pmap: &Arc<Pmap>,
         images: &Images<'_>,
-    ) -> Result<Self, String> {
+    ) -> Result<Created<Self>, String> {
         let params = VmParams {
             endian: Endian::NATIVE,
             model: match config.cpu {
                 config::Cpu::Honeycomb => CpuModel::honeycomb(),
                 config::Cpu::Generic => CpuModel::mips64r2_generic(),
             },
-            vcpus: 1,
+            vcpus: config.vcpus,
             memory: config.memory,
             epoch_s: around.epoch_s,
             console_rate: around.console_rate,
@@ -78,37 +86,44 @@ impl LocalGuest {
                 config::Engine::Interpreter => vm::Engine::Interpreter,
             },
         };
-        let (vm, vcpus) =
-            Vm::new(params, Memory::new(Arc::clone(pmap), around.cpus_per_node), images)
-                .map_err(|error| error.to_string())?;
-        let vcpu = vcpus.into_iter().next().ok_or("a VM has no VCPU")?;
-        Ok(Self { vm, vcpu, clock: Since(clock::now()), thread_reads: 0 })
+        let memory = Memory::new(Arc::clone(pmap), around.cpus_per_node);
+        let (vm, runners) = Vm::new(params, memory, images).map_err(|error| error.to_string())?;
+        let vm = Arc::new(vm);
+        let start = clock::now();
+        let vcpus = runners.into_iter().map(|runner| {
+            let vm = Arc::clone(&vm);
+            Box::new(LocalVcpu { vm, runner, clock: Since(start), thread_reads: 0 })
+        });
+        let vcpus = vcpus.collect();
+        Ok((Self { vm }, vcpus))
     }
+}
 
+impl LocalVcpu {
     fn run_on_this_cpu(&mut self, until: u64) -> vm::Exit {
         let epoch = self.clock.0;
         let before = direct::thread_reads();
         let mut cpu = direct::this_cpu(epoch);
         let until = until.saturating_sub(epoch);
-        let exit = self.vcpu.run_on(&self.vm, &mut *cpu, &self.clock, CHUNK, until);
+        let exit = self.runner.run_on(&self.vm, &mut *cpu, &self.clock, CHUNK, until);
         self.thread_reads += direct::thread_reads() - before;
         exit
     }
 
     fn ended(&self, cause: abi::event::Cause) -> Exit {
-        Exit::Ended { cause, report: self.vcpu.report(&self.vm).to_string() }
+        Exit::Ended { cause, report: self.runner.report(&self.vm).to_string() }
     }
 }
 
-impl Guest for LocalGuest {
+impl Vcpu for LocalVcpu {
     fn run(&mut self, until: u64) -> Exit {
         use abi::event::Cause;
         loop {
-            let before = self.vcpu.retired();
+            let before = self.runner.retired();
             match self.run_on_this_cpu(until) {
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
-                    let early = self.vcpu.retired() - before < CHUNK;
+                    let early = self.runner.retired() - before < CHUNK;
                     if early || clock::now() >= until {
                         return Exit::Slice;
                     }
@@ -116,8 +131,8 @@ impl Guest for LocalGuest {
                 vm::Exit::Idle { until } => {
                     return Exit::Idle { until: until.map(|t| t.saturating_add(self.clock.0)) };
                 }
-                // Of one VCPU alone there is nobody to interrupt.
-                vm::Exit::Ipi { .. } | vm::Exit::Board => {}
+                vm::Exit::Ipi { to } => return Exit::Send { to },
+                vm::Exit::Board => return Exit::Board,
                 vm::Exit::PowerOff => return self.ended(Cause::PowerOff),
                 vm::Exit::Reset => return self.ended(Cause::Reset),
                 vm::Exit::Budget => return self.ended(Cause::Budget),
@@ -126,24 +141,39 @@ impl Guest for LocalGuest {
         }
     }
 
-    fn input(&mut self, bytes: &[u8]) -> usize {
-        self.vm.input(bytes)
+    fn interrupt(&mut self) {
+        self.runner.interrupt();
     }
 
-    fn take_output(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        self.vm.take_output(sink);
+    fn forget(&mut self, _: Range<u32>) {
+        // A VM's memory stays where it is while it lives.
     }
 
     fn instructions(&self) -> u64 {
-        self.vcpu.retired()
+        self.runner.retired()
+    }
+
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        if let Some(counters) = self.runner.direct_counters() {
+            each("direct ms", self.runner.direct_ns() / 1_000_000);
+            counters.each(each);
+            each("thread reads", self.thread_reads);
+        }
+    }
+}
+
+impl Guest for LocalGuest {
+    type Vcpu = LocalVcpu;
+
+    fn input(&self, bytes: &[u8]) -> usize {
+        self.vm.input(bytes)
+    }
+
+    fn take_output(&self, sink: &mut dyn FnMut(&[u8])) {
+        self.vm.take_output(sink);
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("warped ms", self.vm.warped() / 1_000_000);
-        if let Some(counters) = self.vcpu.direct_counters() {
-            each("direct ms", self.vcpu.direct_ns() / 1_000_000);
-            counters.each(each);
-            each("thread reads", self.thread_reads);
-        }
     }
 }

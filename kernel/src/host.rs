@@ -4,14 +4,14 @@ use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
 use crate::{clock, link, selftest};
 use abi::config::{self, Config};
-use abi::{Mpa, VmId, map};
+use abi::{CpuId, Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use cell::pmap::Pmap;
 use cell::rng::Rng;
-use cell::{CreateError, Machine};
+use cell::{CreateError, Created, Machine};
 use vmm_core::image::Images;
 
 /// Bytes of low RAM that the host wrote before the machine started.
@@ -62,7 +62,7 @@ impl Machine for Host {
         _: VmId,
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
-    ) -> Result<Self::Guest, CreateError> {
+    ) -> Result<Created<Self::Guest>, CreateError> {
         // The engine's own allocations would end the monitor if they failed.
         let needed = vmm_core::vm::heap_needed(vm.memory, vm.vcpus);
         if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
@@ -87,6 +87,10 @@ impl Machine for Host {
             cpus_per_node: self.cpus_per_node,
         };
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
+    }
+
+    fn kick(&mut self, _: CpuId) {
+        // Only CPU 0 has VCPUs, and it is here.
     }
 
     fn self_check(&self) -> String {

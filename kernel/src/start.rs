@@ -7,15 +7,19 @@ use crate::{asm, clock, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{CellId, Mpa, NodeId, map, script};
+use abi::{CellId, CpuId, Mpa, NodeId, map, script};
 use alloc::vec::Vec;
 use cell::memmap::{Kind, Memmap, Region};
+use cell::vm::Vcpu;
 use cell::{LocalCell, Next};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 /// How often an idle monitor looks for input from the host, in nanoseconds.
 const INPUT_POLL_NS: u64 = 1_000_000;
+
+/// The CPU that runs the cell.
+const CPU: CpuId = CpuId(0);
 
 /// Where every CPU arrives, on its spare stack: takes its traps over, and maps its stack. Returns the
 /// stack's top.
@@ -99,7 +103,8 @@ fn run(block: &BootBlock, config: &Config, reserve: Range<u64>) -> ! {
             .unwrap_or_else(|error| panic!("bad script: expected {error}"))
     });
     let memmap = memmap(block, reserve);
-    let mut cell = LocalCell::new(Host::new(config), CellId(0), config, memmap, script);
+    let mut cell =
+        LocalCell::new(Host::new(config), CellId(0), &[(CPU, NodeId(0))], config, memmap, script);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();
@@ -107,8 +112,12 @@ fn run(block: &BootBlock, config: &Config, reserve: Range<u64>) -> ! {
     let nap = if config.machine.icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
     loop {
         link::poll_input(|stream, bytes| cell.input(stream, bytes));
-        match cell.step() {
-            Next::Again => {}
+        match cell.step(CPU) {
+            Next::Run(mut turn) => {
+                let from = clock::now();
+                let exit = turn.vcpu.run(turn.until);
+                cell.done(CPU, turn, from, clock::now(), exit);
+            }
             Next::Wait(until) => {
                 let poll = clock::now() + nap;
                 clock::sleep_until(until.map_or(poll, |until| until.min(poll)));

@@ -1,6 +1,6 @@
 //! The commands, and what to say to one that is not.
 
-use super::help::{HELP, Topic};
+use super::help::{HELP, Topic, topic};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -19,6 +19,24 @@ pub enum Command<'a> {
     Start(&'a str),
     /// `stop VM`.
     Stop(&'a str),
+    /// `restart VM`.
+    Restart(&'a str),
+    /// `pause VM`.
+    Pause(&'a str),
+    /// `resume VM`.
+    Resume(&'a str),
+    /// `destroy VM`.
+    Destroy(&'a str),
+    /// `vcpus`: list the VCPUs.
+    Vcpus,
+    /// `migrate VM[.N] CPU`.
+    Migrate(&'a str, u8),
+    /// `pin VM[.N] CPU`.
+    Pin(&'a str, u8),
+    /// `unpin VM[.N]`.
+    Unpin(&'a str),
+    /// `stress migrate SECONDS`.
+    StressMigrate(u64),
     /// `stats VM`.
     Stats(&'a str),
     /// `mem`: the memory accounting.
@@ -38,15 +56,31 @@ pub enum Command<'a> {
 pub fn parse(line: &str) -> Result<Command<'_>, String> {
     let mut words = line.split_whitespace();
     let Some(name) = words.next() else { return Ok(Command::Nothing) };
-    let mut vm = || {
-        words.next().ok_or_else(|| format!("{name}: which VM? Try `{name} VM`; `vms` lists them"))
+    let mut next = |what: &str| {
+        let usage = topic(name).map_or(name, |topic| topic.usage);
+        words.next().ok_or_else(|| format!("{name}: which {what}? Try `{usage}`"))
     };
     let command = match name {
         "help" | "?" => Command::Help(words.next()),
         "vms" => Command::Vms,
-        "start" => Command::Start(vm()?),
-        "stop" => Command::Stop(vm()?),
-        "stats" => Command::Stats(vm()?),
+        "vcpus" => Command::Vcpus,
+        "start" => Command::Start(next(VM)?),
+        "stop" => Command::Stop(next(VM)?),
+        "restart" => Command::Restart(next(VM)?),
+        "pause" => Command::Pause(next(VM)?),
+        "resume" => Command::Resume(next(VM)?),
+        "destroy" => Command::Destroy(next(VM)?),
+        "migrate" => Command::Migrate(next(VM)?, number(name, "CPU", next("CPU")?)?),
+        "pin" => Command::Pin(next(VM)?, number(name, "CPU", next("CPU")?)?),
+        "unpin" => Command::Unpin(next(VM)?),
+        "stress" => match next("stress")? {
+            "migrate" => {
+                let seconds = "number of seconds";
+                Command::StressMigrate(number(name, seconds, next(seconds)?)?)
+            }
+            other => return Err(format!("stress: there is no `{other}`: try `stress migrate 10`")),
+        },
+        "stats" => Command::Stats(next(VM)?),
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
         "debug" => Command::Debug(words.next().unwrap_or("?")),
@@ -59,6 +93,14 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         Some(excess) => Err(format!("{name}: nothing is known to do with `{excess}`")),
         None => Ok(command),
     }
+}
+
+/// What names a VM, where one is missing.
+const VM: &str = "VM (`vms` lists them)";
+
+/// A word that is to be a number.
+fn number<T: core::str::FromStr>(command: &str, what: &str, word: &str) -> Result<T, String> {
+    word.parse().map_err(|_| format!("{command}: `{word}` is no {what}: a number is wanted"))
 }
 
 /// What to say to one who names a command that is not there.
@@ -116,7 +158,11 @@ mod tests {
             "unknown command `satrt`: did you mean `start`? `help` explains all"
         );
         assert_eq!(said("xyzzy"), "unknown command `xyzzy`: `help` explains all");
-        assert_eq!(said("stop"), "stop: which VM? Try `stop VM`; `vms` lists them");
+        assert_eq!(said("stop"), "stop: which VM (`vms` lists them)? Try `stop VM`");
+        assert_eq!(said("pin a"), "pin: which CPU? Try `pin VM[.N] CPU`");
+        assert_eq!(said("pin a b"), "pin: `b` is no CPU: a number is wanted");
+        assert_eq!(said("stress"), "stress: which stress? Try `stress migrate SECONDS`");
+        assert_eq!(said("stress test"), "stress: there is no `test`: try `stress migrate 10`");
         assert_eq!(said("vms now"), "vms: nothing is known to do with `now`");
     }
 

@@ -53,7 +53,7 @@ pub const HELP: &[Topic] = &[
     Topic {
         usage: "vms",
         what: "list the VMs: name, state, memory, weight, how often started, how it ended",
-        more: "A VM is `defined` until it is first started, `running` while it lives and `ended` after that;\n\
+        more: "A VM is `defined` until it is first started, `running` or `paused` while it lives and then `ended`;\n\
                one that has ended can be started again. Weight is its share of the CPU beside others.",
         example: "vms",
         argument: Argument::None,
@@ -73,6 +73,72 @@ pub const HELP: &[Topic] = &[
                afterwards. To let it shut itself down, tell it so at its own console.",
         example: "stop linux",
         argument: Argument::Vm,
+    },
+    Topic {
+        usage: "pause VM",
+        what: "stop running a VM until `resume`",
+        more: "None of its VCPUs runs, its memory stays, what is typed at it waits. Its clocks go on.",
+        example: "pause linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "resume VM",
+        what: "let a paused VM go on",
+        more: "Its VCPUs run on from where they were. What they have missed of time shows on their clocks.",
+        example: "resume linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "restart VM",
+        what: "end a VM as `stop` does and start it from the beginning",
+        more: "It ends when those of its VCPUs that run have come back, and begins a new life at once.",
+        example: "restart linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "destroy VM",
+        what: "end a VM as `stop` does and forget its definition",
+        more: "It is no longer listed and can't be started again until the machine is.",
+        example: "destroy linux",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "vcpus",
+        what: "list the VCPUs: state, CPU, node, cell, time run, idle and stolen, how often moved",
+        more: "A VCPU is `running` on a CPU, `ready` to (the time it is counts as stolen), `idle` while it waits\n\
+               for an interrupt, or `paused` with its VM. An exclamation mark after its CPU: it is pinned there.",
+        example: "vcpus",
+        argument: Argument::None,
+    },
+    Topic {
+        usage: "migrate VM[.N] CPU",
+        what: "move VCPU N of a VM, or all of them, to a CPU of this cell",
+        more: "One that runs is moved when its CPU has given it back, a moment later. The CPUs still take over\n\
+               VCPUs from each other where one would get less than its share: `pin` keeps it where it is.",
+        example: "migrate linux.0 1",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "pin VM[.N] CPU",
+        what: "as `migrate`, and keep it there",
+        more: "Nothing but another `pin` moves it until `unpin`, also not where it gets less than its share.",
+        example: "pin linux.0 1",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "unpin VM[.N]",
+        what: "let a pinned VCPU be moved again",
+        more: "It stays where it is until it is moved, or taken over by a CPU that has more time for it.",
+        example: "unpin linux.0",
+        argument: Argument::Vm,
+    },
+    Topic {
+        usage: "stress migrate SECONDS",
+        what: "move random VCPUs to random CPUs, more than ten a second",
+        more: "Seconds are virtual. The run's seed decides who goes where and when; each move is an event\n\
+               (`vcpu-migrated`). Pinned VCPUs stay.",
+        example: "stress migrate 10",
+        argument: Argument::None,
     },
     Topic {
         usage: "stats VM",
@@ -182,6 +248,15 @@ mod tests {
             Command::Vms => "vms",
             Command::Start(_) => "start",
             Command::Stop(_) => "stop",
+            Command::Restart(_) => "restart",
+            Command::Pause(_) => "pause",
+            Command::Resume(_) => "resume",
+            Command::Destroy(_) => "destroy",
+            Command::Vcpus => "vcpus",
+            Command::Migrate(..) => "migrate",
+            Command::Pin(..) => "pin",
+            Command::Unpin(_) => "unpin",
+            Command::StressMigrate(_) => "stress",
             Command::Stats(_) => "stats",
             Command::Mem => "mem",
             Command::SelfCheck => "selfcheck",
@@ -198,7 +273,8 @@ mod tests {
             assert_eq!(name(&command), Some(topic.name()), "{}", topic.example);
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
-            assert_eq!(parse(topic.usage).ok().as_ref().and_then(name), Some(topic.name()));
+            let usage = topic.usage.replace(" CPU", " 1").replace("SECONDS", "1");
+            assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));
         }
         let mut names: Vec<&str> = HELP.iter().map(Topic::name).collect();
         names.sort_unstable();
@@ -217,7 +293,7 @@ mod tests {
     #[test]
     fn words_are_completed_where_they_stand() {
         let complete = |line| super::complete(line, ["linux", "irix-2", "irix"].into_iter());
-        assert_eq!(complete("st"), ["start", "stats", "stop"]);
+        assert_eq!(complete("st"), ["start", "stats", "stop", "stress"]);
         assert_eq!(complete("q"), ["quit"]);
         assert_eq!(complete("stop i"), ["irix", "irix-2"]);
         assert_eq!(complete("stop "), ["irix", "irix-2", "linux"]);

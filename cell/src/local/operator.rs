@@ -2,19 +2,18 @@
 
 use super::{LocalCell, Machine};
 use crate::console::{Command, Key, complete, detail, nearest, overview, parse, topic, unknown};
-use crate::memmap::Accounts;
 use crate::script::Player;
-use crate::vm::State;
-use abi::VmId;
+use crate::vm::{Life, State, Then, VcpuId};
 use abi::event::Cause;
 use abi::ring::stream;
 use abi::script::Outcome;
+use abi::{CpuId, VmId};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 
 impl<M: Machine> LocalCell<M> {
+    /// Bytes were typed at the monitor console.
     pub(super) fn typed_at_monitor(&mut self, bytes: &[u8]) {
         let mut echo = Vec::new();
         for &byte in bytes {
@@ -50,20 +49,52 @@ impl<M: Machine> LocalCell<M> {
             Command::Help(None) => Ok(overview()),
             Command::Help(Some(name)) => topic(name).map(detail).ok_or_else(|| unknown(name)),
             Command::Vms => Ok(self.list()),
+            Command::Vcpus => Ok(self.list_vcpus()),
             Command::Start(name) => {
                 let id = self.find(name)?;
                 self.start(id).map_err(|refused| refused.text)?;
                 Ok(format!("VM `{name}` started\n"))
             }
-            Command::Stop(name) => {
+            Command::Stop(name) => self.stop(name, Then::Stay),
+            Command::Restart(name) => self.stop(name, Then::Restart),
+            Command::Destroy(name) => {
                 let id = self.find(name)?;
-                if !matches!(self.vm(id).state, State::Running(_)) {
-                    return Err(format!("VM `{name}` does not run"));
+                if self.vm(id).life().is_some() {
+                    return self.stop(name, Then::Destroy);
                 }
-                // Every end is announced where it happens.
-                self.end(id, Cause::Stopped, String::new());
+                self.undefine(id);
+                Ok(format!("VM `{name}` and its definition have gone\n"))
+            }
+            Command::Pause(name) => {
+                let id = self.find(name)?;
+                if self.living(id)?.paused {
+                    return Err(format!("VM `{name}` is paused already"));
+                }
+                // Announced when it is.
+                self.pause(id);
                 Ok(String::new())
             }
+            Command::Resume(name) => {
+                let id = self.find(name)?;
+                if !self.living(id)?.paused {
+                    return Err(format!("VM `{name}` is not paused"));
+                }
+                self.resume(id);
+                Ok(format!("VM `{name}` goes on\n"))
+            }
+            Command::Migrate(vcpu, cpu) => {
+                let who = self.find_vcpus(vcpu)?;
+                self.migrate(&who, CpuId(cpu), false)
+            }
+            Command::Pin(vcpu, cpu) => {
+                let who = self.find_vcpus(vcpu)?;
+                self.migrate(&who, CpuId(cpu), true)
+            }
+            Command::Unpin(vcpu) => {
+                let who = self.find_vcpus(vcpu)?;
+                Ok(self.unpin(&who))
+            }
+            Command::StressMigrate(seconds) => self.begin_stress(seconds),
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Mem => Ok(self.memory()),
             Command::SelfCheck => Ok(self.out.machine.self_check()),
@@ -76,88 +107,58 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    fn find(&self, name: &str) -> Result<VmId, String> {
-        let names = || self.vms.iter().map(|vm| vm.config.name.as_str());
-        if let Some(i) = names().position(|n| n == name) {
-            return Ok(VmId(i as u16));
+    /// Ends a VM that lives; nothing to answer, since every end is announced where it happens.
+    fn stop(&mut self, name: &str, then: Then) -> Result<String, String> {
+        let id = self.find(name)?;
+        if self.vm(id).due.is_some() && then != Then::Restart {
+            self.vm(id).due = None;
+            return Ok(format!("VM `{name}` is not started again\n"));
         }
-        let all: Vec<&str> = names().collect();
-        Err(match nearest(name, names()) {
+        self.living(id)?;
+        self.end(id, Cause::Stopped, String::new(), then);
+        Ok(String::new())
+    }
+
+    fn living(&mut self, id: VmId) -> Result<&mut Life<M::Guest>, String> {
+        let vm = self.vm(id);
+        match &mut vm.state {
+            State::Living(life) => Ok(life),
+            _ => Err(format!("VM `{}` does not run", vm.config.name)),
+        }
+    }
+
+    /// The VM that an operator calls `name`.
+    fn find(&self, name: &str) -> Result<VmId, String> {
+        let there = |vm: &VmId| !matches!(self.vms[usize::from(vm.0)].state, State::Destroyed);
+        let name_of = |vm: VmId| self.vms[usize::from(vm.0)].config.name.as_str();
+        if let Some(id) = self.ids().filter(there).find(|&id| name_of(id) == name) {
+            return Ok(id);
+        }
+        let all: Vec<&str> = self.ids().filter(there).map(name_of).collect();
+        Err(match nearest(name, all.iter().copied()) {
             _ if all.is_empty() => format!("no VM `{name}`: none is configured"),
             Some(n) => format!("no VM `{name}`: did you mean `{n}`? There are: {}", all.join(", ")),
             None => format!("no VM `{name}`: there are: {}", all.join(", ")),
         })
     }
 
-    fn list(&self) -> String {
-        let longest = self.vms.iter().map(|vm| vm.config.name.len()).max().unwrap_or(0).max(4);
-        let mut out =
-            format!("{:longest$}  state    memory     weight  starts  last end\n", "name");
-        for vm in &self.vms {
-            let end = match &vm.state {
-                State::Ended(end) => end.cause.as_str(),
-                State::Defined | State::Running(_) => "-",
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                out,
-                "{:longest$}  {:7}  {:<9}  {:<6}  {:<6}  {end}",
-                vm.config.name,
-                vm.state.name(),
-                format!("{} KB", vm.config.memory >> 10),
-                vm.config.weight,
-                vm.lives,
-            );
-        }
-        out
-    }
-
-    fn stats(&self, id: VmId) -> String {
-        let vm = &self.vms[usize::from(id.0)];
-        let head = format!("VM `{}`: {}", vm.config.name, vm.state.name());
-        match &vm.state {
-            State::Defined => format!("{head}, never started\n"),
-            State::Running(life) => format!("{head}\n{}", life.usage(self.out.machine.now())),
-            State::Ended(end) => {
-                let mut out = format!("{head} ({})\n{}", end.cause.as_str(), end.usage);
-                let report = if end.cause.is_normal() { "" } else { &end.report };
-                for line in report.lines() {
-                    // Writing to a string does not fail.
-                    let _ = writeln!(out, "  {line}");
-                }
-                out
-            }
-        }
-    }
-
-    fn memory(&self) -> String {
-        let mut out = String::new();
-        let mut line = |who: &str, accounts: Accounts| {
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "{who}: {accounts}");
+    /// The VCPUs that an operator calls `VM.N`, or those of `VM`.
+    fn find_vcpus(&mut self, name: &str) -> Result<Vec<VcpuId>, String> {
+        let whole = self.find(name);
+        let one = name.rsplit_once('.').and_then(|(vm, n)| Some((vm, n.parse::<u32>().ok()?)));
+        let (vm, only) = match (whole, one) {
+            (Ok(id), _) => (id, None),
+            (Err(error), None) => return Err(error),
+            (Err(_), Some((vm, n))) => (self.find(vm)?, Some(n)),
         };
-        self.frames.look(|memmap| {
-            for (node, accounts) in memmap.nodes() {
-                line(&format!("node {node}"), accounts);
+        let vcpus = self.living(vm)?.slots.len() as u32;
+        match only {
+            Some(index) if index >= vcpus => {
+                let name = &self.vm(vm).config.name;
+                Err(format!("VM `{name}` has no VCPU {index}: its VCPUs are 0 to {}", vcpus - 1))
             }
-            line("all", memmap.accounts());
-            for (loan, accounts) in memmap.borrowed() {
-                line(&format!("borrowed, {loan}"), accounts);
-            }
-            for (loan, accounts) in memmap.lost() {
-                line(&format!("borrowed and lost, {loan}"), accounts);
-            }
-        });
-        let promised: u64 = self.frames.promised().iter().sum();
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "of what is free, {promised} pages are promised to VMs");
-        let (used, all) = self.out.machine.heap();
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "monitor heap: {used} of {all} bytes in use");
-        match self.audit() {
-            Ok(()) => out.push_str("consistent: every page has the one owner that is recorded\n"),
-            Err(what) => out.push_str(&format!("NOT CONSISTENT: {what}\n")),
+            Some(index) => Ok(alloc::vec![VcpuId { vm, index }]),
+            None => Ok((0..vcpus).map(|index| VcpuId { vm, index }).collect()),
         }
-        out
     }
 }

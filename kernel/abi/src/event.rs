@@ -42,6 +42,32 @@ pub enum Kind {
         /// Why.
         cause: Cause,
     },
+    /// An operator has paused a VM: none of its VCPUs runs.
+    VmPaused {
+        /// Its configured name.
+        vm: String,
+    },
+    /// A paused VM goes on.
+    VmResumed {
+        /// Its configured name.
+        vm: String,
+    },
+    /// A VM's definition has gone.
+    VmDestroyed {
+        /// Its configured name.
+        vm: String,
+    },
+    /// A VCPU was moved because an operator or a stress wanted it (not by the scheduler's own balance).
+    VcpuMigrated {
+        /// Its VM's configured name.
+        vm: String,
+        /// Its number in the VM.
+        vcpu: u32,
+        /// The CPU it was on.
+        from: u8,
+        /// The CPU it is on.
+        to: u8,
+    },
     /// The monitor itself failed.
     Panic {
         /// The panic's message, one line.
@@ -119,6 +145,25 @@ impl Event {
                 w.u8(3);
                 w.str(message);
             }
+            Kind::VmPaused { vm } => {
+                w.u8(4);
+                w.str(vm);
+            }
+            Kind::VmResumed { vm } => {
+                w.u8(5);
+                w.str(vm);
+            }
+            Kind::VmDestroyed { vm } => {
+                w.u8(6);
+                w.str(vm);
+            }
+            Kind::VcpuMigrated { vm, vcpu, from, to } => {
+                w.u8(7);
+                w.str(vm);
+                w.u32(*vcpu);
+                w.u8(*from);
+                w.u8(*to);
+            }
         }
         w.bytes
     }
@@ -145,6 +190,12 @@ impl Event {
                     },
                 },
                 3 => Kind::Panic { message: r.str()? },
+                4 => Kind::VmPaused { vm: r.str()? },
+                5 => Kind::VmResumed { vm: r.str()? },
+                6 => Kind::VmDestroyed { vm: r.str()? },
+                7 => {
+                    Kind::VcpuMigrated { vm: r.str()?, vcpu: r.u32()?, from: r.u8()?, to: r.u8()? }
+                }
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -164,6 +215,16 @@ impl fmt::Display for Event {
             Kind::VmStart { vm } => write!(f, "\"vm-start\",\"vm\":{}", Json(vm))?,
             Kind::VmEnd { vm, cause } => {
                 write!(f, "\"vm-end\",\"vm\":{},\"cause\":\"{}\"", Json(vm), cause.as_str())?;
+            }
+            Kind::VmPaused { vm } => write!(f, "\"vm-paused\",\"vm\":{}", Json(vm))?,
+            Kind::VmResumed { vm } => write!(f, "\"vm-resumed\",\"vm\":{}", Json(vm))?,
+            Kind::VmDestroyed { vm } => write!(f, "\"vm-destroyed\",\"vm\":{}", Json(vm))?,
+            Kind::VcpuMigrated { vm, vcpu, from, to } => {
+                let vm = Json(vm);
+                write!(
+                    f,
+                    "\"vcpu-migrated\",\"vm\":{vm},\"vcpu\":{vcpu},\"from\":{from},\"to\":{to}"
+                )?;
             }
             Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
         }
@@ -200,6 +261,10 @@ mod tests {
         let mut kinds = alloc::vec![
             Kind::MonitorUp,
             Kind::VmStart { vm: "a".into() },
+            Kind::VmPaused { vm: "a".into() },
+            Kind::VmResumed { vm: "b".into() },
+            Kind::VmDestroyed { vm: "c".into() },
+            Kind::VcpuMigrated { vm: "d".into(), vcpu: 1, from: 2, to: 15 },
             Kind::Panic { message: "b\n\"".into() },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {

@@ -128,7 +128,7 @@ impl Front for Terminal {
                 let cause = cause.as_str();
                 self.screen.notice(&format!("VM {vm} has ended: {cause}; Ctrl-] opens the menu"));
             }
-            Kind::MonitorUp | Kind::Panic { .. } => {}
+            _ => {}
         }
     }
 

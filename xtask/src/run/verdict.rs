@@ -39,7 +39,7 @@ impl Verdict {
                 self.ended_for_cause.push((vm.clone(), *cause));
             }
             Kind::Panic { message } => self.broken.push(format!("the monitor panicked: {message}")),
-            Kind::MonitorUp | Kind::VmStart { .. } | Kind::VmEnd { .. } => {}
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! A cell on the simulated machine: turns, lives, memory, console.
 
-#[path = "../sim/mod.rs"]
+mod cpus;
+#[path = "../../sim/mod.rs"]
 mod sim;
 
 use abi::VmId;
@@ -56,7 +57,7 @@ fn who_waits_uses_no_cpu() {
     let usage = run.cell.usage_of(VmId(0)).unwrap();
     assert_eq!(usage.run_ns, ran(&run, 0));
     assert_eq!(usage.run_ns + usage.idle_ns, usage.life_ns);
-    assert_eq!(usage.counters, [("ticks", 99)]);
+    assert_eq!(usage.counters, [("ticks", 99), ("runs ns", usage.run_ns)]);
 }
 
 #[test]
@@ -163,8 +164,12 @@ fn an_end_for_cause_is_reported_where_the_operator_looks() {
     run.cell.input(MONITOR, b"\x15");
     let stats = run.command("stats bad");
     assert!(stats.starts_with("VM `bad`: ended (unreachable-vector)\n  instructions  5000000\n"));
-    assert!(stats.ends_with("  ticks         0\n  pc 0x80001234: sll\n  why\n"), "{stats}");
-    assert!(run.command("stats good").contains("  exits         slice 0, idle 1\n"));
+    assert!(
+        stats
+            .ends_with("  ticks         0\n  runs ns       5000000\n  pc 0x80001234: sll\n  why\n"),
+        "{stats}"
+    );
+    assert!(run.command("stats good").contains("  exits         slice 0, idle 1, send 0\n"));
 }
 
 #[test]
@@ -279,7 +284,7 @@ fn random_typing_at_the_monitor_is_harmless() {
         let word = words[rng.below(words.len() as u64) as usize].as_bytes();
         run.cell.input(MONITOR, word);
         run.cell.input(MONITOR, &[rng.bits() as u8]);
-        run.cell.step();
+        run.go_on();
     }
     assert_eq!(run.cell.audit(), Ok(()));
     run.cell.input(MONITOR, b"~\x03");

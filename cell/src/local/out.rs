@@ -1,0 +1,86 @@
+//! What a cell says: consoles and events, to the host and to the script.
+
+use super::{LocalCell, Machine};
+use crate::console::PROMPT;
+use crate::script::Player;
+use abi::event::{Event, Kind};
+use abi::ring::{RECORD_MAX, stream};
+use abi::script::Outcome;
+use abi::{CellId, CpuId};
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Everything the cell says goes through here.
+#[derive(Debug)]
+pub(super) struct Out<M> {
+    pub machine: M,
+    pub cell: CellId,
+    /// The CPU that holds the cell's lock: it is who reports.
+    pub cpu: CpuId,
+    pub player: Option<Player>,
+    events: u64,
+}
+
+impl<M: Machine> Out<M> {
+    pub const fn new(machine: M, cell: CellId, cpu: CpuId, player: Option<Player>) -> Self {
+        Self { machine, cell, cpu, player, events: 0 }
+    }
+
+    /// A console emits bytes.
+    pub fn emit(&mut self, stream: u16, bytes: &[u8]) {
+        let now = self.machine.now();
+        for chunk in bytes.chunks(RECORD_MAX) {
+            self.machine.write(stream, now, chunk);
+        }
+        if let Some(player) = &mut self.player {
+            player.output(now, stream, bytes);
+        }
+    }
+
+    /// The monitor console prints text, its newlines as a terminal wants them.
+    pub fn print(&mut self, text: &str) {
+        self.emit(stream::MONITOR, text.replace('\n', "\r\n").as_bytes());
+    }
+
+    pub fn event(&mut self, kind: Kind) {
+        let t_ns = self.machine.now();
+        let (cell, cpu) = (i32::from(self.cell.0), i32::from(self.cpu.0));
+        let event = Event { seq: self.events, t_ns, cell, cpu, kind };
+        self.events += 1;
+        self.machine.write(stream::EVENTS, t_ns, &event.encode());
+    }
+}
+
+impl<M: Machine> LocalCell<M> {
+    pub(super) fn prompt(&mut self) {
+        self.out.print(PROMPT);
+        let line = self.editor.shown();
+        self.out.emit(stream::MONITOR, &line);
+        self.prompted = true;
+    }
+
+    /// The monitor console prints a message, on lines of its own.
+    pub(super) fn say(&mut self, text: &str) {
+        if self.prompted {
+            self.out.print(&format!("\n{text}"));
+            self.prompt();
+        } else {
+            self.out.print(text);
+        }
+    }
+}
+
+/// An outcome as one record: a report too long for it is cut.
+pub(super) fn outcome_record(outcome: &Outcome) -> Vec<u8> {
+    let record = outcome.encode();
+    match outcome {
+        Outcome::ScriptFailed { line, report } if record.len() > RECORD_MAX => {
+            let mut cut = RECORD_MAX - (record.len() - report.len());
+            while !report.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            Outcome::ScriptFailed { line: *line, report: report[..cut].into() }.encode()
+        }
+        _ => record,
+    }
+}

@@ -1,0 +1,239 @@
+//! Turns: what each CPU does next, and what comes of a VCPU's run.
+
+use super::out::outcome_record;
+use super::{LocalCell, Machine, vm_of};
+use crate::sched::Pick;
+use crate::script::{Action, Player};
+use crate::vm::{Exit, Guest, State, Then, Vcpu, VcpuId};
+use abi::event::{Cause, Kind};
+use abi::ring::{stream, vm_stream};
+use abi::script::Outcome;
+use abi::{CpuId, VmId};
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::ops::Range;
+
+/// Most bytes that wait to be taken by a VM's console; what is typed beyond them is lost, as on a
+/// serial line whose other end does not listen.
+const TYPED_MAX: usize = 1 << 20;
+
+/// A VCPU that a CPU is to run, and its owner meanwhile.
+#[derive(Debug)]
+pub struct Turn<V> {
+    /// Its VM.
+    pub vm: VmId,
+    /// Its number in the VM.
+    pub index: u32,
+    /// The VCPU.
+    pub vcpu: Box<V>,
+    /// Up to which machine time.
+    pub until: u64,
+}
+
+/// What a CPU is to do after a [`LocalCell::step`].
+#[derive(Debug)]
+pub enum Next<V> {
+    /// Run this VCPU, without the lock, and hand it back with [`LocalCell::done`].
+    Run(Turn<V>),
+    /// Another step at this machine time (`None`: only when kicked or when something is typed), when
+    /// kicked, or when something is typed.
+    Wait(Option<u64>),
+    /// The run is over and its outcome has been written: power off.
+    Over(Outcome),
+}
+
+impl<M: Machine> LocalCell<M> {
+    /// What `cpu` is to do next. Whatever else is due, the script's steps for instance, is done first.
+    ///
+    /// # Panics
+    /// When `cpu` is not one of the cell's.
+    pub fn step(&mut self, cpu: CpuId) -> Next<<M::Guest as Guest>::Vcpu> {
+        self.out.cpu = cpu;
+        let now = self.keep_house();
+        let next = match self.over.clone() {
+            Some(outcome) => self.finish(cpu, now, outcome),
+            None => self.next(cpu, now),
+        };
+        self.kick();
+        next
+    }
+
+    /// Does what is due; the time after it.
+    fn keep_house(&mut self) -> u64 {
+        let mut now = self.out.machine.now();
+        while self.over.is_none()
+            && let Some(action) = self.out.player.as_mut().and_then(|p| p.poll(now))
+        {
+            match action {
+                Action::Type { stream, bytes } => self.input(stream, &bytes),
+                Action::End(outcome) => self.over = Some(outcome),
+            }
+            now = self.out.machine.now();
+        }
+        if self.over.is_none() {
+            self.restart_due(now);
+            self.stress_due(now);
+            let lives = |vm: &crate::vm::Vm<M::Guest>| {
+                matches!(vm.state, State::Living(_)) || vm.due.is_some()
+            };
+            if self.ends_with_vms && !self.vms.iter().any(lives) {
+                self.over = Some(Outcome::Done);
+            }
+        }
+        self.out.machine.now()
+    }
+
+    /// When the cell has something to do that no VCPU does.
+    fn deadline(&self) -> Option<u64> {
+        let script = self.out.player.as_ref().and_then(Player::deadline);
+        let restarts = self.vms.iter().filter_map(|vm| vm.due);
+        script.into_iter().chain(restarts).chain(self.stress_deadline()).min()
+    }
+
+    fn next(&mut self, cpu: CpuId, now: u64) -> Next<<M::Guest as Guest>::Vcpu> {
+        let deadline = self.deadline();
+        match self.sched.pick(cpu, now) {
+            Pick::Nothing { until } => Next::Wait(until.into_iter().chain(deadline).min()),
+            Pick::Run { who: VcpuId { vm: id, index }, until } => {
+                let until = deadline.map_or(until, |d| d.clamp(now, until.max(now)));
+                let vm = self.vm(id);
+                vm.pass_input();
+                let life = vm.life().expect("a VM that the scheduler knows lives");
+                let slot = &mut life.slots[index as usize];
+                let mut vcpu = slot.vcpu.take().expect("a VCPU is in one place");
+                for pages in slot.changed.drain(..) {
+                    vcpu.forget(pages);
+                }
+                if core::mem::take(&mut slot.interrupted) {
+                    vcpu.interrupt();
+                }
+                Next::Run(Turn { vm: id, index, vcpu, until })
+            }
+        }
+    }
+
+    /// `cpu` hands back what [`Self::step`] gave it, which it ran between the machine times `from` and
+    /// `to` until `exit`.
+    ///
+    /// # Panics
+    /// When `cpu` or the VCPU is not the cell's.
+    pub fn done(
+        &mut self,
+        cpu: CpuId,
+        turn: Turn<<M::Guest as Guest>::Vcpu>,
+        from: u64,
+        to: u64,
+        exit: Exit,
+    ) {
+        self.out.cpu = cpu;
+        let Turn { vm: id, index, vcpu, .. } = turn;
+        let who = VcpuId { vm: id, index };
+        self.sched.ran(cpu, who, from, to, exit == Exit::Slice);
+        let vm = &mut self.vms[usize::from(id.0)];
+        let State::Living(life) = &mut vm.state else { unreachable!("it lives while it is run") };
+        life.back(index, vcpu, &exit);
+        let (out, tail) = (&mut self.out, &mut vm.tail);
+        life.guest.take_output(&mut |bytes| {
+            out.emit(vm_stream(id), bytes);
+            tail.push(bytes);
+        });
+        match exit {
+            Exit::Slice => {}
+            Exit::Idle { until } => {
+                self.sched.wait(who, until, to);
+                if vm.pass_input() {
+                    self.sched.wake(VcpuId { vm: id, index: 0 }, to);
+                }
+            }
+            Exit::Send { to: target } => {
+                if let Some(slot) = life.slots.get_mut(target as usize) {
+                    slot.interrupted = true;
+                    self.sched.wake(VcpuId { vm: id, index: target }, to);
+                }
+            }
+            Exit::Board => self.sched.wake(VcpuId { vm: id, index: 0 }, to),
+            Exit::Ended { cause, report } => self.end(id, cause, report, Then::Policy),
+        }
+        self.moved();
+        self.came_back(id);
+        self.kick();
+    }
+
+    /// Bytes were typed at a console. What is typed at a VM that does not live is lost, as at a machine
+    /// that is switched off; so is what is typed at a console that does not exist.
+    pub fn input(&mut self, console: u16, bytes: &[u8]) {
+        if console == stream::MONITOR {
+            self.typed_at_monitor(bytes);
+            return self.kick();
+        }
+        let id = vm_of(console);
+        let Some(vm) = self.vms.get_mut(usize::from(id.0)) else { return };
+        if matches!(vm.state, State::Living(_)) {
+            let room = TYPED_MAX.saturating_sub(vm.typed.len());
+            vm.typed.extend(&bytes[..bytes.len().min(room)]);
+            if vm.pass_input() {
+                let now = self.out.machine.now();
+                self.sched.wake(VcpuId { vm: id, index: 0 }, now);
+                self.kick();
+            }
+        }
+    }
+
+    /// The machine pages of these pages of VM `id` have changed: each of its VCPUs is told before it
+    /// runs again. Those that run now are asked back; until [`Self::has_forgotten`] they may use the
+    /// old pages.
+    pub fn forget(&mut self, id: VmId, pages: &Range<u32>) {
+        if let Some(life) = self.vm(id).life() {
+            for slot in &mut life.slots {
+                slot.changed.push(pages.clone());
+            }
+            self.sched.recall(id);
+            self.kick();
+        }
+    }
+
+    /// Whether no VCPU of VM `id` runs that has not been told of every [`Self::forget`].
+    pub fn has_forgotten(&self, id: VmId) -> bool {
+        match &self.vms[usize::from(id.0)].state {
+            State::Living(life) => {
+                life.slots.iter().all(|slot| slot.vcpu.is_some() || slot.changed.is_empty())
+            }
+            State::Defined | State::Ended(_) | State::Destroyed => true,
+        }
+    }
+
+    /// Ends all VMs and, once they have, the run.
+    fn finish(
+        &mut self,
+        cpu: CpuId,
+        now: u64,
+        outcome: Outcome,
+    ) -> Next<<M::Guest as Guest>::Vcpu> {
+        for id in self.ids() {
+            self.vm(id).due = None;
+            self.end(id, Cause::Quit, String::new(), Then::Stay);
+        }
+        if self.vms.iter().any(|vm| matches!(vm.state, State::Living(_))) {
+            // Whoever brings the last VCPU back asks next.
+            self.sched.sleep(cpu);
+            return Next::Wait(None);
+        }
+        if !core::mem::replace(&mut self.finished, true) {
+            self.out.machine.write(stream::OUTCOME, now, &outcome_record(&outcome));
+        }
+        Next::Over(outcome)
+    }
+
+    /// Reports the moves that have been made.
+    pub(super) fn moved(&mut self) {
+        for m in self.sched.take_moves() {
+            let vm = self.vm(m.who.vm).config.name.clone();
+            self.out.event(Kind::VcpuMigrated {
+                vm,
+                vcpu: m.who.index,
+                from: m.from.0,
+                to: m.to.0,
+            });
+        }
+    }
+}
