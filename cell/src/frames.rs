@@ -20,8 +20,8 @@
 //! Between taking a page and mapping it a CPU holds no lock; `placing` counts such pages, so that the
 //! sums of the memmap and of the pmaps agree at any time. It is changed so that it is never too small.
 
-use crate::loan::LoanId;
-use crate::memmap::{Accounts, Memmap, Owner, Violation};
+use crate::loan::{LoanId, Refusal};
+use crate::memmap::{Accounts, Memmap, Owner, Run, Violation};
 use crate::placement::{Plan, Shares};
 use crate::pmap::Pmap;
 use abi::ids::MAX_CELLS;
@@ -266,6 +266,60 @@ impl Frames {
         }
         let sums = self.accounts();
         assert!(sums.balanced(), "MEM-SUM: {sums}");
+    }
+
+    /// Takes up to `pages` of the cell's own pages that are neither used nor promised, in `most` runs at
+    /// most, and makes them `owner`'s.
+    #[must_use]
+    pub fn lend(&self, pages: u32, most: usize, owner: Owner) -> Vec<Run> {
+        let inner = &mut *self.inner.lock();
+        let spare = inner.spare(self.cell, self.cell).min(u64::from(pages));
+        let runs = inner.map.free_runs(spare as u32, most);
+        for mpa in runs.iter().flat_map(|run| run.iter()) {
+            inner.map.change(mpa, Owner::Free, owner);
+        }
+        runs
+    }
+
+    /// Pages that are `from`'s become `to`'s.
+    ///
+    /// # Panics
+    /// As for [`Memmap::change`].
+    pub fn change(&self, runs: &[Run], from: Owner, to: Owner) {
+        let inner = &mut *self.inner.lock();
+        for mpa in runs.iter().flat_map(|run| run.iter()) {
+            inner.map.change(mpa, from, to);
+        }
+    }
+
+    /// Adds the pages of a loan.
+    ///
+    /// # Errors
+    /// As for [`Memmap::add_borrowed`].
+    pub fn borrow(&self, loan: LoanId, runs: &[Run]) -> Result<(), Refusal> {
+        self.inner.lock().map.add_borrowed(loan, runs)
+    }
+
+    /// Forgets the pages of a loan.
+    ///
+    /// # Errors
+    /// When there is no such loan, or one of its pages is in use, or needed to keep a promise.
+    pub fn unborrow(&self, loan: LoanId) -> Result<(), Refusal> {
+        let inner = &mut *self.inner.lock();
+        let of = |(other, _): &(LoanId, Accounts)| *other == loan;
+        let (_, accounts) = inner.map.borrowed().find(of).ok_or(Refusal::NoLoan)?;
+        if inner.spare(loan.lender, self.cell) < accounts.total {
+            return Err(Refusal::InUse);
+        }
+        inner.map.remove_borrowed(loan)
+    }
+
+    /// What `cell`, which has died, has lent is given to nobody any more.
+    pub fn lose(&self, cell: CellId) {
+        let inner = &mut *self.inner.lock();
+        inner.map.lose(cell);
+        let index = usize::from(cell.0);
+        inner.lost[index] = inner.promised[index] != 0;
     }
 
     /// Checks all invariants page by page. `pmaps`: those of all VMs that have one.

@@ -28,7 +28,7 @@ mod word;
 
 pub use account::{Accounts, Violation};
 
-use crate::loan::LoanId;
+use crate::loan::{LoanId, Refusal};
 use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -56,7 +56,7 @@ pub struct Region {
 }
 
 /// Contiguous machine pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Run {
     /// The first.
     pub start: Mpa,
@@ -281,17 +281,20 @@ impl Memmap {
     /// Adds pages that another cell has lent, as free ones.
     ///
     /// # Errors
-    /// When the heap has not [`Self::heap_bytes`]; the memmap is as it was.
-    ///
-    /// # Panics
-    /// When one of them is recorded already.
-    pub fn add_borrowed(&mut self, loan: LoanId, runs: &[Run]) -> Result<(), TryReserveError> {
-        for run in runs {
-            let known = self.spans.iter().any(|(other, _)| {
-                run.contains(other.start) || other.contains(run.start) || run.pages == 0
-            });
-            assert!(!known, "{run:?} of {loan:?} is recorded already");
+    /// When one of them is recorded already, or the heap has not [`Self::heap_bytes`]; the memmap is as it
+    /// was.
+    pub fn add_borrowed(&mut self, loan: LoanId, runs: &[Run]) -> Result<(), Refusal> {
+        for (i, run) in runs.iter().enumerate() {
+            let others = self.spans.iter().map(|(other, _)| other).chain(&runs[..i]);
+            let meets = |other: &Run| run.contains(other.start) || other.contains(run.start);
+            if others.into_iter().any(meets) {
+                return Err(Refusal::NotYours);
+            }
         }
+        self.add_pool(loan, runs).map_err(|_| Refusal::Heap)
+    }
+
+    fn add_pool(&mut self, loan: LoanId, runs: &[Run]) -> Result<(), TryReserveError> {
         let pool = Pool::new(runs.iter().copied(), |_| false)?;
         self.pools.try_reserve(1)?;
         self.spans.try_reserve(runs.len())?;
@@ -299,15 +302,20 @@ impl Memmap {
         self.find_spans()
     }
 
-    /// Forgets the pages of a loan, none of which is anybody's.
+    /// Forgets the pages of a loan.
     ///
-    /// # Panics
+    /// # Errors
     /// When there is no such loan, or one of its pages is in use.
-    pub fn remove_borrowed(&mut self, loan: LoanId) {
+    pub fn remove_borrowed(&mut self, loan: LoanId) -> Result<(), Refusal> {
         let at = self.pools.iter().position(|(home, _)| *home == Home::Borrowed(loan));
-        let (_, pool) = self.pools.remove(at.unwrap_or_else(|| panic!("{loan:?} is not borrowed")));
-        assert!(pool.accounts.free == pool.accounts.total, "{loan:?}: {:?}", pool.accounts);
+        let at = at.ok_or(Refusal::NoLoan)?;
+        let accounts = self.pools[at].1.accounts;
+        if accounts.free != accounts.total {
+            return Err(Refusal::InUse);
+        }
+        self.pools.remove(at);
         self.find_spans().expect("fewer spans than before");
+        Ok(())
     }
 
     /// Gives no more of what `lender`, which has died, has lent. What VMs have of it stays recorded until

@@ -54,7 +54,7 @@ fn equals_a_naive_model() {
             let mut pages = borrowed.iter().filter_map(|mpa| model.get(&mpa));
             if model.contains_key(&borrowed.start) {
                 if pages.all(|(_, owner)| *owner == Owner::Free) {
-                    map.remove_borrowed(loan(3, 1));
+                    map.remove_borrowed(loan(3, 1)).unwrap();
                     model.retain(|mpa, _| !borrowed.contains(*mpa));
                 }
             } else {
@@ -213,8 +213,21 @@ fn giving_back_another_owners_page_is_a_bug() {
 }
 
 #[test]
-#[should_panic(expected = "is recorded already")]
-fn borrowing_what_is_ones_own_is_a_bug() {
-    let run = Run { start: Mpa(0x9000_7000), pages: 2 };
-    let _ = slice(0x9000_0000, 8).add_borrowed(loan(1, 1), &[run]);
+fn what_is_recorded_is_not_borrowed_and_what_is_used_not_given_back() {
+    let mut map = slice(0x9000_0000, 8);
+    let run = |page, pages| Run { start: Mpa(page), pages };
+    for bad in [&[run(0x9000_7000, 2)][..], &[run(0x8fff_f000, 2)], &[run(0xa000_0000, 1); 2]] {
+        assert_eq!(map.add_borrowed(loan(1, 1), bad), Err(Refusal::NotYours));
+    }
+    assert_eq!(map.borrowed().count(), 0);
+    assert_eq!(map.remove_borrowed(loan(1, 1)), Err(Refusal::NoLoan));
+    map.add_borrowed(loan(1, 1), &[run(0xa000_0000, 2)]).unwrap();
+    let mpa = map.take_borrowed(CellId(1), Owner::Monitor).unwrap();
+    assert_eq!(map.remove_borrowed(loan(1, 1)), Err(Refusal::InUse));
+    map.lose(CellId(1));
+    assert_eq!(map.take_borrowed(CellId(1), Owner::Monitor), None, "nothing of a dead cell's");
+    assert_eq!(map.lost().count(), 1);
+    map.give(mpa, Owner::Monitor);
+    map.remove_lost();
+    assert_eq!((map.lost().count(), map.owner(mpa)), (0, None));
 }
