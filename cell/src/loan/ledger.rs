@@ -48,8 +48,8 @@ pub enum Outcome {
     Over(LoanId),
     /// Nothing has changed.
     Refused(Refusal),
-    /// These pages can't be used here: they go back by this call to the lender.
-    SendBack(Request, Refusal),
+    /// This loan can't be used here: it goes back by a [`Request::Return`] to the lender.
+    SendBack(LoanId, Refusal),
     /// The other cell has died; its death is dealt with by [`Loans::died`].
     Died,
 }
@@ -167,7 +167,7 @@ impl Loans {
             (Request::Lend { .. }, Reply::Lent { loan, runs }) => {
                 match self.take(from, loan, &runs) {
                     Ok(()) => Outcome::Borrowed(loan, runs.pages()),
-                    Err(why) => Outcome::SendBack(Request::Return { loan }, why),
+                    Err(why) => Outcome::SendBack(loan, why),
                 }
             }
             (Request::Return { loan }, Reply::Done) => Outcome::Over(loan),

@@ -39,6 +39,10 @@ impl Payload {
 
 /// What one cell asks of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "they live on the stack, one at a time, and no heap is needed"
+)]
 pub enum Request {
     /// To lend so many pages, or fewer.
     Lend {
@@ -66,6 +70,10 @@ pub enum Request {
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "they live on the stack, one at a time, and no heap is needed"
+)]
 pub enum Reply {
     /// To use these pages of the callee's.
     Lent {

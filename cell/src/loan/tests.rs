@@ -100,7 +100,7 @@ impl World {
                 self.calls.remove(&(from, to));
                 let caller = self.cells.get_mut(&from).unwrap();
                 match caller.loans.answered(CellId(to), &request, Some(&reply)) {
-                    Outcome::SendBack(request, _) => self.call(from, to, request),
+                    Outcome::SendBack(loan, _) => self.call(from, to, Request::Return { loan }),
                     Outcome::Lent(..) => self.count("lent"),
                     Outcome::Borrowed(..) => self.count("borrowed"),
                     Outcome::Over(..) => self.count("over"),
