@@ -28,6 +28,7 @@ pub mod rng;
 pub mod sched;
 pub mod script;
 mod tail;
+pub mod talk;
 pub mod vm;
 
 pub use local::{CreateError, Created, LocalCell, Machine, Next, Refused, Turn};

@@ -1,0 +1,630 @@
+//! The machine as the model checker sees it: some cells, their mailboxes, and everything that can happen to them.
+//!
+//! Each action is one call into one cell's [`Exchange`], as a CPU makes it under the cell's lock, or something that happens to the
+//! machine. Doorbells don't exist here: any cell may look at any other's lines at any time, or never. A cell may die
+//! between any two actions, and between any two writes of one action. Beside the machine goes a record of what was said and done,
+//! against which every event is checked.
+
+use super::super::line::{Commit, Fabric, PAYLOAD_WORDS, Slot, Unreachable};
+use super::super::registry::Place;
+use super::super::{
+    CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Reply, Request, Sent, Vcpu,
+};
+use super::explore::Model;
+use super::record::{Check, Fate, Record, broken, name};
+use abi::CellId;
+use abi::ids::MAX_CELLS;
+use std::rc::Rc;
+
+/// The VCPU that all is about.
+pub const VCPU: Vcpu = Vcpu { index: 0, life: 1 };
+
+/// What is in a case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// Cells.
+    pub cells: usize,
+    /// The cell that has the VCPU at first.
+    pub owner: usize,
+    /// Where each cell believes it to be at first.
+    pub hints: Vec<Option<usize>>,
+    /// Messages that each cell sends to the VCPU.
+    pub messages: Vec<u8>,
+    /// Calls: caller, callee, how many.
+    pub calls: Vec<(usize, usize, u8)>,
+    /// Hand-overs to anywhere.
+    pub moves: u8,
+    /// How many of them may be refused.
+    pub refusals: u8,
+    /// Deaths.
+    pub deaths: u8,
+    /// Dead cells that come back.
+    pub reboots: u8,
+    /// Writes that end in a bus error although the reader lives.
+    pub failures: u8,
+    /// Whether cells grow impatient.
+    pub impatience: bool,
+    /// Whether the others go on between two writes of a cell.
+    pub torn: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            name: "",
+            cells: 2,
+            owner: 0,
+            hints: Vec::new(),
+            messages: Vec::new(),
+            calls: Vec::new(),
+            moves: 0,
+            refusals: 0,
+            deaths: 0,
+            reboots: 0,
+            failures: 0,
+            impatience: false,
+            torn: false,
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Line {
+    commit: Commit,
+    payload: [u64; PAYLOAD_WORDS],
+}
+
+/// Half of the writing of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Write {
+    Payload(CellId, Slot, [u64; PAYLOAD_WORDS]),
+    Commit(CellId, Slot, Commit),
+}
+
+/// A live cell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    exchange: Exchange,
+    incarnation: u8,
+    /// How many agreements it has heard of.
+    heard: u8,
+    /// Requests that it is working on.
+    asked: Vec<(CellId, Request)>,
+    /// Writes that have not reached memory; it does nothing else until they have.
+    writes: Vec<Write>,
+}
+
+/// What the live set's members have agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Agreement {
+    Down(CellId),
+    Up(CellId, u8),
+}
+
+/// A state of everything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    nodes: Vec<Option<Rc<Node>>>,
+    mail: Vec<Rc<Vec<[Line; 2]>>>,
+    agreed: Vec<Agreement>,
+    incarnations: [u8; MAX_CELLS],
+    record: Record,
+    moves: u8,
+    refusals: u8,
+    deaths: u8,
+    reboots: u8,
+    failures: u8,
+}
+
+/// What a cell does in one action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Looks at the lines that a cell writes, or at none.
+    Poll(Option<CellId>),
+    /// Grows impatient with a cell.
+    Impatient(CellId),
+    /// Sends its next message.
+    Send,
+    /// Makes its next call of that number in the case.
+    Call(usize),
+    /// Answers what it was asked first.
+    Answer,
+    /// Offers the VCPU.
+    Offer(CellId),
+    /// Hears of the next agreement.
+    Hear,
+}
+
+/// One thing that can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A cell does something.
+    Does(CellId, Doing),
+    /// A cell looks at a cell's lines, and its first write ends in a bus error.
+    FailsTo(CellId, Doing),
+    /// A cell looks at a cell's lines, and refuses the VCPU that it finds offered.
+    Refuses(CellId, Doing),
+    /// A cell dies after so many writes of what it does.
+    DiesDoing(CellId, Doing, u8),
+    /// A cell dies.
+    Dies(CellId),
+    /// The next write of a cell reaches memory.
+    Lands(CellId),
+    /// A dead cell comes back.
+    Reboots(CellId),
+}
+
+/// A cell's view of the machine.
+struct View<'a> {
+    mail: &'a [[Line; 2]],
+    up: CellSet,
+    fail: &'a mut bool,
+    writes: &'a mut Vec<Write>,
+}
+
+impl View<'_> {
+    fn reach(&mut self, to: CellId) -> Result<(), Unreachable> {
+        let fails = std::mem::take(self.fail) || !self.up.has(to);
+        if fails { Err(Unreachable) } else { Ok(()) }
+    }
+}
+
+impl Fabric for View<'_> {
+    fn commit(&self, from: CellId, slot: Slot) -> Commit {
+        self.mail[usize::from(from.0)][slot as usize].commit
+    }
+    fn payload(&self, from: CellId, slot: Slot, words: &mut [u64]) {
+        let line = &self.mail[usize::from(from.0)][slot as usize];
+        words.copy_from_slice(&line.payload[..words.len()]);
+    }
+    fn put(&mut self, to: CellId, slot: Slot, words: &[u64]) -> Result<(), Unreachable> {
+        self.reach(to)?;
+        let mut payload = [0; PAYLOAD_WORDS];
+        payload[..words.len()].copy_from_slice(words);
+        self.writes.push(Write::Payload(to, slot, payload));
+        Ok(())
+    }
+    fn publish(&mut self, to: CellId, slot: Slot, commit: Commit) -> Result<(), Unreachable> {
+        self.reach(to)?;
+        self.writes.push(Write::Commit(to, slot, commit));
+        Ok(())
+    }
+    fn ring(&mut self, _: CellId) {}
+}
+
+impl Case {
+    fn cell_ids(&self) -> impl Iterator<Item = CellId> + use<> {
+        (0..self.cells as u8).map(CellId)
+    }
+
+    /// A cell at its boot.
+    fn boot(&self, cell: CellId, incarnations: &[u8; MAX_CELLS], up: CellSet, heard: u8) -> Node {
+        let mut known = [Incarnation(0); MAX_CELLS];
+        for up in up {
+            known[usize::from(up.0)] = Incarnation(incarnations[usize::from(up.0)].into());
+        }
+        let live = Live::new(cell, Epoch(u16::from(heard) + 1), known);
+        Node {
+            exchange: Exchange::new(live, self.cells, 1, 4, 1),
+            incarnation: incarnations[usize::from(cell.0)],
+            heard,
+            asked: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    fn up(&self) -> CellSet {
+        let mut up = CellSet::NONE;
+        for (cell, node) in (0..).zip(&self.nodes) {
+            if node.is_some() {
+                up = up.with(CellId(cell));
+            }
+        }
+        up
+    }
+
+    fn node(&self, cell: CellId) -> Option<&Node> {
+        self.nodes[usize::from(cell.0)].as_deref()
+    }
+
+    /// A write reaches its reader's memory, if that is still there.
+    fn land(&mut self, from: CellId, write: &Write) {
+        let (Write::Payload(to, slot, _) | Write::Commit(to, slot, _)) = *write;
+        if self.node(to).is_some() {
+            let mail = Rc::make_mut(&mut self.mail[usize::from(to.0)]);
+            let line = &mut mail[usize::from(from.0)][slot as usize];
+            match *write {
+                Write::Payload(_, _, payload) => line.payload = payload,
+                Write::Commit(_, _, commit) => line.commit = commit,
+            }
+        }
+    }
+
+    /// A cell is gone, with all that was in it.
+    fn die(&mut self, cell: CellId) {
+        let up = self.up();
+        self.record.die(cell, up);
+        self.nodes[usize::from(cell.0)] = None;
+        self.mail[usize::from(cell.0)] = Rc::new(vec![[Line::default(); 2]; self.nodes.len()]);
+        self.agreed.push(Agreement::Down(cell));
+        self.deaths -= 1;
+    }
+}
+
+/// One cell doing something.
+struct Actor<'a> {
+    state: &'a mut State,
+    cell: CellId,
+    node: Node,
+    refuse: bool,
+    refused: bool,
+}
+
+impl Actor<'_> {
+    fn does(&mut self, case: &Case, doing: Doing, fail: &mut bool) -> Check {
+        match doing {
+            Doing::Poll(from) => {
+                let mail = Rc::clone(&self.state.mail[usize::from(self.cell.0)]);
+                let up = self.state.up();
+                let mut view = View { mail: &mail, up, fail, writes: &mut self.node.writes };
+                let from = from.map_or(CellSet::NONE, CellSet::one);
+                match self.node.exchange.poll(from, 0, &mut view) {
+                    Some(event) => self.handle(event),
+                    None => Ok(()),
+                }
+            }
+            Doing::Impatient(cell) => {
+                self.node.exchange.overdue(cell, 0);
+                Ok(())
+            }
+            Doing::Send => {
+                let index = usize::from(self.cell.0);
+                let sent =
+                    &mut self.state.record.messages[index][usize::from(self.node.incarnation) - 1];
+                let name = name(self.cell, self.node.incarnation, sent.len());
+                let message = Message::Probe(name.into());
+                sent.push(Fate::default());
+                match self.node.exchange.send(VCPU, message, name) {
+                    Ok(Sent::Waits) => Ok(()),
+                    Ok(Sent::Execute) => {
+                        let place = self.node.exchange.registry().place(VCPU);
+                        self.state.record.execute(self.cell, place, message)?;
+                        self.state.record.told(name, Ok(()))
+                    }
+                    Err(_) => broken("a message was not taken"),
+                }
+            }
+            Doing::Call(call) => {
+                let (_, callee, _) = case.calls[call];
+                let incarnation = self.node.incarnation;
+                let made = &mut self.state.record.calls[call][usize::from(incarnation) - 1];
+                let name = name(CellId(call as u8), incarnation, made.len());
+                let request = Request::Lend { pages: name };
+                let callee = CellId(callee as u8);
+                let told = match self.node.exchange.call(callee, &request, name) {
+                    Ok(()) => None,
+                    Err(_) => Some(false),
+                };
+                made.push(Fate { executed: 0, told });
+                Ok(())
+            }
+            Doing::Answer => {
+                let (from, request) = self.node.asked.remove(0);
+                let reply = self.state.record.serve(request)?;
+                self.node.exchange.answer(from, reply);
+                Ok(())
+            }
+            Doing::Offer(to) => {
+                self.state.record.offer(self.cell, to);
+                match self.node.exchange.offer(VCPU, to, Frozen::default()) {
+                    Ok(()) => Ok(()),
+                    Err(_) => broken("an offer was not taken"),
+                }
+            }
+            Doing::Hear => {
+                let agreement = self.state.agreed[usize::from(self.node.heard)];
+                self.node.heard += 1;
+                let epoch = Epoch(u16::from(self.node.heard) + 1);
+                match agreement {
+                    Agreement::Down(cell) => {
+                        self.node.asked.retain(|&(from, _)| from != cell);
+                        self.node.exchange.cell_down(cell, epoch);
+                    }
+                    Agreement::Up(cell, incarnation) => {
+                        let incarnation = Incarnation(incarnation.into());
+                        self.node.exchange.cell_up(cell, incarnation, epoch);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Check {
+        let Self { state, cell, node, .. } = self;
+        let record = &mut state.record;
+        match event {
+            Event::Asked { from, request } => {
+                node.asked.push((from, request));
+                Ok(())
+            }
+            Event::Offered { from, .. } => {
+                if self.refuse {
+                    self.refused = true;
+                    node.exchange.answer(from, Reply::Refused(7));
+                    return Ok(());
+                }
+                if state.nodes[usize::from(from.0)].is_none() {
+                    // Its state can't be read any more.
+                    node.exchange.answer(from, Reply::Refused(8));
+                    return Ok(());
+                }
+                let taken = node.exchange.accept(from);
+                record.copied(from, *cell, taken);
+                if node.exchange.registry().place(VCPU) == Place::Here {
+                    return broken("two cells own the VCPU");
+                }
+                Ok(())
+            }
+            Event::Execute { message, .. } => {
+                record.execute(*cell, node.exchange.registry().place(VCPU), message)
+            }
+            Event::Sent { token, result } => record.told(token, result),
+            Event::Returned { token, from, result } => {
+                let dead = !node.exchange.live().is_up(from)
+                    || usize::from(node.heard) > 1
+                    || state.nodes[usize::from(from.0)].is_none();
+                record.returned(token, result, dead)
+            }
+            Event::Arrived(_) => record.own(*cell),
+            Event::Stayed { .. } => record.own(*cell),
+            Event::Left { to, .. } => {
+                record.left(state.nodes[usize::from(to.0)].is_some());
+                Ok(())
+            }
+            Event::Found { .. } | Event::Suspect(_) => Ok(()),
+        }
+    }
+}
+
+impl Case {
+    fn act(&self, state: &State, cell: CellId, doing: Doing, how: How) -> Check<Option<State>> {
+        let mut next = state.clone();
+        let index = usize::from(cell.0);
+        let Some(node) = next.nodes[index].take() else { return Ok(None) };
+        // Its place in the live set is looked at while it acts.
+        next.nodes[index] = Some(Rc::clone(&node));
+        let mut fail = how == How::Fails;
+        let mut actor = Actor {
+            state: &mut next,
+            cell,
+            node: (*node).clone(),
+            refuse: how == How::Refuses,
+            refused: false,
+        };
+        actor.does(self, doing, &mut fail)?;
+        let (mut node, refused) = (actor.node, actor.refused);
+        match how {
+            How::Fails if fail => return Ok(None),
+            How::Fails => next.failures -= 1,
+            How::Refuses if !refused => return Ok(None),
+            How::Refuses => next.refusals -= 1,
+            How::Well | How::Dies(_) => {}
+        }
+        if matches!(doing, Doing::Offer(_)) {
+            next.moves -= 1;
+        }
+        match how {
+            How::Dies(after) => {
+                let after = usize::from(after);
+                if after >= node.writes.len() {
+                    return Ok(None);
+                }
+                // What it said to itself in the end nobody knows; what it said to others counts.
+                let mut dead = state.clone();
+                dead.record = next.record.clone();
+                for write in &node.writes[..after] {
+                    dead.land(cell, write);
+                }
+                dead.die(cell);
+                return Ok(Some(dead));
+            }
+            _ if self.torn => {}
+            _ => {
+                for write in std::mem::take(&mut node.writes) {
+                    next.land(cell, &write);
+                }
+            }
+        }
+        next.nodes[index] = Some(Rc::new(node));
+        Ok((next != *state).then_some(next))
+    }
+}
+
+/// How a cell fares in what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Well,
+    Fails,
+    Refuses,
+    Dies(u8),
+}
+
+impl Model for Case {
+    type State = State;
+    type Action = Action;
+
+    fn start(&self) -> State {
+        let incarnations = [1; MAX_CELLS];
+        let up = CellSet::first(self.cells);
+        let owner = CellId(self.owner as u8);
+        let nodes = self.cell_ids().map(|cell| {
+            let mut node = self.boot(cell, &incarnations, up, 0);
+            if cell == owner {
+                node.exchange.begin(VCPU, owner);
+            } else if let Some(&Some(hint)) = self.hints.get(usize::from(cell.0)) {
+                node.exchange.begin(VCPU, CellId(hint as u8));
+            }
+            Some(Rc::new(node))
+        });
+        State {
+            nodes: nodes.collect(),
+            mail: self
+                .cell_ids()
+                .map(|_| Rc::new(vec![[Line::default(); 2]; self.cells]))
+                .collect(),
+            agreed: Vec::new(),
+            incarnations,
+            record: Record::new(self.cells, self.calls.len(), owner),
+            moves: self.moves,
+            refusals: self.refusals,
+            deaths: self.deaths,
+            reboots: self.reboots,
+            failures: self.failures,
+        }
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for cell in self.cell_ids() {
+            let Some(node) = state.node(cell) else {
+                // It comes back only when every survivor has heard of its death.
+                let known = |node: &Node| usize::from(node.heard) == state.agreed.len();
+                if state.reboots > 0 && state.nodes.iter().flatten().all(|node| known(node)) {
+                    actions.push(Action::Reboots(cell));
+                }
+                continue;
+            };
+            if state.deaths > 0 {
+                actions.push(Action::Dies(cell));
+            }
+            if !node.writes.is_empty() {
+                actions.push(Action::Lands(cell));
+                continue;
+            }
+            let others = || self.cell_ids().filter(move |&other| other != cell);
+            let mut polls: Vec<Doing> = others().map(|from| Doing::Poll(Some(from))).collect();
+            polls.push(Doing::Poll(None));
+            for doing in polls {
+                actions.push(Action::Does(cell, doing));
+                if state.failures > 0 {
+                    actions.push(Action::FailsTo(cell, doing));
+                }
+                if state.refusals > 0 {
+                    actions.push(Action::Refuses(cell, doing));
+                }
+                if state.deaths > 0 && !self.torn {
+                    // No action writes more than this many halves of lines.
+                    actions.extend((1..8).map(|writes| Action::DiesDoing(cell, doing, writes)));
+                }
+            }
+            if self.impatience {
+                actions.extend(others().map(|other| Action::Does(cell, Doing::Impatient(other))));
+            }
+            let messages = &state.record.messages[usize::from(cell.0)];
+            let sent = messages[usize::from(node.incarnation) - 1].len();
+            let wanted = self.messages.get(usize::from(cell.0)).copied().unwrap_or(0);
+            if sent < usize::from(wanted) {
+                actions.push(Action::Does(cell, Doing::Send));
+            }
+            for (call, &(caller, _, wanted)) in self.calls.iter().enumerate() {
+                let made = state.record.calls[call][usize::from(node.incarnation) - 1].len();
+                if caller == usize::from(cell.0) && made < usize::from(wanted) {
+                    actions.push(Action::Does(cell, Doing::Call(call)));
+                }
+            }
+            if !node.asked.is_empty() {
+                actions.push(Action::Does(cell, Doing::Answer));
+            }
+            if state.moves > 0 && state.record.owner == Some(cell) {
+                let live = node.exchange.live().others();
+                actions.extend(live.map(|to| Action::Does(cell, Doing::Offer(to))));
+            }
+            if usize::from(node.heard) < state.agreed.len() {
+                actions.push(Action::Does(cell, Doing::Hear));
+            }
+        }
+    }
+
+    fn next(&self, state: &State, action: Action) -> Check<Option<State>> {
+        match action {
+            Action::Does(cell, doing) => self.act(state, cell, doing, How::Well),
+            Action::FailsTo(cell, doing) => self.act(state, cell, doing, How::Fails),
+            Action::Refuses(cell, doing) => self.act(state, cell, doing, How::Refuses),
+            Action::DiesDoing(cell, doing, writes) => {
+                self.act(state, cell, doing, How::Dies(writes))
+            }
+            Action::Dies(cell) => {
+                let mut next = state.clone();
+                next.die(cell);
+                Ok(Some(next))
+            }
+            Action::Lands(cell) => {
+                let mut next = state.clone();
+                let Some(node) = &mut next.nodes[usize::from(cell.0)] else { return Ok(None) };
+                let write = Rc::make_mut(node).writes.remove(0);
+                next.land(cell, &write);
+                Ok(Some(next))
+            }
+            Action::Reboots(cell) => {
+                let mut next = state.clone();
+                let index = usize::from(cell.0);
+                next.incarnations[index] += 1;
+                next.agreed.push(Agreement::Up(cell, next.incarnations[index]));
+                next.reboots -= 1;
+                let heard = next.agreed.len() as u8;
+                let up = next.up().with(cell);
+                next.nodes[index] = Some(Rc::new(self.boot(cell, &next.incarnations, up, heard)));
+                Ok(Some(next))
+            }
+        }
+    }
+
+    fn is_end(&self, state: &State) -> Check<bool> {
+        let record = &state.record;
+        let mut settled = record.transit.is_none() && (record.lost || record.owner.is_some());
+        for cell in self.cell_ids() {
+            let Some(node) = state.node(cell) else { continue };
+            let incarnation = usize::from(node.incarnation) - 1;
+            let wanted = self.messages.get(usize::from(cell.0)).copied().unwrap_or(0);
+            settled &= node.exchange.is_quiet()
+                && node.writes.is_empty()
+                && node.asked.is_empty()
+                && usize::from(node.heard) == state.agreed.len()
+                && record.messages[usize::from(cell.0)][incarnation].len() == usize::from(wanted);
+            for (calls, &(caller, _, wanted)) in record.calls.iter().zip(&self.calls) {
+                settled &= caller != usize::from(cell.0)
+                    || calls[incarnation].len() == usize::from(wanted);
+            }
+        }
+        if !settled {
+            return Ok(false);
+        }
+        for cell in self.cell_ids() {
+            let Some(node) = state.node(cell) else { continue };
+            let here = node.exchange.registry().place(VCPU) == Place::Here;
+            if here != (record.owner == Some(cell)) {
+                return broken("the registry is wrong about who owns the VCPU");
+            }
+            let incarnation = usize::from(node.incarnation) - 1;
+            let sent = &record.messages[usize::from(cell.0)][incarnation];
+            if sent.iter().any(|fate| fate.told.is_none()) {
+                return broken("a sender was never told");
+            }
+            if !record.lost && sent.iter().any(|fate| fate.executed != 1) {
+                return broken("a message was not executed exactly once");
+            }
+            for (calls, &(caller, _, _)) in record.calls.iter().zip(&self.calls) {
+                let mine = caller == usize::from(cell.0);
+                if mine && calls[incarnation].iter().any(|fate| fate.told.is_none()) {
+                    return broken("a caller was never told");
+                }
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,220 @@
+//! Remote calls: one outstanding call an ordered pair of cells, at most once.
+//!
+//! The caller's half is a [`Client`] a callee, the callee's a [`Server`] a caller; between them lie two lines, the
+//! request's in the callee's memory and the reply's in the caller's. A pair of *cells* and not of CPUs, since
+//! whatever a call touches lies behind its cell's one lock anyway: more lines would queue at that lock, and every
+//! poll would have to look at them.
+//!
+//! - A new call gets the next sequence number, and only when the last one has been answered. So the callee tells a new
+//!   request (its last sequence number plus one) from one that it has executed (that number), and the line can be used
+//!   again as soon as the reply is read.
+//! - Memory does not lose what was written. A request is written again when the write failed, when the caller
+//!   grows impatient, and in every new epoch, with the sequence number it has; a reply when the write failed and in every
+//!   new epoch. But an answer that only says how things are ("not here") is not repeated in an epoch that it
+//!   knows nothing of: that request is executed anew.
+//! - Impatience and bus errors are *suspicion*, told to whoever looks after the live set, and the call goes on. It fails
+//!   only when the callee has left the live set: then nobody will execute it any more, since the callee's successor has another
+//!   incarnation and reads another epoch.
+
+use super::line::{self, Fabric, Packet, SEQUENCES, Slot};
+use super::live::Live;
+use super::mutant::{Mutant, seeded};
+use abi::CellId;
+
+/// The caller's half towards one cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// The last call's number.
+    sequence: u32,
+    /// Whether that call has not been answered.
+    waiting: bool,
+    /// Whether its line is yet to be written in this epoch.
+    unwritten: bool,
+    /// When it was last written or complained about.
+    since: u64,
+    /// What it says.
+    request: Packet,
+}
+
+impl Client {
+    /// Whether a call is outstanding.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Whether [`Self::push`] has something to do.
+    #[must_use]
+    pub const fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
+    /// Since when the outstanding call has waited, or was last found late.
+    #[must_use]
+    pub const fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// Begins a call; the last one must have ended. Writes nothing: [`Self::push`] does.
+    pub fn start(&mut self, request: Packet, now: u64) {
+        debug_assert!(!self.waiting);
+        self.sequence = (self.sequence + 1) % SEQUENCES;
+        self.waiting = true;
+        self.unwritten = true;
+        self.since = now;
+        self.request = request;
+    }
+
+    /// Writes the request if it has to be; whether the callee's memory answered.
+    pub fn push(&mut self, to: CellId, live: &Live, fabric: &mut impl Fabric) -> bool {
+        if self.unwritten {
+            let stamp = (self.sequence, live.my_incarnation(), live.epoch());
+            self.unwritten = line::write(fabric, to, Slot::Request, stamp, &self.request).is_err();
+        }
+        !self.unwritten
+    }
+
+    /// The reply to the outstanding call, if it is there: the call has ended.
+    pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
+        if !self.waiting {
+            return None;
+        }
+        let commit = fabric.commit(from, Slot::Reply);
+        let mine =
+            commit.sequence() == self.sequence || (seeded(Mutant::AnyReply) && commit.kind() != 0);
+        if !mine || !live.accepts(from, commit) {
+            return None;
+        }
+        self.finish();
+        Some(line::read(fabric, from, Slot::Reply, commit))
+    }
+
+    /// The outstanding call has been late: it is written once more.
+    pub fn late(&mut self, now: u64) {
+        self.since = now;
+        self.unwritten = true;
+        if seeded(Mutant::DoubleRetry) {
+            self.sequence = (self.sequence + 1) % SEQUENCES;
+        }
+    }
+
+    /// A new epoch: what is outstanding is to be written in it.
+    pub fn epoch_changed(&mut self) {
+        self.unwritten = self.waiting && !seeded(Mutant::RequestNotRepeated);
+    }
+
+    /// The callee has left the live set: its successor is a stranger.
+    pub fn forget(&mut self) {
+        if !seeded(Mutant::SequenceKept) {
+            self.sequence = 0;
+        }
+        self.finish();
+    }
+
+    /// The call has ended, one way or the other.
+    pub(super) fn finish(&mut self) {
+        self.waiting = false;
+        self.unwritten = false;
+        self.since = 0;
+        self.request = Packet::default();
+    }
+}
+
+/// What has become of a caller's last request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Stage {
+    /// There was none.
+    #[default]
+    Nothing,
+    /// It is being executed.
+    Executing,
+    /// It has been, and the reply is yet to be written in this epoch.
+    Unwritten,
+    /// It has been, and the reply is written.
+    Answered,
+    /// It has been answered in an earlier epoch, to no effect: if it comes again, it is executed.
+    Void,
+}
+
+/// The callee's half towards one cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// The number of the last request that was taken.
+    sequence: u32,
+    stage: Stage,
+    /// The reply to it.
+    reply: Packet,
+    /// Whether that reply is as good in the next epoch.
+    lasting: bool,
+}
+
+impl Server {
+    /// The caller's next request, if it is there: to be executed, and answered by [`Self::answer`].
+    pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
+        let commit = fabric.commit(from, Slot::Request);
+        let next = commit.sequence() == (self.sequence + 1) % SEQUENCES
+            || (self.stage == Stage::Void && commit.sequence() == self.sequence)
+            || (seeded(Mutant::NoDuplicateCheck) && commit.kind() != 0);
+        if !next || self.stage == Stage::Executing || !live.accepts(from, commit) {
+            return None;
+        }
+        self.sequence = commit.sequence();
+        self.stage = Stage::Executing;
+        self.reply = Packet::default();
+        Some(line::read(fabric, from, Slot::Request, commit))
+    }
+
+    /// Answers the request that is being executed. Writes nothing: [`Self::push`] does. A reply that is not `lasting`
+    /// says how things are in this epoch, and that nothing was done: in the next one the request is executed anew. False if
+    /// there is no request: the caller has died since.
+    pub fn answer(&mut self, reply: Packet, lasting: bool) -> bool {
+        if self.stage != Stage::Executing {
+            return false;
+        }
+        self.reply = reply;
+        self.lasting = lasting || seeded(Mutant::AnswersOutlast);
+        self.stage = Stage::Unwritten;
+        true
+    }
+
+    /// Whether [`Self::push`] has something to do.
+    #[must_use]
+    pub fn is_unwritten(&self) -> bool {
+        self.stage == Stage::Unwritten
+    }
+
+    /// Writes the reply if it has to be; whether the caller's memory answered.
+    pub fn push(&mut self, to: CellId, live: &Live, fabric: &mut impl Fabric) -> bool {
+        if self.stage == Stage::Unwritten {
+            let stamp = (self.sequence, live.my_incarnation(), live.epoch());
+            if line::write(fabric, to, Slot::Reply, stamp, &self.reply).is_err() {
+                return false;
+            }
+            self.stage = Stage::Answered;
+        }
+        true
+    }
+
+    /// A new epoch: the caller may not have read the reply in the old one.
+    pub fn epoch_changed(&mut self) {
+        match self.stage {
+            Stage::Nothing | Stage::Executing | Stage::Void => {}
+            Stage::Unwritten | Stage::Answered if !self.lasting => {
+                self.stage = Stage::Void;
+                self.reply = Packet::default();
+            }
+            Stage::Unwritten => {}
+            Stage::Answered => {
+                if !seeded(Mutant::ReplyNotRepeated) {
+                    self.stage = Stage::Unwritten;
+                }
+            }
+        }
+    }
+
+    /// The caller has left the live set.
+    pub fn forget(&mut self) {
+        let kept = if seeded(Mutant::SequenceKept) { self.sequence } else { 0 };
+        *self = Self { sequence: kept, ..Self::default() };
+    }
+}
