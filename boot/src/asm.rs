@@ -161,6 +161,48 @@ global_asm!(
     "b prom_stack",
     "nop",
 
+    // The monitor gives up: $4 is why. Off with interrupts, and onto the CPU's PROM stack.
+    ".globl prom_give_up",
+    "prom_give_up:",
+    "li $8, {kx}",
+    "mtc0 $8, $12",
+    "ehb",
+    "move $5, $4",
+    "mfc0 $4, $15, 1",
+    "andi $4, $4, 0x3ff",
+    "dla $25, {given_up}",
+    "b prom_stack",
+    "nop",
+
+    // The timer of a CPU that has parked: as late as it can be told.
+    ".globl prom_tick",
+    "prom_tick:",
+    "mfc0 $26, $9",
+    "lui $27, 0x4000",
+    "addu $26, $26, $27",
+    "mtc0 $26, $11",
+    "sd $0, {pending}($0)",
+    "ehb",
+    "eret",
+
+    // prom_answers($4: address) -> 1, or 0 if a load from there traps.
+    ".globl prom_answers",
+    "prom_answers:",
+    "dla $8, 2f",
+    "ld $9, {vectors} + 8 * 3($0)",
+    "sd $8, {vectors} + 8 * 3($0)",
+    "li $2, 1",
+    "ld $3, 0($4)",
+    "1: sd $9, {vectors} + 8 * 3($0)",
+    "jr $31",
+    "nop",
+    "2: dla $26, 1b",
+    "dmtc0 $26, $14",
+    "li $2, 0",
+    "sd $0, {pending}($0)",
+    "ehb",
+    "eret",
+
     // Where the vectors lead until the monitor has taken them over.
     ".globl prom_trap",
     "prom_trap:",
@@ -180,6 +222,8 @@ global_asm!(
     stacks = sym PROM_STACKS,
     nested = sym super::fail::nested,
     trapped = sym super::fail::trapped,
+    given_up = sym super::fail::given_up,
+    kx = const KX,
     k0 = const page(offset_of!(PromPage, k)),
     k1 = const page(offset_of!(PromPage, k) + 8),
     pending = const page(offset_of!(PromPage, pending)),
@@ -196,11 +240,56 @@ global_asm!(
     lo1 = const offset_of!(L2Way, lo) + 8,
 );
 
+/// Status.KX: 64-bit kernel segments.
+const KX: u64 = 1 << 7;
+/// Status.IE, and the mask bit of the CP0 timer.
+const IE: u64 = 1 << 0;
+const IM7: u64 = 1 << 15;
+
 unsafe extern "C" {
     /// The first exception vector: EBase.
     pub fn prom_vectors();
     /// Reports a trap that the PROM itself caused.
     pub fn prom_trap();
+    /// Takes the CPU away from its monitor: [`abi::prom::PromPage::give_up`].
+    pub fn prom_give_up();
+    /// The timer interrupt of a parked CPU.
+    pub fn prom_tick();
+    fn prom_answers(address: u64) -> u64;
+}
+
+/// Whether a load from `address` is answered.
+///
+/// # Safety
+/// Reading there has no side effect, and this CPU's general vector leads to the PROM.
+pub unsafe fn answers(address: u64) -> bool {
+    // SAFETY: a load that traps is passed over; the caller answers for one that does not.
+    unsafe { prom_answers(address) != 0 }
+}
+
+/// Waits with nothing but the timer's interrupt on, for ever: with interrupts off nothing could ever be
+/// told this CPU again, and a loop would cost the host a processor.
+///
+/// # Safety
+/// The interrupt vector leads to `prom_tick`. Nothing that this CPU has done is expected to go on.
+pub unsafe fn wait_for_ever() -> ! {
+    // SAFETY: kernel mode, with EXL and ERL clear; the caller answers for the vector.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set noreorder", ".set mips64r2",
+            "mfc0 $8, $9",
+            "addiu $8, $8, 16000",
+            "mtc0 $8, $11",
+            "mtc0 {status}, $12",
+            "ehb",
+            "1: wait",
+            "b 1b",
+            "nop",
+            ".set pop",
+            status = in(reg) KX | IM7 | IE,
+            options(noreturn)
+        );
+    }
 }
 
 macro_rules! cp0 {
@@ -228,6 +317,10 @@ cp0!(
     count, "mfc0", "9"
 );
 cp0!(
+    /// EBase, whose bits 9:0 are the CPU's number.
+    ebase, "mfc0", "15, 1"
+);
+cp0!(
     /// Cause.
     cause, "mfc0", "13"
 );
@@ -239,6 +332,11 @@ cp0!(
     /// BadVAddr.
     bad_vaddr, "dmfc0", "8"
 );
+
+/// This CPU's number.
+pub fn cpu() -> u64 {
+    ebase() & 0x3ff
+}
 
 /// Writes TLB entry `index`.
 ///
@@ -318,7 +416,7 @@ pub unsafe fn take_vectors(base: u64) {
             ".set pop",
             base = in(reg) base,
             iv = in(reg) 1u64 << 23,
-            kx = in(reg) 1u64 << 7,
+            kx = in(reg) KX,
             options(nostack, preserves_flags)
         );
     }

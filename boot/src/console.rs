@@ -1,5 +1,6 @@
 //! UART 0 in plain text.
 
+use crate::{asm, hub};
 use core::fmt;
 
 /// KSEG1 address of the ISA 16550 at I/O port 0x3f8, through the window that the boot ROM sets up.
@@ -40,10 +41,16 @@ impl fmt::Write for Uart {
     }
 }
 
+/// Waits for UART 0 to be free for a line of this CPU's; the line ends when this is dropped.
+pub fn line() -> impl Drop {
+    hub::controller().line(asm::cpu())
+}
+
 /// Prints one line, `prom: ` before it.
 macro_rules! say {
     ($($arg:tt)*) => {{
         use core::fmt::Write;
+        let _line = $crate::console::line();
         // The UART's `write_str` cannot fail.
         let _ = writeln!($crate::console::Uart, "prom: {}", format_args!($($arg)*));
     }};

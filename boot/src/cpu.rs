@@ -1,9 +1,10 @@
 //! What each CPU does to itself: TLB, private pages, exception vectors.
 
 use crate::asm;
+use abi::hub::CpuWords;
 use abi::ids::MAX_CPUS;
 use abi::map;
-use abi::prom::{L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS};
+use abi::prom::{L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS, Vector};
 use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicU64;
 
@@ -46,6 +47,8 @@ const EMPTY_PAGE: PromPage = PromPage {
     l2: 0,
     reserved: 0,
     recover: 0,
+    give_up: 0,
+    words: 0,
 };
 
 static PRIVATE: [Private; MAX_CPUS] = [const { Private(UnsafeCell::new(EMPTY_PAGE)) }; MAX_CPUS];
@@ -76,8 +79,8 @@ pub fn init(cpu: usize) {
     }
     // SAFETY: this CPU's own page, not yet used by any trap of this CPU.
     let page = unsafe { &mut *PRIVATE[cpu].0.get() };
-    page.vectors = [asm::prom_trap as *const () as u64; VECTORS];
-    page.l2 = &raw const NO_TLB as u64;
+    take_back(page);
+    page.give_up = asm::prom_give_up as *const () as u64;
     // SAFETY: nothing is mapped there yet.
     unsafe {
         asm::write_tlb(
@@ -90,6 +93,30 @@ pub fn init(cpu: usize) {
     asm::set_wired(WIRED);
     // SAFETY: the vectors are linked at this address, and the page they use is mapped.
     unsafe { asm::take_vectors(asm::prom_vectors as *const () as u64) };
+}
+
+/// Leads this CPU's traps to the PROM alone.
+fn take_back(page: &mut PromPage) {
+    page.vectors = [asm::prom_trap as *const () as u64; VECTORS];
+    page.l2 = &raw const NO_TLB as u64;
+    page.pending = 0;
+    page.recover = 0;
+}
+
+/// Parks this CPU: none of its traps leads to the monitor any more.
+pub fn park(cpu: usize) -> ! {
+    // SAFETY: this CPU's own page; interrupts are off, and the PROM does not trap.
+    let page = unsafe { &mut *PRIVATE[cpu].0.get() };
+    take_back(page);
+    page.vectors[Vector::Interrupt as usize] = asm::prom_tick as *const () as u64;
+    // SAFETY: the vector is in place, and nothing follows.
+    unsafe { asm::wait_for_ever() }
+}
+
+/// Tells the monitor where the CPU's words in its node's hub are.
+pub fn set_words(cpu: usize, words: *const CpuWords) {
+    // SAFETY: this CPU's own page, which no trap of the PROM's reads.
+    unsafe { (*PRIVATE[cpu].0.get()).words = words as u64 };
 }
 
 /// Maps the cell's copy of the monitor, and this CPU's private page in it.

@@ -1,8 +1,9 @@
 //! The PROM's ends: a message and a failed machine, or a parked CPU.
 
 use crate::console::say;
-use crate::{asm, pci};
-use abi::map;
+use crate::{asm, bringup, cpu, hub, pci};
+use abi::hub::Why;
+use abi::{CpuId, map};
 
 /// Cause.ExcCode (bits 6:2) of a bus error on a fetch and on a load or store.
 const BUS_ERRORS: core::ops::RangeInclusive<u64> = 6..=7;
@@ -13,7 +14,9 @@ pub fn fail() -> ! {
         pci::panic_through(pvpanic);
     }
     say!("no pvpanic device: this machine stays as it is");
-    park()
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 /// Prints a line and ends the machine as failed.
@@ -25,13 +28,6 @@ macro_rules! die {
 }
 pub(crate) use die;
 
-/// Stands still for ever, with interrupts off: nothing but a reset starts this CPU again.
-pub fn park() -> ! {
-    loop {
-        core::hint::spin_loop();
-    }
-}
-
 /// A trap while the PROM itself was running. Called by the vectors.
 pub extern "C" fn trapped(cpu: u64, sp: u64, ra: u64) -> ! {
     report("a trap in the PROM", cpu, sp, ra);
@@ -40,15 +36,44 @@ pub extern "C" fn trapped(cpu: u64, sp: u64, ra: u64) -> ! {
 
 /// A trap while another one's state was not yet saved. Called by the vectors.
 ///
-/// A bus error here means that the memory of the CPU's cell is gone: the CPU parks, which is all it
-/// can do, and its neighbours find out by themselves. Anything else is a bug of the monitor.
+/// A bus error here means that the memory of the CPU's cell is gone; anything else, that its text, data or
+/// stack is. The cell is lost, and its neighbours find out by themselves.
 pub extern "C" fn nested(cpu: u64, sp: u64, ra: u64) -> ! {
     if BUS_ERRORS.contains(&(asm::cause() >> 2 & 31)) {
-        say!("CPU {cpu}: the memory of its cell does not answer; parked");
-        park();
+        park(cpu, Why::Vanished)
     }
     report("a trap during trap entry", cpu, sp, ra);
-    fail()
+    park(cpu, Why::Broken)
+}
+
+/// The monitor can't go on, and says why ([`Why`]). Called through [`abi::prom::PromPage::give_up`].
+pub extern "C" fn given_up(cpu: u64, why: u64) -> ! {
+    const PANIC: u64 = Why::Panic as u64;
+    const TOLD: u64 = Why::Told as u64;
+    let why = match why {
+        PANIC => Why::Panic,
+        TOLD => Why::Told,
+        _ => Why::Broken,
+    };
+    park(cpu, why)
+}
+
+/// Parks the CPU, and with it those of its cell, which is lost. A machine that has no other cell has failed.
+fn park(cpu: u64, why: Why) -> ! {
+    let Some(layout) = bringup::layout() else { fail() };
+    let id = CpuId(cpu as u8);
+    // A machine of one cell ends with its monitor; if its memory has vanished, when all CPUs know.
+    if layout.cells() == 1 && why != Why::Vanished {
+        fail()
+    }
+    let what = match why {
+        Why::Told => "told to stop",
+        Why::Panic => "its monitor has failed",
+        Why::Broken => "its monitor is destroyed",
+        Why::Vanished => "the memory of its cell does not answer",
+    };
+    say!("CPU {cpu} of cell {}: {what}; parked", layout.cell(layout.node_of(id)));
+    if hub::park(layout, id, why) { cpu::park(cpu as usize) } else { fail() }
 }
 
 fn report(what: &str, cpu: u64, sp: u64, ra: u64) {

@@ -14,15 +14,22 @@ const CONFIG_DATA: u64 = GT + 0xcfc;
 /// but itself.
 const PCI0_COMMAND: u64 = GT + 0xc00;
 const MBYTE_SWAP: u32 = 1 << 0;
+/// The low and high decode registers of the second window into PCI memory, in units of 2 MB; of the high one
+/// 7 bits count.
+const PCI0_MEMORY1_LOW: u64 = GT + 0x080;
+const PCI0_MEMORY1_HIGH: u64 = GT + 0x088;
 
 /// Vendor (low half) and device ids.
 const GT64120: u32 = 0x4620_11ab;
 const PVPANIC: u32 = 0x0011_1b36;
+const NVME: u32 = 0x0010_1b36;
 
 /// Configuration registers.
 const ID: u32 = 0x00;
 const COMMAND: u32 = 0x04;
 const BAR0: u32 = 0x10;
+/// The persistent-memory region's BAR, of 64 bits as BAR 0.
+const BAR4: u32 = 0x20;
 /// Command: respond to memory accesses.
 const MEMORY: u32 = 1 << 1;
 
@@ -33,7 +40,7 @@ const PVPANIC_AT: u32 = 0x1100_0000;
 const PANICKED: u8 = 1 << 0;
 
 fn read32(va: u64) -> u32 {
-    // SAFETY: `va` is one of the three registers above, 32 bits wide.
+    // SAFETY: `va` is one of the bridge's registers above, 32 bits wide.
     unsafe { core::ptr::read_volatile(va as *const u32) }
 }
 
@@ -88,4 +95,27 @@ pub fn pvpanic() -> Option<u64> {
 pub fn panic_through(pvpanic: u64) {
     // SAFETY: `pvpanic` is the device's one-byte register; XKPHYS reaches all of physical memory.
     unsafe { core::ptr::write_volatile((XKPHYS + pvpanic) as *mut u8, PANICKED) }
+}
+
+/// Gives the NVMe device in `slot` its addresses, of registers and of its memory; what is in that slot if
+/// it is something else.
+pub fn place_window(slot: u32, registers: u32, memory: u32) -> Result<(), u32> {
+    let id = read(slot, ID);
+    if id != NVME {
+        return Err(id);
+    }
+    for (bar, address) in [(BAR0, registers), (BAR4, memory)] {
+        write(slot, bar, address);
+        write(slot, bar + 4, 0);
+    }
+    write(slot, COMMAND, read(slot, COMMAND) & 0xffff | MEMORY);
+    Ok(())
+}
+
+/// Points the bridge's second window into PCI memory at `range`, to equal bus addresses. Every CPU's boot
+/// ROM sets both windows: all must have passed it.
+pub fn open_windows(range: core::ops::Range<u64>) {
+    let unit = |address: u64| (address >> 21) as u32;
+    write32(PCI0_MEMORY1_LOW, unit(range.start).to_le());
+    write32(PCI0_MEMORY1_HIGH, (unit(range.end - 1) & 0x7f).to_le());
 }

@@ -345,6 +345,7 @@ impl Run {
             Kind::VmDestroyed { vm } => format!("destroy {vm}"),
             Kind::VcpuMigrated { vm, vcpu, from, to } => format!("move {vm}.{vcpu} {from} {to}"),
             Kind::Panic { message } => message.clone(),
+            Kind::CellLost { lost } => format!("cell {lost} lost"),
         };
         world.events.iter().map(tell).collect()
     }

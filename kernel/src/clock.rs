@@ -6,7 +6,7 @@
 //! further apart than [`LONGEST_NS`].
 
 use crate::asm;
-use crate::page::cell_page;
+use crate::page::{cell_page, park_if_told};
 use core::sync::atomic::Ordering;
 
 /// The longest time between two timer interrupts, in nanoseconds.
@@ -67,6 +67,7 @@ pub(crate) fn tick() {
     page.count.store(ticks(), Ordering::Relaxed);
     page.ticks.fetch_add(1, Ordering::Relaxed);
     arm(u64::MAX / 8);
+    park_if_told();
 }
 
 /// Lets this CPU sleep until `at` or until the next timer interrupt, whichever comes first.

@@ -2,7 +2,7 @@
 
 use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
-use crate::{clock, link, selftest};
+use crate::{cells, clock, link, selftest};
 use abi::config::{self, Config};
 use abi::{CpuId, Mpa, VmId, map};
 use alloc::format;
@@ -24,7 +24,7 @@ pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
     }
 }
 
-/// The machine, for CPU 0 of the cell.
+/// The machine, for the cell.
 pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
@@ -90,7 +90,7 @@ impl Machine for Host {
     }
 
     fn kick(&mut self, _: CpuId) {
-        // Only CPU 0 has VCPUs, and it is here.
+        // Only the cell's lowest CPU has VCPUs, and it is here.
     }
 
     fn self_check(&self) -> String {
@@ -99,6 +99,14 @@ impl Machine for Host {
 
     fn debug(&mut self, fault: &str) -> Result<String, String> {
         selftest::fail(fault)
+    }
+
+    fn leads(&self) -> bool {
+        cells::leads()
+    }
+
+    fn idle(&mut self, idle: bool) -> bool {
+        cells::idle(idle)
     }
 
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) {

@@ -74,7 +74,7 @@ pub(crate) struct Link {
     /// Records written, by stream.
     sequence: Vec<u64>,
     buffer: [u8; RECORD_MAX],
-    cell: u8,
+    cell: CellId,
     /// The input ring made no sense: it is not read any more.
     deaf: bool,
 }
@@ -83,9 +83,9 @@ pub(crate) struct Link {
 static LINK: Lock<Option<Link>> = Lock::new("host link", None);
 
 /// Brings the link of cell `cell` up. Under icount the output never waits for its reader.
-pub(crate) fn init(cell: u8, icount: bool) {
-    let out = LowRam::new(map::out_ring(CellId(cell)), map::OUT_RING_SIZE);
-    let input = LowRam::new(map::in_ring(CellId(cell)), map::IN_RING_SIZE);
+pub(crate) fn init(cell: CellId, icount: bool) {
+    let out = LowRam::new(map::out_ring(cell), map::OUT_RING_SIZE);
+    let input = LowRam::new(map::in_ring(cell), map::IN_RING_SIZE);
     *LINK.lock() = Some(Link {
         out: Producer::new(out, map::OUT_RING_SIZE, !icount),
         input: Consumer::new(input, map::IN_RING_SIZE),
@@ -139,18 +139,20 @@ pub(crate) fn event(kind: Kind) {
     let head = LINK
         .lock()
         .as_ref()
-        .map(|link| (link.sequence.get(index).copied().unwrap_or(0), i32::from(link.cell)));
+        .map(|link| (link.sequence.get(index).copied().unwrap_or(0), i32::from(link.cell.0)));
     let Some((seq, cell)) = head else { return };
     let t_ns = clock::now();
     let event = Event { seq, t_ns, cell, cpu: cpu() as i32, kind };
     write(stream::EVENTS, t_ns, &event.encode());
 }
 
-/// Takes what has been typed, if anything has: the stream and the bytes go to `take`.
+/// Takes what has been typed, if anything has: the stream and the bytes go to `take`. Tells the reader of the
+/// output how late it is.
 pub(crate) fn poll_input(mut take: impl FnMut(u16, &[u8])) {
     loop {
         let mut link = LINK.lock();
         let Some(up) = link.as_mut() else { return };
+        up.out.advance(clock::now());
         if up.deaf {
             return;
         }

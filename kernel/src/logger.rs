@@ -15,7 +15,7 @@ struct Logger {
     boot: AtomicBool,
 }
 
-static LOGGER: Logger = Logger { boot: AtomicBool::new(true) };
+static LOGGER: Logger = Logger { boot: AtomicBool::new(false) };
 
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -38,8 +38,10 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts logging. Needs the heap; lines reach the host link once that is up.
-pub(crate) fn init() {
+/// Starts logging. Needs the heap; lines reach the host link once that is up. Of several cells one alone
+/// prints on UART 0.
+pub(crate) fn init(on_uart: bool) {
+    LOGGER.boot.store(on_uart, Ordering::Relaxed);
     // Only a second call could fail, and it would change nothing.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(LevelFilter::Info);

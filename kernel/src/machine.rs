@@ -1,21 +1,44 @@
-//! The machine as a whole: its two ends, and what memory it has.
+//! The machine as a whole: what it consists of, this cell's place in it, and its two ends.
 
 use crate::careful::{self, xkphys};
-use crate::uart::say;
-use abi::image::BootBlock;
+use crate::page;
+use abi::hub::Why;
+use abi::layout::Layout;
 use abi::prom::Handoff;
-use abi::{Mpa, map};
-use core::sync::atomic::{AtomicU64, Ordering};
+use abi::{CellId, CpuId, Mpa, map};
+use core::ops::Range;
+use spin::Once;
 
-/// pvpanic's event for a panicked machine.
-const PANICKED: u8 = 1 << 0;
+/// What the cell's lowest CPU remembers for all of its CPUs.
+struct Place {
+    layout: Layout,
+    cell: CellId,
+}
 
-/// Where pvpanic is; 0: nowhere.
-static PVPANIC: AtomicU64 = AtomicU64::new(0);
+static PLACE: Once<Place> = Once::new();
 
-/// Remembers what a failing monitor will need.
-pub(crate) fn remember(handoff: &Handoff) {
-    PVPANIC.store(handoff.pvpanic, Ordering::Relaxed);
+/// Remembers what machine this is, and which cell.
+pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
+    PLACE.call_once(|| Place { layout, cell: CellId(handoff.cell as u8) });
+}
+
+fn place() -> &'static Place {
+    PLACE.get().expect("the machine is remembered before anybody asks")
+}
+
+/// What the machine consists of.
+pub(crate) fn layout() -> &'static Layout {
+    &place().layout
+}
+
+/// This cell.
+pub(crate) fn cell() -> CellId {
+    place().cell
+}
+
+/// This CPU.
+pub(crate) fn this_cpu() -> CpuId {
+    CpuId(page::cpu() as u8)
 }
 
 /// Ends the machine well: QEMU's exit status 0.
@@ -23,28 +46,16 @@ pub(crate) fn power_off() -> ! {
     let softres = xkphys(Mpa(map::SOFTRES)) as *mut u32;
     // SAFETY: the board's reset register; the value ends the machine.
     unsafe { softres.write_volatile(map::POWER_OFF) };
-    park()
-}
-
-/// Ends the machine as failed: QEMU's exit status 1.
-pub(crate) fn fail() -> ! {
-    match PVPANIC.load(Ordering::Relaxed) {
-        0 => say!("monitor: no pvpanic device: this machine stays as it is"),
-        mpa => {
-            let register = xkphys(Mpa(mpa)) as *mut u8;
-            // SAFETY: the PROM found the device's one-byte register there.
-            unsafe { register.write_volatile(PANICKED) };
-        }
-    }
-    park()
-}
-
-/// Stands still for ever.
-fn park() -> ! {
     crate::asm::interrupts_off();
     loop {
         core::hint::spin_loop();
     }
+}
+
+/// This monitor has failed: its CPUs park, or the machine ends with QEMU's exit status 1 if there is no other
+/// cell.
+pub(crate) fn fail() -> ! {
+    page::give_up(Why::Panic)
 }
 
 /// Memory that does not agree with the boot block.
@@ -69,29 +80,34 @@ impl core::fmt::Display for Mismatch {
     }
 }
 
-/// Probes the RAM that the boot block describes: the last word of every 16 MB above low RAM must keep
-/// what is written to it, and nothing may answer after the last one.
-/// `in_use` is left alone.
-pub(crate) fn discover(block: &BootBlock, in_use: core::ops::Range<u64>) -> Result<(), Mismatch> {
+/// Probes the memory that the boot block says is this cell's: the last word of every 16 MB must keep what is
+/// written to it. Nothing may answer after the machine's last RAM. `in_use` is left alone.
+pub(crate) fn discover(in_use: Range<u64>) -> Result<(), Mismatch> {
     const STEP: u64 = 16 << 20;
     const PATTERN: u64 = 0x5aa5_0ff0_1234_8765;
-    let end = map::RAM_BASE + block.ram_size;
-    let mut at = map::SLICE_BASE + STEP;
-    while at <= end {
-        let mpa = Mpa(at - 8);
-        if !in_use.contains(&mpa.0) {
-            let keeps = |value| {
-                // SAFETY: RAM that is not in use, and not yet given to anybody.
-                unsafe { careful::store64(mpa, value) }.is_ok() && careful::load64(mpa) == Ok(value)
-            };
-            if !(keeps(PATTERN) && keeps(!PATTERN) && keeps(0)) {
-                return Err(Mismatch::Missing(mpa));
+    let layout = layout();
+    for node in layout.nodes_of(cell()) {
+        for range in [layout.slice_of(node), layout.window_of(node)] {
+            let inner = (1..).map(|step| range.start + step * STEP);
+            for at in inner.take_while(|at| *at < range.end).chain([range.end]) {
+                let mpa = Mpa(at - 8);
+                if range.is_empty() || in_use.contains(&mpa.0) {
+                    continue;
+                }
+                let keeps = |value| {
+                    // SAFETY: memory of this cell that is not in use, and not yet given to anybody.
+                    unsafe { careful::store64(mpa, value) }.is_ok()
+                        && careful::load64(mpa) == Ok(value)
+                };
+                if !(keeps(PATTERN) && keeps(!PATTERN) && keeps(0)) {
+                    return Err(Mismatch::Missing(mpa));
+                }
             }
         }
-        at += STEP;
     }
-    match careful::load64(Mpa(end)) {
-        Ok(_) => Err(Mismatch::Excess(Mpa(end))),
+    let end = Mpa(map::RAM_BASE + layout.ram_size());
+    match careful::load64(end) {
+        Ok(_) => Err(Mismatch::Excess(end)),
         Err(_) => Ok(()),
     }
 }

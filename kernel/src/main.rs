@@ -6,7 +6,7 @@
 //! 2. Nothing here decides policy: which VM runs is `cell`'s word, what a virtual machine does is
 //!    `vmm-core`'s. This crate owns the real machine, and joins the two.
 //! 3. A guest or an operator never makes it panic. A panic is a bug of the monitor or a broken
-//!    machine; it says everything it knows in plain text on UART 0 and ends the machine as failed.
+//!    machine; it says everything it knows in plain text on UART 0 and parks the CPUs of its cell.
 //! 4. Interrupt handlers take no lock and allocate nothing: whatever was interrupted may hold any.
 //! 5. Nothing depends on an interrupt having come: what is signalled is found by polling as well.
 #![cfg_attr(target_os = "none", no_std, no_main, feature(asm_experimental_arch))]
@@ -22,6 +22,8 @@ mod backtrace;
 #[cfg(target_os = "none")]
 mod careful;
 #[cfg(target_os = "none")]
+mod cells;
+#[cfg(target_os = "none")]
 mod clock;
 #[cfg(target_os = "none")]
 mod cp0;
@@ -33,6 +35,8 @@ mod guest;
 mod heap;
 #[cfg(target_os = "none")]
 mod host;
+#[cfg(target_os = "none")]
+mod hub;
 #[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]

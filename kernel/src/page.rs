@@ -1,6 +1,7 @@
 //! The CPU's private page in cell memory: the other half of what trap entry needs, at the top of the
 //! address space (the first half, in low RAM, is [`abi::prom::PromPage`]).
 
+use abi::hub::{CpuWords, Why};
 use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA, PromPage, VECTORS};
 use core::sync::atomic::{AtomicU64, Ordering};
 use static_assertions::const_assert;
@@ -108,5 +109,27 @@ pub(crate) unsafe fn direct_vectors(entry: u64) {
         // SAFETY: mapped by the PROM for this CPU alone; a vector is one aligned word, so that an
         // exception meets either the old or the new one.
         unsafe { (&raw mut (*page).vectors[vector]).write_volatile(entry) };
+    }
+}
+
+/// Takes this CPU away from the monitor for good.
+pub(crate) fn give_up(why: Why) -> ! {
+    let page = PROM_PAGE_VA as *const PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone; the PROM has put its function there, which takes any
+    // number, whatever state this monitor is in.
+    unsafe {
+        let give_up = (&raw const (*page).give_up).read_volatile();
+        core::mem::transmute::<u64, extern "C" fn(u64) -> !>(give_up)(why as u64)
+    }
+}
+
+/// Parks this CPU if it has been told to.
+#[inline]
+pub(crate) fn park_if_told() {
+    let page = PROM_PAGE_VA as *const PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone; the words are in low RAM, and atomic.
+    let words = unsafe { &*((&raw const (*page).words).read_volatile() as *const CpuWords) };
+    if words.parking.load(Ordering::Relaxed) != 0 {
+        give_up(Why::Told)
     }
 }

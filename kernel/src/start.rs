@@ -3,11 +3,11 @@
 use crate::cp0::Status;
 use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors, l2};
-use crate::{asm, clock, heap, link, logger, machine, stack};
+use crate::{asm, cells, clock, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{CellId, CpuId, Mpa, NodeId, map, script};
+use abi::{Mpa, map, script};
 use alloc::vec::Vec;
 use cell::memmap::{Kind, Memmap, Region};
 use cell::vm::Vcpu;
@@ -17,9 +17,6 @@ use core::sync::atomic::Ordering;
 
 /// How often an idle monitor looks for input from the host, in nanoseconds.
 const INPUT_POLL_NS: u64 = 1_000_000;
-
-/// The CPU that runs the cell.
-const CPU: CpuId = CpuId(0);
 
 /// Where every CPU arrives, on its spare stack: takes its traps over, and maps its stack. Returns the
 /// stack's top.
@@ -46,65 +43,80 @@ pub(crate) extern "C" fn main(cpu: u64, handoff: &'static Handoff) -> ! {
     let status = Status::KX | Status::IM7 | Status::IE;
     // SAFETY: kernel mode, 64-bit, no bootstrap vectors, no coprocessor for anybody else.
     unsafe { asm::set_status(status.bits()) };
-    if cpu == 0 { primary(handoff) } else { secondary() }
+    if cpu == handoff.first_cpu { primary(handoff) } else { secondary(cpu) }
 }
 
-/// A CPU without work: it only keeps its clock.
-fn secondary() -> ! {
+/// Any other CPU of the cell: without work, it only keeps its clock.
+fn secondary(_cpu: u64) -> ! {
     loop {
         clock::sleep_until(u64::MAX / 8);
     }
 }
 
-/// CPU 0: sets up what all share, and runs the cell.
+/// The cell's lowest CPU: sets up what all of its CPUs share, and runs the cell.
 fn primary(handoff: &'static Handoff) -> ! {
-    machine::remember(handoff);
     // The PROM has decoded the same block.
     let block = BootBlock::decode(low_ram(map::BOOT_BLOCK, ENCODED_SIZE as u64))
         .unwrap_or_else(|error| panic!("bad boot block: expected {error}"));
-    let reserve = handoff.monitor_base..handoff.monitor_base + map::CELL_RESERVE;
+    machine::remember(block.layout, handoff);
+    let reserve = block.layout.reserve(machine::cell());
     let heap = handoff.monitor_base + handoff.monitor_used..reserve.end;
     // SAFETY: the first call; this memory is the cell's, and the frame allocator leaves it alone.
     unsafe { heap::init(Mpa(heap.start), heap.end - heap.start) };
-    logger::init();
+    logger::init(cells::leads());
     let config = Config::decode(low_ram(map::CONFIG_BASE, block.config_len))
         .unwrap_or_else(|error| panic!("bad configuration: expected {error}"));
-    link::init(0, config.machine.icount);
-    if let Err(error) = machine::discover(&block, reserve.clone()) {
+    link::init(machine::cell(), config.machine.icount);
+    if let Err(error) = machine::discover(reserve.clone()) {
         panic!("{error}");
     }
     log::info!(
-        "CPU 0 of {}, processor {:#x}, {} MB of RAM, heap {} KB",
-        handoff.cpus,
+        "cell {} of {}, CPU {} of {}, processor {:#x}, {} MB of memory, heap {} KB",
+        machine::cell(),
+        block.layout.cells(),
+        handoff.first_cpu,
+        block.layout.cpus(),
         asm::prid(),
-        block.ram_size >> 20,
+        block.layout.memory_of(machine::cell()) >> 20,
         heap::usage().1 >> 10,
     );
-    run(&block, &config, reserve)
+    run(&config, reserve)
 }
 
-/// The cell's memory, and what the monitor keeps of it.
-fn memmap(block: &BootBlock, reserve: Range<u64>) -> Memmap {
-    let regions: Vec<Region> = (0..block.nodes)
-        .map(|node| {
-            let start = map::SLICE_BASE + u64::from(node) * block.slice_per_node;
-            let range = Mpa(start)..Mpa(start + block.slice_per_node);
-            Region { node: NodeId(node as u8), kind: Kind::Slice, range }
+/// The cell's memory, and what the monitor keeps of it. Slices come first: what guests get of a node is
+/// there as long as it lasts.
+fn memmap(reserve: Range<u64>) -> Memmap {
+    let layout = machine::layout();
+    let region = |node, kind, range: Range<u64>| Region {
+        node,
+        kind,
+        range: Mpa(range.start)..Mpa(range.end),
+    };
+    let regions: Vec<Region> = layout
+        .nodes_of(machine::cell())
+        .flat_map(|node| {
+            let slice = region(node, Kind::Slice, layout.slice_of(node));
+            [slice, region(node, Kind::Window, layout.window_of(node))]
         })
+        .filter(|region| !region.range.is_empty())
         .collect();
     Memmap::new(&regions, &[Mpa(reserve.start)..Mpa(reserve.end)])
         .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"))
 }
 
-/// Runs the cell until it is over.
-fn run(block: &BootBlock, config: &Config, reserve: Range<u64>) -> ! {
-    let script = (config.script_len != 0).then(|| {
+/// Runs the cell until the run is over.
+fn run(config: &Config, reserve: Range<u64>) -> ! {
+    // The leader plays it.
+    let script = (config.script_len != 0 && cells::leads()).then(|| {
         script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
             .unwrap_or_else(|error| panic!("bad script: expected {error}"))
     });
-    let memmap = memmap(block, reserve);
+    let memmap = memmap(reserve);
+    let layout = machine::layout();
+    let me = machine::this_cpu();
+    let cpus = [(me, layout.node_of(me))];
     let mut cell =
-        LocalCell::new(Host::new(config), CellId(0), &[(CPU, NodeId(0))], config, memmap, script);
+        LocalCell::new(Host::new(config), machine::cell(), &cpus, config, memmap, script);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();
@@ -112,17 +124,21 @@ fn run(block: &BootBlock, config: &Config, reserve: Range<u64>) -> ! {
     let nap = if config.machine.icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
     loop {
         link::poll_input(|stream, bytes| cell.input(stream, bytes));
-        match cell.step(CPU) {
+        if cells::is_ending() {
+            cell.end_run();
+        }
+        cell.lost(cells::lost());
+        match cell.step(me) {
             Next::Run(mut turn) => {
                 let from = clock::now();
                 let exit = turn.vcpu.run(turn.until);
-                cell.done(CPU, turn, from, clock::now(), exit);
+                cell.done(me, turn, from, clock::now(), exit);
             }
             Next::Wait(until) => {
                 let poll = clock::now() + nap;
                 clock::sleep_until(until.map_or(poll, |until| until.min(poll)));
             }
-            Next::Over(_) => machine::power_off(),
+            Next::Over(_) => cells::over(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! UART 0: the boot log and panics in plain text.
 
+use crate::hub;
+use crate::page::cpu;
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -24,7 +26,7 @@ struct Registers {
 
 const_assert_eq!(offset_of!(Registers, line_status), 5);
 
-/// The transmitter. Not locked: one CPU speaks during boot, and a panicking one must not wait.
+/// The transmitter.
 pub(crate) struct Uart;
 
 impl Uart {
@@ -55,10 +57,17 @@ impl fmt::Write for Uart {
     }
 }
 
+/// Waits for UART 0 to be free for a line of this CPU's, but not for ever; the line ends when this is
+/// dropped.
+pub(crate) fn line() -> impl Drop {
+    hub::controller().line(cpu())
+}
+
 /// Prints one line on UART 0.
 macro_rules! say {
     ($($arg:tt)*) => {{
         use core::fmt::Write;
+        let _line = $crate::uart::line();
         // The UART's `write_str` cannot fail.
         let _ = writeln!($crate::uart::Uart, $($arg)*);
     }};

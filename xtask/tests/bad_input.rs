@@ -41,9 +41,12 @@ fn configurations() {
         ),
         (
             "[[vm]]\nname = \"a\"\nkernel = \"gone\"\nmemory = \"1G\"\n",
-            "m.toml:4: VM \"a\": memory 1G is more than the 224M that the machine has free",
+            "m.toml:4: VM \"a\": memory 1G does not fit: cell 0 has 224M for VMs; lower it or set",
         ),
-        ("[machine]\nnodes = 4\n", "m.toml:2: nodes = 4: not supported yet; use 1"),
+        (
+            "[machine]\nnodes = 4\nwindow_per_node = \"128M\"\n",
+            "m.toml:3: window_per_node = 128M: give a power of two from 16M to 64M",
+        ),
         ("[machine\n", "m.toml:1: is not TOML"),
     ] {
         fs::write(&file, text).unwrap();
@@ -93,7 +96,7 @@ fn a_dry_run_prints_the_command_line_and_fetches_nothing() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(text.lines().count(), 1);
     assert!(
-        text.starts_with("qemu-system-mips64el -M malta,memory-backend=ram -m 512M "),
+        text.starts_with("qemu-system-mips64el -M malta,memory-backend=ram -m 448M "),
         "{text}"
     );
     assert!(text.contains(" -icount shift=0,sleep=off ") && text.contains(" -seed 5 "), "{text}");

@@ -8,6 +8,7 @@
 mod life;
 mod moves;
 mod operator;
+mod others;
 mod out;
 mod show;
 mod turns;
@@ -42,6 +43,18 @@ pub trait Machine {
 
     /// Virtual time of the machine: nanoseconds since power-on. Never decreases.
     fn now(&self) -> u64;
+
+    /// Whether this cell leads: it serves the monitor console, and says how the run ended. One of the cells
+    /// that live does.
+    fn leads(&self) -> bool {
+        true
+    }
+
+    /// Told when the run ends with the VMs: whether all of this cell's have ended. Whether those of all cells
+    /// have, so that this one, which leads, is to end the run.
+    fn idle(&mut self, idle: bool) -> bool {
+        idle
+    }
 
     /// Bytes of the monitor's heap that are in use, and all there are.
     fn heap(&self) -> (usize, usize);
@@ -113,6 +126,10 @@ pub struct LocalCell<M: Machine> {
     prompted: bool,
     /// The run ends when every VM has.
     ends_with_vms: bool,
+    /// Where each VM starts.
+    homes: Vec<CellId>,
+    /// The cells that are known to be lost, a bit each.
+    lost: u8,
     /// How the run ends, once it is to end.
     over: Option<Outcome>,
     /// The outcome has been written.
@@ -138,7 +155,8 @@ impl<M: Machine> LocalCell<M> {
         script: Option<Vec<Step>>,
     ) -> Self {
         let &(first, _) = cpus.first().expect("a cell has a CPU");
-        let ends_with_vms = script.is_none() && !config.machine.stay;
+        let has_script = script.is_some() || config.script_len != 0;
+        let ends_with_vms = !has_script && !config.machine.stay;
         let name = |console: u16| match config.vms.get(usize::from(vm_of(console).0)) {
             _ if console == stream::MONITOR => "monitor".into(),
             Some(vm) => vm.name.clone(),
@@ -149,7 +167,8 @@ impl<M: Machine> LocalCell<M> {
             Some(Ok(player)) => (Some(player), None),
             Some(Err(outcome)) => (None, Some(outcome)),
         };
-        let seed = config.machine.seed;
+        // Cells are not to do the same at the same time.
+        let seed = config.machine.seed ^ u64::from(cell.0) << 32;
         Self {
             out: Out::new(machine, cell, first, player),
             frames: Arc::new(Frames::new(cell, memmap)),
@@ -158,6 +177,8 @@ impl<M: Machine> LocalCell<M> {
             editor: Editor::default(),
             prompted: false,
             ends_with_vms,
+            homes: others::homes(config),
+            lost: 0,
             over,
             finished: false,
             stress: None,
@@ -166,10 +187,25 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    /// Says that the cell is up and starts the VMs that start with it. Called once, by any CPU, before
-    /// the others call [`Self::step`].
+    /// Says that the cell is up and starts the VMs that start with it, in their homes. Called once, by any CPU,
+    /// before the others call [`Self::step`].
     pub fn boot(&mut self) {
         self.out.event(Kind::MonitorUp);
+        if self.out.machine.leads() {
+            self.greet();
+        }
+        for id in self.ids() {
+            if self.is_home_of(id)
+                && self.vm(id).config.autostart
+                && let Err(refused) = self.start(id)
+            {
+                self.not_started(id, refused);
+            }
+        }
+        self.kick();
+    }
+
+    fn greet(&mut self) {
         let total = self.frames.accounts().total;
         let (cell, vms) = (self.out.cell, self.vms.len());
         self.out.print(&format!(
@@ -178,14 +214,6 @@ impl<M: Machine> LocalCell<M> {
             if vms == 1 { "" } else { "s" },
         ));
         self.prompt();
-        for id in self.ids() {
-            if self.vm(id).config.autostart
-                && let Err(refused) = self.start(id)
-            {
-                self.not_started(id, refused);
-            }
-        }
-        self.kick();
     }
 
     /// The machine below.

@@ -64,6 +64,9 @@ impl<M: Machine> LocalCell<M> {
         if self.prompted {
             self.out.print(&format!("\n{text}"));
             self.prompt();
+        } else if !self.out.machine.leads() {
+            // Behind another cell's prompt.
+            self.out.print(&format!("\n{text}"));
         } else {
             self.out.print(text);
         }

@@ -76,7 +76,7 @@ impl<M: Machine> LocalCell<M> {
             let lives = |vm: &crate::vm::Vm<M::Guest>| {
                 matches!(vm.state, State::Living(_)) || vm.due.is_some()
             };
-            if self.ends_with_vms && !self.vms.iter().any(lives) {
+            if self.ends_with_vms && self.out.machine.idle(!self.vms.iter().any(lives)) {
                 self.over = Some(Outcome::Done);
             }
         }
@@ -218,7 +218,7 @@ impl<M: Machine> LocalCell<M> {
             self.sched.sleep(cpu);
             return Next::Wait(None);
         }
-        if !core::mem::replace(&mut self.finished, true) {
+        if !core::mem::replace(&mut self.finished, true) && self.out.machine.leads() {
             self.out.machine.write(stream::OUTCOME, now, &outcome_record(&outcome));
         }
         Next::Over(outcome)

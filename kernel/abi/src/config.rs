@@ -1,7 +1,10 @@
 //! The packed configuration: the TOML file as the monitor gets it, checked and with every default
 //! filled in by the host. The monitor never parses text configuration.
 
+use crate::CellId;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::ids::{MAX_CELLS, MAX_NODES};
+use crate::layout::Layout;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -137,6 +140,61 @@ pub enum Cpu {
 }
 
 impl Config {
+    /// The machine's nodes and cells.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let mut cell_of = [CellId(0); MAX_NODES];
+        for (cell, nodes) in self.cells.iter().enumerate() {
+            for node in &nodes.nodes {
+                if let Some(of) = cell_of.get_mut(usize::from(*node)) {
+                    *of = CellId(cell as u8);
+                }
+            }
+        }
+        let Machine { nodes, cpus_per_node, window_per_node, slice_per_node, .. } = self.machine;
+        Layout { nodes, cpus_per_node, window: window_per_node, slice: slice_per_node, cell_of }
+    }
+
+    /// The cell that each VM starts in, of those that it is permitted; `None`: it does not fit any (a VM that
+    /// is spread: one of them). The host refuses such a configuration, so that each cell comes to the same
+    /// answer by itself.
+    ///
+    /// The VMs that start with the machine come first, in their order, each into the cell that then has most
+    /// memory left, the lowest of several. They all fit together. Then the others in the same way, but that
+    /// these have to fit only alone. A VM that is spread takes an equal share of each of its cells.
+    #[must_use]
+    pub fn homes(&self) -> Vec<Option<CellId>> {
+        let layout = self.layout();
+        let cells = self.cells.len().min(MAX_CELLS);
+        let rooms: Vec<i128> =
+            (0..cells).map(|cell| i128::from(layout.room_of(CellId(cell as u8)))).collect();
+        let mut left = rooms.clone();
+        let mut homes = alloc::vec![None; self.vms.len()];
+        for autostart in [true, false] {
+            for (vm, home) in self.vms.iter().zip(&mut homes) {
+                if vm.autostart != autostart {
+                    continue;
+                }
+                let permitted = || (0..cells).filter(|cell| vm.cells >> cell & 1 != 0);
+                // `max_by_key` takes the last of equals.
+                let Some(most) = permitted().rev().max_by_key(|cell| left[*cell]) else { continue };
+                let (share, of) = match vm.placement {
+                    Placement::Local => (vm.memory, 1 << most),
+                    Placement::Spread => (vm.memory.div_ceil(permitted().count() as u64), vm.cells),
+                };
+                let shares = || (0..cells).filter(|cell| of >> cell & 1 != 0);
+                let has = if autostart { &left } else { &rooms };
+                if shares().all(|cell| i128::from(share) <= has[cell]) {
+                    *home = Some(CellId(most as u8));
+                    for cell in shares() {
+                        left[cell] -= i128::from(share);
+                    }
+                }
+            }
+        }
+        homes
+    }
+
     /// Encodes the configuration.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -264,10 +322,9 @@ fn blob(r: &mut Reader<'_>) -> Result<Blob, DecodeError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn round_trip_and_truncation() {
-        let vm = Vm {
-            name: "linux".into(),
+    fn vm(name: &str) -> Vm {
+        Vm {
+            name: name.into(),
             kernel: Blob { base: 0x500_0000, len: 10 },
             initrd: Blob::default(),
             cmdline: "console=ttyS0".into(),
@@ -282,23 +339,76 @@ mod tests {
             autostart: true,
             engine: Engine::Interpreter,
             cpu: Cpu::Generic,
-        };
-        let config = Config {
+        }
+    }
+
+    fn config(nodes: u32, cells: &[&[u8]], vms: Vec<Vm>) -> Config {
+        Config {
             machine: Machine {
-                nodes: 1,
+                nodes,
                 cpus_per_node: 2,
-                window_per_node: 1,
-                slice_per_node: 2,
+                window_per_node: 64 << 20,
+                slice_per_node: 192 << 20,
                 icount: true,
                 seed: 3,
                 console_rate: 4,
                 epoch_s: 5,
                 stay: false,
             },
-            cells: alloc::vec![Cell { nodes: alloc::vec![0, 1] }],
-            vms: alloc::vec![vm.clone(), Vm { name: "two".into(), ..vm }],
+            cells: cells.iter().map(|nodes| Cell { nodes: nodes.to_vec() }).collect(),
+            vms,
             script_len: 6,
+        }
+    }
+
+    /// VMs of so many MB that start with the machine (or, below 0, do not), permitted everywhere.
+    fn homes(config: &Config, vms: &[(i64, u8)]) -> Vec<Option<u8>> {
+        let vms = vms.iter().map(|(mb, cells)| Vm {
+            memory: mb.unsigned_abs() << 20,
+            cells: *cells,
+            placement: Placement::Local,
+            autostart: *mb > 0,
+            ..vm("a")
+        });
+        let config = Config { vms: vms.collect(), ..config.clone() };
+        config.homes().into_iter().map(|home| home.map(|cell| cell.0)).collect()
+    }
+
+    #[test]
+    fn vms_go_where_most_memory_is_left() {
+        let four = config(4, &[&[0], &[1], &[2], &[3]], Vec::new());
+        assert_eq!(four.layout().room_of(CellId(0)), 224 << 20);
+        let all = 0xff;
+        assert_eq!(homes(&four, &[(64, all); 5]), [Some(0), Some(1), Some(2), Some(3), Some(0)]);
+        assert_eq!(homes(&four, &[(64, all), (64, 1), (64, 9)]), [Some(0), Some(0), Some(3)]);
+        // They start together: the last one finds no room.
+        assert_eq!(homes(&four, &[(200, 3), (200, 3), (200, 3)]), [Some(0), Some(1), None]);
+        assert_eq!(homes(&four, &[(225, all), (224, all)]), [None, Some(0)]);
+        // What is started by hand has to fit alone, and goes after those that start by themselves.
+        let by_hand = [(-200, 3), (-200, 3), (200, 3), (-225, 3)];
+        assert_eq!(homes(&four, &by_hand), [Some(1), Some(0), Some(0), None]);
+        assert_eq!(homes(&four, &[(64, 0), (64, 0x10)]), [None, None], "no such cell");
+        let two = config(4, &[&[1], &[0, 2, 3]], Vec::new());
+        assert_eq!(homes(&two, &[(300, all), (300, all)]), [Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn a_spread_vm_takes_a_share_of_each_of_its_cells() {
+        let spread = |memory: u64, cells| Vm { memory: memory << 20, cells, ..vm("a") };
+        let local = |memory: u64| Vm { placement: Placement::Local, ..spread(memory, 0xff) };
+        let of = |vms: Vec<Vm>| {
+            let config = config(2, &[&[0], &[1]], vms);
+            config.homes().into_iter().map(|home| home.map(|cell| cell.0)).collect::<Vec<_>>()
         };
+        assert_eq!(of(alloc::vec![spread(400, 3), local(24)]), [Some(0), Some(0)]);
+        assert_eq!(of(alloc::vec![spread(400, 3), local(25)]), [Some(0), None]);
+        assert_eq!(of(alloc::vec![local(100), spread(300, 3)]), [Some(0), None]);
+        assert_eq!(of(alloc::vec![local(100), spread(200, 3)]), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn round_trip_and_truncation() {
+        let config = config(2, &[&[0, 1]], alloc::vec![vm("linux"), vm("two")]);
         let bytes = config.encode();
         assert_eq!(Config::decode(&bytes), Ok(config));
         for cut in 0..bytes.len() {

@@ -3,6 +3,7 @@
 //!
 //! No event holds host time, a path or a version: two runs of one seed under icount have equal ones.
 
+use crate::CellId;
 use crate::codec::{DecodeError, Reader, Writer};
 use alloc::string::String;
 use core::fmt;
@@ -72,6 +73,11 @@ pub enum Kind {
     Panic {
         /// The panic's message, one line.
         message: String,
+    },
+    /// A cell is lost: its CPUs have parked, or nothing reaches them.
+    CellLost {
+        /// Which.
+        lost: CellId,
     },
 }
 
@@ -164,6 +170,10 @@ impl Event {
                 w.u8(*from);
                 w.u8(*to);
             }
+            Kind::CellLost { lost } => {
+                w.u8(8);
+                w.u8(lost.0);
+            }
         }
         w.bytes
     }
@@ -196,6 +206,7 @@ impl Event {
                 7 => {
                     Kind::VcpuMigrated { vm: r.str()?, vcpu: r.u32()?, from: r.u8()?, to: r.u8()? }
                 }
+                8 => Kind::CellLost { lost: CellId(r.u8()?) },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -227,6 +238,7 @@ impl fmt::Display for Event {
                 )?;
             }
             Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
+            Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
         }
         f.write_str("}")
     }
@@ -266,6 +278,7 @@ mod tests {
             Kind::VmDestroyed { vm: "c".into() },
             Kind::VcpuMigrated { vm: "d".into(), vcpu: 1, from: 2, to: 15 },
             Kind::Panic { message: "b\n\"".into() },
+            Kind::CellLost { lost: CellId(7) },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, i, "the table is in the order of the enum");

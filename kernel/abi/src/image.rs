@@ -7,6 +7,8 @@
 #[cfg(feature = "alloc")]
 use crate::codec::Writer;
 use crate::codec::{DecodeError, Reader, checksum};
+use crate::ids::{CellId, MAX_NODES};
+use crate::layout::Layout;
 
 /// `"HNYBOOT1"`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HNYBOOT1");
@@ -16,10 +18,8 @@ pub const ENCODED_SIZE: usize = 96;
 /// The fixed block that the PROM reads first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootBlock {
-    /// CPUs that will check in (`-smp`).
-    pub cpus: u32,
-    /// Nodes of the machine.
-    pub nodes: u32,
+    /// Nodes and cells of the machine. [`Layout::cpus`] CPUs will check in.
+    pub layout: Layout,
     /// Bytes of the flat monitor image at [`crate::map::MONITOR_BASE`].
     pub monitor_len: u64,
     /// Bytes the monitor occupies in its cell: image and zeroed data.
@@ -32,12 +32,6 @@ pub struct BootBlock {
     pub config_len: u64,
     /// [`checksum`] of the packed configuration.
     pub config_sum: u64,
-    /// Bytes of a node's removable window; 0: none.
-    pub window_per_node: u64,
-    /// Bytes of a node's slice; 0: none.
-    pub slice_per_node: u64,
-    /// `-m` in bytes: low RAM and all slices.
-    pub ram_size: u64,
 }
 
 impl BootBlock {
@@ -47,18 +41,21 @@ impl BootBlock {
     pub fn encode(&self) -> [u8; ENCODED_SIZE] {
         let mut w = Writer::new();
         w.u64(MAGIC);
-        w.u32(self.cpus);
-        w.u32(self.nodes);
+        let Layout { nodes, cpus_per_node, window, slice, cell_of } = self.layout;
+        w.u32(nodes);
+        w.u32(cpus_per_node);
+        for cell in cell_of {
+            w.u8(cell.0);
+        }
         for v in [
+            window,
+            slice,
             self.monitor_len,
             self.monitor_mem,
             self.monitor_entry,
             self.monitor_sum,
             self.config_len,
             self.config_sum,
-            self.window_per_node,
-            self.slice_per_node,
-            self.ram_size,
         ] {
             w.u64(v);
         }
@@ -72,7 +69,7 @@ impl BootBlock {
     /// Decodes a block.
     ///
     /// # Errors
-    /// When it is too short, has another magic number, or its checksum does not fit.
+    /// When it is too short, has another magic number, its checksum does not fit, or there is no such machine.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let bytes =
             bytes.get(..ENCODED_SIZE).ok_or(DecodeError { at: 0, what: "a whole boot block" })?;
@@ -80,18 +77,23 @@ impl BootBlock {
         if r.u64()? != MAGIC {
             return Err(DecodeError { at: 0, what: "the boot block's magic number" });
         }
+        let (nodes, cpus_per_node) = (r.u32()?, r.u32()?);
+        let mut cell_of = [CellId(0); MAX_NODES];
+        for cell in &mut cell_of {
+            *cell = CellId(r.u8()?);
+        }
+        let layout = Layout { nodes, cpus_per_node, window: r.u64()?, slice: r.u64()?, cell_of };
+        if !layout.is_sound() {
+            return Err(DecodeError { at: 8, what: "a machine of nodes and cells" });
+        }
         let block = Self {
-            cpus: r.u32()?,
-            nodes: r.u32()?,
+            layout,
             monitor_len: r.u64()?,
             monitor_mem: r.u64()?,
             monitor_entry: r.u64()?,
             monitor_sum: r.u64()?,
             config_len: r.u64()?,
             config_sum: r.u64()?,
-            window_per_node: r.u64()?,
-            slice_per_node: r.u64()?,
-            ram_size: r.u64()?,
         };
         if r.u64()? != checksum(&bytes[..ENCODED_SIZE - 8]) {
             return Err(DecodeError { at: ENCODED_SIZE - 8, what: "the boot block's checksum" });
@@ -107,17 +109,19 @@ mod tests {
     #[test]
     fn round_trip_and_damage() {
         let block = BootBlock {
-            cpus: 2,
-            nodes: 1,
+            layout: Layout {
+                nodes: 2,
+                cpus_per_node: 2,
+                window: 64 << 20,
+                slice: 8 << 20,
+                cell_of: [0, 1, 0, 0, 0, 0, 0, 0].map(CellId),
+            },
             monitor_len: 3,
             monitor_mem: 4,
             monitor_entry: u64::MAX,
             monitor_sum: 5,
             config_len: 6,
             config_sum: 7,
-            window_per_node: 8,
-            slice_per_node: 9,
-            ram_size: 10,
         };
         let bytes = block.encode();
         assert_eq!(BootBlock::decode(&bytes), Ok(block));

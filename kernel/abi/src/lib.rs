@@ -23,9 +23,11 @@ pub mod config;
 pub mod error;
 #[cfg(feature = "alloc")]
 pub mod event;
+pub mod hub;
 pub mod ids;
 pub mod image;
 pub mod ipi;
+pub mod layout;
 pub mod map;
 #[cfg(feature = "alloc")]
 pub mod player;
@@ -33,6 +35,7 @@ pub mod prom;
 pub mod ring;
 #[cfg(feature = "alloc")]
 pub mod script;
+pub mod topology;
 
 pub use addr::{Gpa, Gva, Mpa, PAGE_SHIFT, PAGE_SIZE};
 pub use codec::DecodeError;

@@ -9,7 +9,8 @@
 //! |---|---|---|
 //! | 0 | 1 MB | left to QEMU's firmware tables |
 //! | [`PROM_BASE`] | 1 MB | PROM: text, exception vectors, per-CPU PROM areas |
-//! | [`HUB_BASE`] | 512 KB | hub pages, [`HUB_SIZE`] a node |
+//! | [`HUB_BASE`] | 512 KB | hub pages, [`HUB_SIZE`] a node: [`crate::hub::Hub`] |
+//! | [`CONTROLLER`] | 4 KB | the system controller's page: [`crate::hub::Controller`] |
 //! | [`BOOT_BLOCK`] | 4 KB | [`crate::image::BootBlock`]: where everything else is |
 //! | [`CONFIG_BASE`] | 1 MB − 4 KB | packed configuration |
 //! | [`MONITOR_BASE`] | 8 MB | the pristine monitor image |
@@ -32,6 +33,8 @@ pub const PROM_SIZE: u64 = 1 << 20;
 pub const HUB_BASE: u64 = 0x0020_0000;
 /// Bytes of one node's hub page.
 pub const HUB_SIZE: u64 = 64 << 10;
+/// Low physical address of the system controller's page.
+pub const CONTROLLER: u64 = HUB_BASE + 8 * HUB_SIZE;
 /// Low physical address of the boot block.
 pub const BOOT_BLOCK: u64 = 0x0030_0000;
 /// Low physical address of the packed configuration.
@@ -63,9 +66,9 @@ pub const IMAGES_BASE: u64 = 0x0500_0000;
 /// Most bytes of guest images.
 pub const IMAGES_MAX: u64 = LOW_RAM_SIZE - IMAGES_BASE;
 
-/// Bytes of its memory that a cell keeps from its VMs: the monitor's text, data and heap, and its
-/// records of machine pages. The host refuses VMs that would not fit beside it. An engine takes 5 MB of
-/// heap, so that some VMs can run at the same time.
+/// Bytes that a cell keeps from its VMs for each of its nodes: the monitor's text, data and heap, and its
+/// records of machine pages ([`crate::layout::Layout::reserve`]). The host refuses VMs that would not fit
+/// beside it. An engine takes 5 MB of heap, so that some VMs can run at the same time.
 pub const CELL_RESERVE: u64 = 32 << 20;
 
 /// Machine-physical address of node 0's slice of RAM (what follows low RAM).
@@ -76,6 +79,21 @@ pub const RAM_MAX: u64 = 1792 << 20;
 pub const WINDOW_BASE: u64 = 0x7000_0000;
 /// Most bytes of removable windows in all.
 pub const WINDOW_MAX: u64 = 256 << 20;
+
+/// Least bytes of a node's window, and of a node's memory: the monitor and a heap.
+pub const WINDOW_MIN: u64 = 16 << 20;
+/// Slices are whole multiples of this: the monitor's wired TLB entry maps two pages of 4 MB.
+pub const SLICE_UNIT: u64 = 8 << 20;
+/// PCI slot of node 0's window; the others' follow.
+pub const WINDOW_SLOT: u32 = 0x12;
+/// Machine-physical address of the registers of node 0's window; [`WINDOW_REGISTERS_STEP`] further are the
+/// next node's.
+pub const WINDOW_REGISTERS: u64 = 0x1200_0000;
+/// Bytes from one window's registers to the next one's.
+pub const WINDOW_REGISTERS_STEP: u64 = 64 << 10;
+/// Offset of a window's switch in its registers (NVM Express 1.4, 3.1.24 "PMRCTL"): 32 bits,
+/// little-endian, of which bit 0 is on or off.
+pub const WINDOW_SWITCH: u64 = 0xe04;
 
 /// Virtual address of the monitor in every cell: CKSEG3, one wired TLB entry of two 4 MB pages.
 pub const MONITOR_VA: u64 = 0xffff_ffff_e000_0000;
@@ -113,7 +131,8 @@ pub const fn player_in(cell: CellId) -> u64 {
 
 const _: () = {
     assert!(OUT_RING_SIZE + IN_RING_SIZE + PLAYER_OUT_SIZE + PLAYER_IN_SIZE == RING_SIZE);
-    assert!(HUB_BASE + 8 * HUB_SIZE <= BOOT_BLOCK);
+    assert!(HUB_BASE + 8 * HUB_SIZE <= CONTROLLER);
+    assert!(CONTROLLER + 4096 <= BOOT_BLOCK);
     assert!(CONFIG_BASE + CONFIG_MAX <= MONITOR_BASE);
     assert!(MONITOR_BASE + MONITOR_MAX <= SCRIPT_BASE);
     assert!(SCRIPT_BASE + SCRIPT_MAX <= RING_BASE);

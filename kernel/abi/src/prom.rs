@@ -56,6 +56,11 @@ pub struct PromPage {
     pub reserved: u64,
     /// Where a trap during trap entry leads, once, with only `$k0` and `$k1` changed; 0: nowhere.
     pub recover: u64,
+    /// The PROM's function that takes this CPU away from a monitor that can't go on, for good: it parks, or
+    /// ends the machine if no other cell is left. Its one argument is a [`crate::hub::Why`].
+    pub give_up: u64,
+    /// This CPU's [`crate::hub::CpuWords`].
+    pub words: u64,
 }
 
 /// The sets of an L2TLB.
@@ -89,17 +94,22 @@ pub const K0_SAVE_VA: u64 = PROM_PAGE_VA + core::mem::offset_of!(PromPage, k) as
 /// Bytes that the exception vectors take at the beginning of the PROM.
 pub const VECTORS_SIZE: u64 = 0x80 * VECTORS as u64;
 
-/// What the PROM tells the monitor, in low RAM; its KSEG0 address is the entry's second argument.
+/// What the PROM tells a cell's monitor, in low RAM; its KSEG0 address is the entry's second argument.
+/// What the machine consists of is in the boot block.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Handoff {
-    /// Machine-physical address of the pvpanic device's one register; 0: no such device.
-    pub pvpanic: u64,
+    /// The cell.
+    pub cell: u64,
+    /// How often it has booted, this time included.
+    pub incarnation: u64,
+    /// Its lowest CPU, which brings the monitor up. All others of the cell come too.
+    pub first_cpu: u64,
     /// Machine-physical address of the cell's copy of the monitor: the 8 MB that
-    /// [`crate::map::MONITOR_VA`] maps.
+    /// [`crate::map::MONITOR_VA`] maps, the beginning of [`crate::layout::Layout::reserve`].
     pub monitor_base: u64,
     /// Bytes of these 8 MB that are in use: image, zeroed data, private pages.
     pub monitor_used: u64,
-    /// The machine's CPUs; all are in the monitor or on their way to it.
-    pub cpus: u64,
+    /// Offset in them of the first of the private pages, one for each CPU of the machine.
+    pub cell_pages: u64,
 }

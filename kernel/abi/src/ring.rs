@@ -8,6 +8,7 @@
 //! | 8 | producer, once | capacity of the data area in bytes, a multiple of 8 |
 //! | 16 | producer | `head`: bytes ever published |
 //! | 24 | producer | `writing`: bytes that are or may be half-written (≥ `head`) |
+//! | 32 | producer | `clock`: no record that is published later has an earlier time |
 //! | 64 | consumer | `tail`: bytes ever consumed |
 //! | 72 | consumer | 1 while a reader is attached that the producer may wait for |
 //! | [`HEADER`] | producer | data, addressed modulo the capacity |
@@ -31,6 +32,7 @@ pub const RECORD_MAX: usize = 4096;
 const CAPACITY: u64 = 8;
 const HEAD: u64 = 16;
 const WRITING: u64 = 24;
+const CLOCK: u64 = 32;
 const TAIL: u64 = 64;
 const ATTACHED: u64 = 72;
 
@@ -107,6 +109,7 @@ pub struct Producer<M> {
     mem: M,
     capacity: u64,
     head: u64,
+    clock: u64,
     waits: Waits,
 }
 
@@ -116,10 +119,11 @@ impl<M: SharedMem> Producer<M> {
         let capacity = (size - HEADER) & !7;
         mem.store(HEAD, 0);
         mem.store(WRITING, 0);
+        mem.store(CLOCK, 0);
         mem.store(CAPACITY, capacity);
         mem.store(0, MAGIC);
         let waits = if may_wait { Waits::WhileAttached } else { Waits::Never };
-        Self { mem, capacity, head: 0, waits }
+        Self { mem, capacity, head: 0, clock: 0, waits }
     }
 
     /// The producer of a ring between two CPUs of the machine, in memory that was zero when the machine was
@@ -128,7 +132,7 @@ impl<M: SharedMem> Producer<M> {
         let capacity = (size - HEADER) & !7;
         let mut ring = if mem.load(0) == MAGIC && mem.load(CAPACITY) == capacity {
             let head = mem.load(HEAD);
-            Self { mem, capacity, head, waits: Waits::Always }
+            Self { mem, capacity, head, clock: 0, waits: Waits::Always }
         } else {
             Self::new(mem, size, false)
         };
@@ -137,7 +141,15 @@ impl<M: SharedMem> Producer<M> {
         ring
     }
 
-    /// Writes one record.
+    /// Says that no later record is of before `t_ns`.
+    pub fn advance(&mut self, t_ns: u64) {
+        if t_ns > self.clock {
+            self.clock = t_ns;
+            self.mem.store(CLOCK, t_ns);
+        }
+    }
+
+    /// Writes one record. A time before what [`Self::advance`] has promised becomes that.
     ///
     /// # Errors
     /// [`Full::Wait`] when the ring is full and it is one that waits for its reader.
@@ -160,7 +172,7 @@ impl<M: SharedMem> Producer<M> {
         header[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         header[4..6].copy_from_slice(&stream.to_le_bytes());
         header[8..16].copy_from_slice(&seq.to_le_bytes());
-        header[16..24].copy_from_slice(&t_ns.to_le_bytes());
+        header[16..24].copy_from_slice(&t_ns.max(self.clock).to_le_bytes());
         self.mem.store(WRITING, end);
         self.mem.fence();
         self.put(self.head, &header);
@@ -210,6 +222,14 @@ impl<M: SharedMem> Consumer<M> {
     pub fn resume(mem: M, size: u64) -> Self {
         let tail = mem.load(TAIL);
         Self { mem, capacity: 0, tail, size }
+    }
+
+    /// What the producer has promised: records that are not published yet are of no earlier time. To be read
+    /// before the records that there are.
+    pub fn clock(&self) -> u64 {
+        let clock = if self.mem.load(0) == MAGIC { self.mem.load(CLOCK) } else { 0 };
+        self.mem.fence();
+        clock
     }
 
     /// Says whether the producer may wait for this reader.
@@ -330,6 +350,20 @@ mod tests {
             assert_eq!(buf[..got.len], payload[..]);
             assert_eq!(rx.read(&mut buf), Ok(None));
         }
+    }
+
+    #[test]
+    fn no_record_is_earlier_than_promised() {
+        let (mut tx, mut rx) = pair(HEADER + 512, false);
+        let mut buf = [0; RECORD_MAX];
+        assert_eq!(rx.clock(), 0);
+        let mut time = |rx: &mut Consumer<Plain>| rx.read(&mut buf).unwrap().unwrap().t_ns;
+        tx.advance(10);
+        tx.advance(5);
+        assert_eq!(rx.clock(), 10);
+        tx.write(0, 0, 7, b"").unwrap();
+        tx.write(0, 1, 12, b"").unwrap();
+        assert_eq!((time(&mut rx), time(&mut rx)), (10, 12));
     }
 
     #[test]

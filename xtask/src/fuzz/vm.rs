@@ -18,6 +18,7 @@ use std::process::Command;
 const CONFIGURATION: &str = r#"
 [machine]
 cpus_per_node = 1
+memory_kind = "ram"
 slice_per_node = "160M"
 [[vm]]
 name = "fuzz"

@@ -58,13 +58,13 @@ impl Prepared {
             vms: vec![VmImages { kernel: kernel.into(), initrd: None }],
             endian: self.endian,
         };
-        let ram = Ram::new(self.plan.ram_size())?;
+        let ram = Ram::new(Ram::size_of(&self.plan.layout))?;
         let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };
         pack::pack(&ram, &self.plan, &images, &self.monitor, &[], mode)?;
         let names = self.plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
-        let drain = Drain::new(&ram, self.plan.cells.len(), names);
+        let drain = Drain::new(&ram, &self.plan.layout, names);
         let qemu = Qemu::start(qemu, &self.plan, &self.options, &ram, self.endian)?;
-        let slices = map::LOW_RAM_SIZE..self.plan.ram_size();
+        let slices = map::LOW_RAM_SIZE..Ram::size_of(&self.plan.layout);
         Ok(Running { qemu, drain, ram, slices, words: Vec::new() })
     }
 }
@@ -88,7 +88,7 @@ impl Running {
         let ended = self.qemu.ended().context("can't wait for QEMU")?;
         let words = &mut self.words;
         // What is lost is only missing from a message.
-        let _ = self.drain.poll(|_, record, bytes| {
+        let _ = self.drain.poll(false, |_, record, bytes| {
             if record.stream != stream::EVENTS {
                 words.extend_from_slice(bytes);
             }

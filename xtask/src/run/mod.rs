@@ -10,6 +10,7 @@ mod drain;
 pub mod embedded;
 mod images;
 mod logs;
+mod memory;
 mod pack;
 mod plan;
 #[cfg(test)]
@@ -197,7 +198,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let own = ["monitor", "boot", "log"];
     let streams = names.iter().map(String::as_str).chain(own);
     let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
-    let ram = Ram::new(plan.ram_size())?;
+    let ram = Ram::new(Ram::size_of(&plan.layout))?;
     let script = script.unwrap_or_default();
     pack::pack(&ram, &plan, &images, &monitor, &script, mode(args))?;
     let machine = Prepared {
@@ -323,8 +324,8 @@ impl Prepared<'_> {
         }
         let consoles = consoles(&self.names);
         // Both ends of the link that are ours are ready before the machine is.
-        let drain = Drain::new(&self.ram, self.plan.cells.len(), self.names.clone());
-        let keys = Keys::new(&self.ram, 0);
+        let drain = Drain::new(&self.ram, &self.plan.layout, self.names.clone());
+        let keys = Keys::new(&self.ram, self.plan.homes());
         let qemu = Qemu::start(self.command, self.plan, self.options, &self.ram, self.endian)?;
         if self.options.gdb {
             eprintln!("waiting for a debugger: target remote {}", qemu::GDB_ADDRESS);
@@ -339,6 +340,7 @@ impl Prepared<'_> {
             names: self.names,
             timeout,
             signal,
+            cells: self.plan.layout.cells(),
             symbols: self.symbols,
         };
         Ok(session.run())

@@ -95,17 +95,13 @@ pub fn pack(
         );
     }
     let block = BootBlock {
-        cpus: plan.cpus(),
-        nodes: plan.nodes,
+        layout: plan.layout,
         monitor_len: monitor.flat.len() as u64,
         monitor_mem: monitor.mem,
         monitor_entry: monitor.entry,
         monitor_sum: checksum(&monitor.flat),
         config_len: config.len() as u64,
         config_sum: checksum(&config),
-        window_per_node: plan.window_per_node,
-        slice_per_node: plan.slice_per_node,
-        ram_size: plan.ram_size(),
     };
     for (at, bytes) in [
         (map::BOOT_BLOCK, &block.encode()[..]),
@@ -153,7 +149,8 @@ fn place_images(ram: &Ram, plan: &Plan, images: &Images) -> Result<Vec<(Blob, Bl
     Ok(blobs)
 }
 
-fn config(plan: &Plan, blobs: &[(Blob, Blob)], script: &[u8], mode: Mode) -> config::Config {
+/// The configuration of a plan whose VMs' images (kernel, initrd) are in low RAM.
+pub fn config(plan: &Plan, blobs: &[(Blob, Blob)], script: &[u8], mode: Mode) -> config::Config {
     let all_cells = (0..plan.cells.len() as u8).collect::<Vec<_>>();
     let vms = plan.vms.iter().zip(blobs).map(|(vm, (kernel, initrd))| config::Vm {
         name: vm.name.value.clone(),
@@ -179,10 +176,10 @@ fn config(plan: &Plan, blobs: &[(Blob, Blob)], script: &[u8], mode: Mode) -> con
     });
     config::Config {
         machine: config::Machine {
-            nodes: plan.nodes,
-            cpus_per_node: plan.cpus_per_node,
-            window_per_node: plan.window_per_node,
-            slice_per_node: plan.slice_per_node,
+            nodes: plan.layout.nodes,
+            cpus_per_node: plan.layout.cpus_per_node,
+            window_per_node: plan.layout.window,
+            slice_per_node: plan.layout.slice,
             icount: mode.icount,
             seed: mode.seed,
             console_rate: plan.console_rate,

@@ -1,11 +1,15 @@
 //! What was asked for, made into something the monitor can do, or refused with culprit and remedy.
 
+use super::memory;
+use super::pack::{self, Mode};
 use super::size;
 use super::source::Item;
-use super::spec::{Kernel, MemoryKind, Spec, Vm};
+use super::spec::{Kernel, Spec, Vm};
 use crate::endian::Endian;
-use abi::config::{Placement, Restart};
-use abi::map;
+use abi::config::{self, Config, Placement, Restart};
+use abi::ids::MAX_NODES;
+use abi::layout::Layout;
+use abi::{CellId, map};
 use anyhow::{Result, anyhow, bail};
 use std::path::PathBuf;
 
@@ -27,14 +31,8 @@ pub struct Flags {
 /// A checked configuration. All of its values fit together; its images have not been looked at.
 #[derive(Debug)]
 pub struct Plan {
-    /// Nodes.
-    pub nodes: u32,
-    /// CPUs of each.
-    pub cpus_per_node: u32,
-    /// Bytes of removable memory of each.
-    pub window_per_node: u64,
-    /// Bytes of RAM of each.
-    pub slice_per_node: u64,
+    /// Nodes and cells.
+    pub layout: Layout,
     /// Most bytes a console emits in a virtual second.
     pub console_rate: u64,
     /// The byte order, if somebody chose one.
@@ -45,10 +43,6 @@ pub struct Plan {
     pub vms: Vec<Vm>,
 }
 
-/// Slices are whole multiples of this: the monitor's wired TLB entry maps two pages of 4 MB.
-const SLICE_UNIT: u64 = 8 << 20;
-/// Least RAM of a node: the monitor's own share and room for something.
-const SLICE_MIN: u64 = 64 << 20;
 /// Least memory of a VM.
 const VM_MEMORY_MIN: u64 = 1 << 20;
 /// Names that consoles and log files of the machine itself have.
@@ -64,21 +58,29 @@ impl Plan {
         apply_flags(&mut spec, flags)?;
         let machine = &spec.machine;
         supported(&spec)?;
-        let slice = machine.slice_per_node.value;
-        let window = machine.window_per_node.value;
-        check_memory(&spec)?;
-        let nodes = machine.nodes.value;
+        let (window, slice) = memory::per_node(machine)?;
         let cells = cells(&spec)?;
+        let mut cell_of = [CellId(0); MAX_NODES];
+        for (cell, nodes) in cells.iter().enumerate() {
+            for node in nodes {
+                cell_of[usize::from(*node)] = CellId(cell as u8);
+            }
+        }
+        let layout = Layout {
+            nodes: machine.nodes.value as u32,
+            cpus_per_node: machine.cpus_per_node.value as u32,
+            window,
+            slice,
+            cell_of,
+        };
+        assert!(layout.is_sound(), "checked key by key: {layout:?}");
         if machine.console_rate.value == 0 {
             return Err(machine.console_rate.error(
                 "console_rate = 0: nothing would ever be printed; leave the key out for \"1M\"",
             ));
         }
         let mut plan = Self {
-            nodes: nodes as u32,
-            cpus_per_node: machine.cpus_per_node.value as u32,
-            window_per_node: window,
-            slice_per_node: slice,
+            layout,
             console_rate: machine.console_rate.value,
             endian: machine.endian.clone(),
             cells,
@@ -92,20 +94,20 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Bytes of RAM of the machine (`-m`).
-    pub fn ram_size(&self) -> u64 {
-        map::LOW_RAM_SIZE + self.slice_per_node * u64::from(self.nodes)
-    }
-
     /// CPUs of the machine (`-smp`).
     pub fn cpus(&self) -> u32 {
-        self.nodes * self.cpus_per_node
+        self.layout.cpus()
     }
 
-    /// Bytes of node memory that VMs can have.
-    fn room(&self) -> u64 {
-        let all = (self.slice_per_node + self.window_per_node) * u64::from(self.nodes);
-        all - map::CELL_RESERVE * self.cells.len() as u64
+    /// The cell that each VM starts in. All VMs of a plan have one.
+    pub fn homes(&self) -> Vec<CellId> {
+        self.packed().homes().into_iter().flatten().collect()
+    }
+
+    /// The configuration as the cells get it, as far as the places of VMs depend on it.
+    fn packed(&self) -> Config {
+        let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };
+        pack::config(self, &vec![Default::default(); self.vms.len()], &[], mode)
     }
 
     fn check_vm(&self, vm: &Vm) -> Result<()> {
@@ -138,9 +140,6 @@ impl Plan {
                 size::show(VM_MEMORY_MIN)
             )));
         }
-        if memory > self.room() {
-            return Err(self.too_large(&vm.memory, &format!("VM {name:?}"), memory));
-        }
         if vm.cmdline.value.bytes().any(|b| b.is_ascii_control()) {
             return Err(vm.cmdline.error(format_args!(
                 "VM {name:?}: the command line has a control character; remove it"
@@ -162,35 +161,69 @@ impl Plan {
         Ok(())
     }
 
-    /// The VMs that start with the machine run at once: together they must fit too.
+    /// Each VM must have a home: those that start with the machine together, the others alone.
     fn check_room(&self) -> Result<()> {
-        let mut sum = 0;
-        for vm in self.vms.iter().filter(|vm| vm.autostart.value) {
-            sum += vm.memory.value;
-            if sum > self.room() {
-                let who = format!("VM {:?} and those before it", vm.name.value);
-                return Err(self.too_large(&vm.memory, &who, sum));
+        let config = self.packed();
+        let homes = config.homes();
+        let Some(without) = homes.iter().position(Option::is_none) else { return Ok(()) };
+        let (vm, packed) = (&self.vms[without], &config.vms[without]);
+        // What is left in each cell by the VMs that go before it.
+        let before = |i: usize| i < without && vm.autostart.value && config.vms[i].autostart;
+        let taken = |cell: CellId| -> u64 {
+            let share = |vm: &config::Vm, home: Option<CellId>| match vm.placement {
+                Placement::Local if home == Some(cell) => vm.memory,
+                Placement::Spread if home.is_some() && vm.cells >> cell.0 & 1 != 0 => {
+                    vm.memory.div_ceil(self.cells_of(vm).count() as u64)
+                }
+                _ => 0,
+            };
+            let all = homes.iter().enumerate().filter(|(i, _)| before(*i));
+            all.map(|(i, home)| share(&config.vms[i], *home)).sum()
+        };
+        let left = |cell| self.layout.room_of(cell).saturating_sub(taken(cell));
+        let spread = packed.placement == Placement::Spread;
+        let count = self.cells_of(packed).count() as u64;
+        let share = if spread { vm.memory.value.div_ceil(count) } else { vm.memory.value };
+        let figures: Vec<String> = self
+            .cells_of(packed)
+            .map(|cell| {
+                let (left, room) = (size::show(left(cell)), size::show(self.layout.room_of(cell)));
+                if left == room {
+                    format!("cell {cell} has {room} for VMs")
+                } else {
+                    format!("cell {cell} has {left} of {room} left")
+                }
+            })
+            .collect();
+        let missing = |cell| share.saturating_sub(left(cell));
+        let missing = self.cells_of(packed).map(|cell| {
+            let nodes = self.layout.nodes_of(cell).count() as u64;
+            missing(cell).div_ceil(nodes).checked_next_multiple_of(map::SLICE_UNIT)
+        });
+        let most = if spread { missing.max() } else { missing.min() };
+        let slice = most.flatten().and_then(|more| self.layout.slice.checked_add(more));
+        let remedy = match slice {
+            Some(slice) if slice <= memory::largest_slice(self.layout.nodes.into()) => {
+                format!("lower it or set slice_per_node = \"{}\"", size::show(slice))
             }
-        }
-        Ok(())
+            _ => "lower it: no such machine is that large".to_string(),
+        };
+        let what = if spread {
+            format!("memory {} ({} a cell)", size::show(vm.memory.value), size::show(share))
+        } else {
+            format!("memory {}", size::show(vm.memory.value))
+        };
+        Err(vm.memory.error(format_args!(
+            "VM {:?}: {what} does not fit: {}; {remedy}",
+            vm.name.value,
+            figures.join(", ")
+        )))
     }
 
-    fn too_large(&self, item: &Item<u64>, who: &str, needed: u64) -> anyhow::Error {
-        let largest = (map::RAM_MAX - map::LOW_RAM_SIZE) / u64::from(self.nodes);
-        let overhead = map::CELL_RESERVE * self.cells.len() as u64;
-        let slice = (needed.saturating_add(overhead))
-            .div_ceil(u64::from(self.nodes))
-            .next_multiple_of(SLICE_UNIT);
-        let remedy = if slice <= largest {
-            format!("lower it or set slice_per_node = \"{}\"", size::show(slice))
-        } else {
-            "lower it: no machine is that large".to_string()
-        };
-        item.error(format_args!(
-            "{who}: memory {} is more than the {} that the machine has free for VMs; {remedy}",
-            size::show(needed),
-            size::show(self.room())
-        ))
+    /// The cells that a VM is permitted.
+    fn cells_of(&self, vm: &config::Vm) -> impl Iterator<Item = CellId> + use<> {
+        let (cells, permitted) = (self.layout.cells(), vm.cells);
+        (0..cells).map(CellId).filter(move |cell| permitted >> cell.0 & 1 != 0)
     }
 }
 
@@ -239,20 +272,6 @@ fn supported(spec: &Spec) -> Result<()> {
     fn refuse<T>(item: &Item<T>, what: impl std::fmt::Display, instead: &str) -> Result<()> {
         Err(item.error(format_args!("{what}: not supported yet; {instead}")))
     }
-    let machine = &spec.machine;
-    if machine.nodes.value > 1 {
-        refuse(&machine.nodes, format_args!("nodes = {}", machine.nodes.value), "use 1")?;
-    }
-    if machine.memory_kind.value != MemoryKind::Ram {
-        let what = match machine.memory_kind.value {
-            MemoryKind::Mixed => "memory_kind = \"mixed\"",
-            _ => "memory_kind = \"removable\"",
-        };
-        refuse(&machine.memory_kind, what, "use \"ram\"")?;
-    }
-    if machine.window_per_node.value > 0 {
-        refuse(&machine.window_per_node, "window_per_node above 0", "use slice_per_node")?;
-    }
     for vm in &spec.vms {
         let name = &vm.name.value;
         if vm.vcpus.value > 1 {
@@ -271,38 +290,6 @@ fn supported(spec: &Spec) -> Result<()> {
             let what = format!("VM {name:?}: clock_scale = {}", vm.clock_scale.value);
             refuse(&vm.clock_scale, what, "use 1")?;
         }
-    }
-    Ok(())
-}
-
-fn check_memory(spec: &Spec) -> Result<()> {
-    let machine = &spec.machine;
-    let (slice, window) = (&machine.slice_per_node, machine.window_per_node.value);
-    if slice.value < SLICE_MIN || !slice.value.is_multiple_of(SLICE_UNIT) {
-        return Err(slice.error(format_args!(
-            "slice_per_node = {}: give a multiple of {}, at least {}",
-            size::show(slice.value),
-            size::show(SLICE_UNIT),
-            size::show(SLICE_MIN)
-        )));
-    }
-    let most = (map::RAM_MAX - map::LOW_RAM_SIZE) / machine.nodes.value;
-    if slice.value > most {
-        return Err(slice.error(format_args!(
-            "slice_per_node = {}: {} node(s) have at most {} each",
-            size::show(slice.value),
-            machine.nodes.value,
-            size::show(most)
-        )));
-    }
-    if let Some(memory) = &machine.memory_per_node
-        && memory.value != slice.value + window
-    {
-        return Err(memory.error(format_args!(
-            "memory_per_node = {} disagrees with window_per_node + slice_per_node = {}; leave it out or give their sum",
-            size::show(memory.value),
-            size::show(slice.value + window)
-        )));
     }
     Ok(())
 }
@@ -334,7 +321,12 @@ fn cells(spec: &Spec) -> Result<Vec<Vec<u8>>> {
     if let Some(node) = owner.iter().position(Option::is_none) {
         bail!("{}: node {node} is in no cell; add it to one", spec.cells[0].nodes.source);
     }
-    Ok(spec.cells.iter().map(|cell| cell.nodes.value.clone()).collect())
+    let sorted = |nodes: &Vec<u8>| {
+        let mut nodes = nodes.clone();
+        nodes.sort_unstable();
+        nodes
+    };
+    Ok(spec.cells.iter().map(|cell| sorted(&cell.nodes.value)).collect())
 }
 
 impl Kernel {

@@ -13,8 +13,9 @@ const VM: &str = "[[vm]]\nname = \"a\"\nkernel = \"linux\"\n";
 #[test]
 fn a_small_file_gets_every_default() {
     let plan = plan(VM, &Flags::default()).unwrap();
-    assert_eq!((plan.nodes, plan.cpus(), plan.ram_size()), (1, 2, 512 << 20));
-    assert_eq!((plan.window_per_node, plan.console_rate), (0, 1 << 20));
+    let layout = &plan.layout;
+    assert_eq!((layout.nodes, plan.cpus(), layout.ram_size()), (1, 2, 448 << 20));
+    assert_eq!((layout.window, plan.console_rate), (64 << 20, 1 << 20));
     assert_eq!(plan.cells, [[0]]);
     assert!(plan.endian.is_none());
     assert_eq!(plan.vms[0].memory.value, 64 << 20);
@@ -64,7 +65,7 @@ fn a_flag_beats_the_file() {
         ..Flags::default()
     };
     let plan = plan(&text, &flags).unwrap();
-    assert_eq!(plan.slice_per_node, 512 << 20, "what no flag says stays");
+    assert_eq!(plan.layout.slice, 512 << 20, "what no flag says stays");
     assert_eq!(plan.endian.unwrap().value, Endian::Big);
     assert_eq!((plan.vms.len(), plan.vms[0].budget.value), (1, 9));
     assert_eq!(plan.vms[0].name.value, "guest");
@@ -83,14 +84,14 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         (VM.replace("\"a\"", "\"\""), "use 1 to 32 letters"),
         (
             format!("{VM}memory = \"300M\"\n"),
-            "m.toml:4: VM \"a\": memory 300M is more than the 224M that the machine has free for VMs; lower it or set slice_per_node = \"336M\"",
+            "m.toml:4: VM \"a\": memory 300M does not fit: cell 0 has 224M for VMs; lower it or set slice_per_node = \"272M\"",
         ),
-        (format!("{VM}memory = \"4G\"\n"), "lower it: no machine is that large"),
+        (format!("{VM}memory = \"4G\"\n"), "lower it: no such machine is that large"),
         (
             format!("{VM}memory = \"18000000000G\"\n"),
             "m.toml:4: [[vm]] memory: \"18000000000G\" is not a size",
         ),
-        (format!("{VM}memory = \"16000000000G\"\n"), "lower it: no machine is that large"),
+        (format!("{VM}memory = \"16000000000G\"\n"), "lower it: no such machine is that large"),
         (
             format!("{VM}memory = 4097\n"),
             "m.toml:4: VM \"a\": memory = 4097: give a multiple of 4K",
@@ -98,7 +99,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         (format!("{VM}memory = \"0\"\n"), "give a multiple of 4K, at least 1M"),
         (
             format!("{VM}memory = \"200M\"\n{}", VM.replace("\"a\"", "\"b\"")),
-            "VM \"b\" and those before it: memory 264M is more than the 224M",
+            "VM \"b\": memory 64M does not fit: cell 0 has 24M of 224M left; lower it or set slice_per_node = \"232M\"",
         ),
         (format!("{VM}cells = [1]\n"), "m.toml:4: VM \"a\": there is no cell 1; the machine has 1"),
         (format!("{VM}cells = []\n"), "it may run nowhere"),
@@ -114,7 +115,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         ("[[cell]]\nnodes = [1]\n".into(), "m.toml:2: there is no node 1; the machine has 1"),
         ("[[cell]]\nnodes = []\n".into(), "m.toml:2: a cell without nodes;"),
         (
-            "[machine]\nslice_per_node = \"256M\"\nmemory_per_node = \"255M\"\n".into(),
+            "[machine]\nslice_per_node = \"192M\"\nmemory_per_node = \"255M\"\n".into(),
             "m.toml:3: memory_per_node = 255M disagrees with window_per_node + slice_per_node = 256M;",
         ),
         (
@@ -123,9 +124,33 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         ),
         (
             "[machine]\nslice_per_node = \"33M\"\n".into(),
-            "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 64M",
+            "m.toml:2: slice_per_node = 33M: give a multiple of 8M, at least 8M",
         ),
-        ("[machine]\nslice_per_node = \"16M\"\n".into(), "at least 64M"),
+        ("[machine]\nslice_per_node = 0\n".into(), "at least 8M"),
+        (
+            "[machine]\nmemory_kind = \"ram\"\nslice_per_node = \"16M\"\n".into(),
+            "m.toml:3: slice_per_node = 16M: give a multiple of 8M, at least 64M",
+        ),
+        (
+            "[machine]\nmemory_kind = \"ram\"\nwindow_per_node = \"16M\"\n".into(),
+            "m.toml:3: window_per_node = 16M: nodes of memory_kind = \"ram\" have none; leave it out",
+        ),
+        (
+            "[machine]\nmemory_kind = \"removable\"\nslice_per_node = \"64M\"\n".into(),
+            "m.toml:3: slice_per_node = 64M: nodes of memory_kind = \"removable\" have none;",
+        ),
+        (
+            "[machine]\nnodes = 4\nwindow_per_node = \"128M\"\n".into(),
+            "m.toml:3: window_per_node = 128M: give a power of two from 16M to 64M, which is the most of 4 node(s)",
+        ),
+        ("[machine]\nwindow_per_node = \"48M\"\n".into(), "give a power of two from 16M to 256M"),
+        ("[machine]\nwindow_per_node = \"8M\"\n".into(), "give a power of two from 16M"),
+        (
+            format!(
+                "[machine]\nnodes = 2\n[[cell]]\nnodes = [0]\n[[cell]]\nnodes = [1]\n{VM}memory = \"240M\"\n"
+            ),
+            "VM \"a\": memory 240M does not fit: cell 0 has 224M for VMs, cell 1 has 224M for VMs; lower it or set slice_per_node = \"208M\"",
+        ),
         ("[machine]\nconsole_rate = 0\n".into(), "m.toml:2: console_rate = 0:"),
     ] {
         let error = format!("{:#}", plan(&text, &Flags::default()).unwrap_err());
@@ -135,12 +160,27 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
 }
 
 #[test]
+fn each_kind_of_memory_has_its_usual_sizes() {
+    for (nodes, kind, window, slice) in [
+        (1, "mixed", 64, 192),
+        (4, "mixed", 64, 192),
+        (5, "mixed", 32, 192),
+        (8, "mixed", 32, 192),
+        (1, "removable", 256, 0),
+        (3, "removable", 64, 0),
+        (8, "removable", 32, 0),
+        (1, "ram", 0, 256),
+        (7, "ram", 0, 216),
+    ] {
+        let text = format!("[machine]\nnodes = {nodes}\nmemory_kind = \"{kind}\"\n");
+        let layout = plan(&text, &Flags::default()).unwrap().layout;
+        assert_eq!((layout.window, layout.slice), (window << 20, slice << 20), "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_honoured_is_refused_as_not_supported_yet() {
     for text in [
-        "[machine]\nnodes = 2\n".to_string(),
-        "[machine]\nmemory_kind = \"mixed\"\n".into(),
-        "[machine]\nmemory_kind = \"removable\"\n".into(),
-        "[machine]\nwindow_per_node = \"32M\"\n".into(),
         format!("{VM}vcpus = 2\n"),
         format!("{VM}restart = \"always\"\n"),
         format!("{VM}restart = \"on-failure\"\n"),

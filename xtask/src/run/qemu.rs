@@ -62,7 +62,8 @@ pub fn arguments(plan: &Plan, options: &Options, names: &Names) -> Vec<OsString>
     let mut arg = |text: &str| args.push(text.into());
     arg("-M");
     arg("malta,memory-backend=ram");
-    let ram_size = plan.ram_size();
+    let layout = &plan.layout;
+    let ram_size = layout.ram_size();
     arg("-m");
     arg(&format!("{}M", ram_size >> 20));
     arg("-object");
@@ -82,8 +83,20 @@ pub fn arguments(plan: &Plan, options: &Options, names: &Names) -> Vec<OsString>
     // its reader.
     arg("-serial");
     arg(&format!("file:{}", names.uart));
-    for text in ["-device", "pvpanic-pci", "-action", "panic=exit-failure"] {
+    for text in ["-device", "pvpanic-pci,addr=0x1e", "-action", "panic=exit-failure"] {
         arg(text);
+    }
+    // Windows: in the same file, behind the RAM.
+    for node in layout.node_ids().filter(|_| layout.window != 0) {
+        let (size, offset) = (layout.window, Ram::window_offset(layout, node));
+        arg("-object");
+        arg(&format!(
+            "memory-backend-file,id=node{node},size={size},mem-path={},offset={offset},share=on",
+            names.ram
+        ));
+        arg("-device");
+        let slot = map::WINDOW_SLOT + u32::from(node.0);
+        arg(&format!("nvme,serial=node{node},pmrdev=node{node},addr={slot:#x}"));
     }
     arg("-device");
     let vector = map::DEBUG_VECTOR;
@@ -272,7 +285,9 @@ mod tests {
             assert!(!line.contains("semihosting"), "it would open host files to a guest");
             assert!(line.contains("-nodefaults") && line.contains("-no-reboot"));
             assert!(line.contains("addr=0x1fc00480,force-raw=on"), "Debug Mode is closed");
-            assert!(line.contains("size=536870912,") && line.contains("-m 512M"));
+            assert!(line.contains("size=469762048,") && line.contains("-m 448M"));
+            let window = "size=67108864,mem-path=RAM-FILE,offset=469762048,share=on -device nvme,serial=node0,pmrdev=node0,addr=0x12 ";
+            assert!(line.contains(window), "{line}");
             assert!(line.ends_with("-kernel boot.elf -extra"));
             assert!(!line.contains("socket") && !line.contains("tcp:"));
             assert_eq!(line.contains("clock=vm -seed 7"), icount);

@@ -3,6 +3,8 @@
 //! This is the one module of the host tool that touches raw memory.
 
 use super::size;
+use abi::NodeId;
+use abi::layout::Layout;
 use abi::ring::SharedMem;
 use anyhow::{Context, Result, bail};
 use memmap2::{MmapOptions, MmapRaw};
@@ -108,6 +110,16 @@ impl Ram {
             .map_raw(&file)
             .context("can't map the machine's RAM file")?;
         Ok(Self { file: Arc::new(file), map: Arc::new(map) })
+    }
+
+    /// Bytes of RAM and windows of a machine.
+    pub fn size_of(layout: &Layout) -> u64 {
+        layout.ram_size() + u64::from(layout.nodes) * layout.window
+    }
+
+    /// Where in the file a node's window begins: the windows lie behind the RAM.
+    pub fn window_offset(layout: &Layout, node: NodeId) -> u64 {
+        layout.ram_size() + u64::from(node.0) * layout.window
     }
 
     /// The file, for QEMU to inherit.

@@ -61,6 +61,8 @@ pub struct Session<'a> {
     pub timeout: Option<Duration>,
     /// The signal that asked this program to end, or 0.
     pub signal: Arc<AtomicUsize>,
+    /// How many cells there are.
+    pub cells: u8,
     /// Names for addresses in the boot log and in panics.
     pub symbols: Symbols,
 }
@@ -75,6 +77,7 @@ pub enum End {
 
 /// One record, out of the ring.
 struct Taken {
+    cell: usize,
     record: Record,
     payload: Vec<u8>,
 }
@@ -156,8 +159,8 @@ impl Session<'_> {
             self.boot_line(&line)?;
         }
         let mut taken = Vec::new();
-        let lost = self.drain.poll(|_, record, payload| {
-            taken.push(Taken { record, payload: payload.to_vec() });
+        let lost = self.drain.poll(last, |cell, record, payload| {
+            taken.push(Taken { cell, record, payload: payload.to_vec() });
         });
         for one in &taken {
             self.record(verdict, one)?;
@@ -187,7 +190,7 @@ impl Session<'_> {
     }
 
     fn record(&mut self, verdict: &mut Verdict, taken: &Taken) -> Result<()> {
-        let Taken { record, payload } = taken;
+        let Taken { cell, record, payload } = taken;
         let name = stream_name(&self.names, record.stream);
         match record.stream {
             stream::EVENTS => match Event::decode(payload) {
@@ -195,7 +198,12 @@ impl Session<'_> {
                     if let Kind::Panic { message } = &mut event.kind {
                         // Events hold nothing of the build: only the operator's copy gets symbols.
                         let shown = self.symbols.annotate(message);
-                        verdict.broken.push(format!("the monitor panicked: {shown}"));
+                        // Of several cells the others go on.
+                        let whose =
+                            if self.cells > 1 { format!(" of cell {cell}") } else { String::new() };
+                        let what = format!("the monitor{whose} panicked: {shown}");
+                        if self.cells > 1 { &mut verdict.cells_lost } else { &mut verdict.broken }
+                            .push(what);
                     } else {
                         verdict.event(&event);
                     }
@@ -212,7 +220,8 @@ impl Session<'_> {
                 let seconds = record.t_ns / 1_000_000_000;
                 let micros = record.t_ns / 1000 % 1_000_000;
                 let text = String::from_utf8_lossy(payload);
-                let line = format!("[{seconds:5}.{micros:06}] {text}\n");
+                let whose = if self.cells > 1 { format!("cell {cell}: ") } else { String::new() };
+                let line = format!("[{seconds:5}.{micros:06}] {whose}{text}\n");
                 self.logs.stream(&name, line.as_bytes())?;
                 self.show(&name, None, line.as_bytes());
             }
@@ -226,11 +235,11 @@ impl Session<'_> {
 
     /// What QEMU's own end says.
     fn judge_exit(&mut self, verdict: &mut Verdict, status: ExitStatus) {
-        let said = verdict.outcome.is_some() || !verdict.broken.is_empty();
+        let said = verdict.outcome.is_some() || verdict.is_broken();
         if status.success() && said {
             return;
         }
-        if !verdict.broken.is_empty() {
+        if verdict.is_broken() {
             return;
         }
         let message = self.qemu.message().map_or(String::new(), |line| format!(": {line}"));

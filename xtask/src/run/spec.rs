@@ -30,10 +30,10 @@ pub struct Machine {
     pub nodes: Item<u64>,
     /// CPUs of each.
     pub cpus_per_node: Item<u64>,
-    /// Removable memory of each, in bytes.
-    pub window_per_node: Item<u64>,
-    /// RAM of each, in bytes.
-    pub slice_per_node: Item<u64>,
+    /// Removable memory of each in bytes, if it was given.
+    pub window_per_node: Option<Item<u64>>,
+    /// RAM of each in bytes, if it was given.
+    pub slice_per_node: Option<Item<u64>>,
     /// The sum of both, if it was given.
     pub memory_per_node: Option<Item<u64>>,
     /// What kind of memory nodes have.
@@ -73,6 +73,17 @@ pub enum Kernel {
 
 /// Names of built-in images.
 pub const BUILT_IN: [&str; 5] = ["linux", "debian", "hello", "irix", "irix-kseg0"];
+
+impl MemoryKind {
+    /// Its name in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Removable => "removable",
+            Self::Ram => "ram",
+        }
+    }
+}
 
 impl Kernel {
     /// What somebody calls `name`: a built-in image, or a file relative to `base`.
@@ -119,8 +130,6 @@ pub struct Vm {
     pub cpu: Item<Cpu>,
 }
 
-/// Default RAM of a node.
-const DEFAULT_SLICE: u64 = 256 << 20;
 /// Default memory of a VM of a configuration file.
 const DEFAULT_VM_MEMORY: u64 = 64 << 20;
 /// Memory of the one VM that `--kernel` makes.
@@ -135,10 +144,10 @@ impl Default for Machine {
         Self {
             nodes: Item::default(1),
             cpus_per_node: Item::default(CPUS_PER_NODE as u64),
-            window_per_node: Item::default(0),
-            slice_per_node: Item::default(DEFAULT_SLICE),
+            window_per_node: None,
+            slice_per_node: None,
             memory_per_node: None,
-            memory_kind: Item::default(MemoryKind::Ram),
+            memory_kind: Item::default(MemoryKind::Mixed),
             endian: None,
             console_rate: Item::default(DEFAULT_CONSOLE_RATE),
         }
@@ -238,8 +247,8 @@ fn machine(mut t: Table<'_>) -> Result<Machine> {
         cpus_per_node: t
             .number("cpus_per_node", 1..=CPUS_PER_NODE as u64)?
             .unwrap_or(d.cpus_per_node),
-        window_per_node: t.size("window_per_node")?.unwrap_or(d.window_per_node),
-        slice_per_node: t.size("slice_per_node")?.unwrap_or(d.slice_per_node),
+        window_per_node: t.size("window_per_node")?,
+        slice_per_node: t.size("slice_per_node")?,
         memory_per_node: t.size("memory_per_node")?,
         memory_kind: t.word("memory_kind", &kinds)?.unwrap_or(d.memory_kind),
         endian: t.word("endian", &[("little", Endian::Little), ("big", Endian::Big)])?,

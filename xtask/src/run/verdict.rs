@@ -9,7 +9,7 @@ pub const PASSED: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Configuration or set-up.
 pub const SET_UP: u8 = 2;
-/// The monitor panicked, a stream was overrun, or QEMU died.
+/// The monitor panicked, a cell was lost, a stream was overrun, or QEMU died.
 pub const BROKEN: u8 = 3;
 /// Time-out.
 pub const TIMED_OUT: u8 = 124;
@@ -23,6 +23,8 @@ pub struct Verdict {
     pub ended_for_cause: Vec<(String, Cause)>,
     /// What went wrong with monitor, streams or QEMU.
     pub broken: Vec<String>,
+    /// The cells that were lost, while others went on.
+    pub cells_lost: Vec<String>,
     /// What the host could not do.
     pub set_up: Vec<String>,
     /// `--timeout` has passed.
@@ -39,14 +41,20 @@ impl Verdict {
                 self.ended_for_cause.push((vm.clone(), *cause));
             }
             Kind::Panic { message } => self.broken.push(format!("the monitor panicked: {message}")),
+            Kind::CellLost { lost } => self.cells_lost.push(format!("cell {lost} was lost")),
             _ => {}
         }
+    }
+
+    /// Whether the monitor, a stream or QEMU has failed.
+    pub fn is_broken(&self) -> bool {
+        !self.broken.is_empty() || !self.cells_lost.is_empty()
     }
 
     /// The exit status: 3 beats 2 beats 124 beats 1. With a script its steps alone decide between
     /// 0 and 1, without one the VMs' ends.
     pub fn status(&self) -> u8 {
-        if !self.broken.is_empty() {
+        if self.is_broken() {
             return BROKEN;
         }
         if !self.set_up.is_empty() {
@@ -69,6 +77,7 @@ impl Verdict {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         lines.extend(self.broken.iter().cloned());
+        lines.extend(self.cells_lost.iter().cloned());
         lines.extend(self.set_up.iter().cloned());
         if let Some(Outcome::ScriptFailed { line, report }) = &self.outcome {
             let mut report = report.lines();

@@ -1,0 +1,42 @@
+//! The cell among others: where VMs start, who leads, how a run ends that all cells are part of.
+
+use super::{LocalCell, Machine};
+use abi::config::{self, Config};
+use abi::event::Kind;
+use abi::script::Outcome;
+use abi::{CellId, VmId};
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Where each VM starts.
+pub(super) fn homes(config: &Config) -> Vec<CellId> {
+    // Of a VM that has no room anywhere its lowest cell says so.
+    let lowest = |vm: &config::Vm| CellId(vm.cells.trailing_zeros() as u8);
+    let homes = config.homes().into_iter().zip(&config.vms);
+    homes.map(|(home, vm)| home.unwrap_or(lowest(vm))).collect()
+}
+
+impl<M: Machine> LocalCell<M> {
+    /// Whether VM `id` starts here.
+    pub(super) fn is_home_of(&self, id: VmId) -> bool {
+        self.homes.get(usize::from(id.0)) == Some(&self.out.cell)
+    }
+
+    /// Another cell has ended the run: the next step ends this cell's part of it.
+    pub fn end_run(&mut self) {
+        self.over.get_or_insert(Outcome::Done);
+    }
+
+    /// Takes note of the cells that are lost, a bit each; the one that leads reports them.
+    pub fn lost(&mut self, cells: u8) {
+        let new = cells & !self.lost;
+        if new == 0 || !self.out.machine.leads() {
+            return;
+        }
+        self.lost |= new;
+        for cell in (0..u8::BITS as u8).filter(|cell| new >> cell & 1 != 0) {
+            self.out.event(Kind::CellLost { lost: CellId(cell) });
+            self.say(&format!("cell {cell} is lost: its CPUs have parked\n"));
+        }
+    }
+}

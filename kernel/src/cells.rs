@@ -1,0 +1,88 @@
+//! The machine's cells among themselves, as far as the end of a run goes: who leads, who has ended, who is
+//! lost. All of it is in the hubs.
+//!
+//! The *leader* is the lowest cell that lives. It says when the run is over, and how: when its script ends
+//! or an operator asks for it, or else when the VMs of all cells have ended. All cells then end their VMs;
+//! when each has said that it is done (or is lost), the leader switches the machine off.
+
+use crate::{clock, hub, machine};
+use abi::hub::{Hub, Run};
+use abi::{CellId, CpuId, NodeId};
+use core::sync::atomic::Ordering;
+
+/// How long the leader waits for the others to end their VMs, in nanoseconds.
+const PATIENCE_NS: u64 = 2_000_000_000;
+
+/// The cells but this one.
+fn others() -> impl Iterator<Item = CellId> {
+    let here = machine::cell();
+    (0..machine::layout().cells()).map(CellId).filter(move |cell| *cell != here)
+}
+
+/// A cell's lowest CPU and node.
+fn first(cell: CellId) -> Option<(CpuId, NodeId)> {
+    let layout = machine::layout();
+    layout.cpus_of(cell).next().zip(layout.nodes_of(cell).next())
+}
+
+/// Whether a cell can't be reached any more, or its lowest CPU has parked.
+pub(crate) fn is_lost(cell: CellId) -> bool {
+    let parked = |cpu| hub::words(cpu).map(|words| words.parked.load(Ordering::Acquire) != 0);
+    first(cell).is_none_or(|(cpu, _)| parked(cpu).unwrap_or(true))
+}
+
+/// The hub of a cell's lowest node.
+fn hub_of(cell: CellId) -> Option<&'static Hub> {
+    hub::reach(first(cell)?.1).ok()
+}
+
+fn run_of(cell: CellId) -> u64 {
+    hub_of(cell).map_or(Run::Over as u64, |hub| hub.run.load(Ordering::Acquire))
+}
+
+/// Says how far this cell's run has come.
+fn say(run: Run) {
+    if let Some(hub) = hub_of(machine::cell()) {
+        hub.run.store(run as u64, Ordering::Release);
+    }
+}
+
+/// Whether this cell leads.
+pub(crate) fn leads() -> bool {
+    others().all(|cell| cell > machine::cell() || is_lost(cell))
+}
+
+/// The cells that are lost, a bit each.
+pub(crate) fn lost() -> u8 {
+    others().filter(|cell| is_lost(*cell)).fold(0, |set, cell| set | 1 << cell.0)
+}
+
+/// This cell has nothing left to do, or has again (`idle`): whether the run is over.
+pub(crate) fn idle(idle: bool) -> bool {
+    say(if idle { Run::Idle } else { Run::On });
+    let has_ended = |cell| run_of(cell) != Run::On as u64 || is_lost(cell);
+    idle && leads() && others().all(has_ended)
+}
+
+/// Whether a cell has ended the run for all.
+pub(crate) fn is_ending() -> bool {
+    others().any(|cell| run_of(cell) == Run::Ending as u64 && !is_lost(cell))
+}
+
+/// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
+/// have come as far.
+pub(crate) fn over() -> ! {
+    if leads() {
+        say(Run::Ending);
+        let give_up = clock::now() + PATIENCE_NS;
+        let done = |cell| run_of(cell) == Run::Over as u64 || is_lost(cell);
+        while !others().all(done) && clock::now() < give_up {
+            clock::sleep_until(clock::now() + 100_000);
+        }
+        machine::power_off()
+    }
+    say(Run::Over);
+    loop {
+        clock::sleep_until(u64::MAX / 8);
+    }
+}

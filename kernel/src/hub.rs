@@ -1,0 +1,67 @@
+//! The nodes' hubs, reached as hardware is: a hub answers only while its node has power and a way to it is
+//! left.
+
+use crate::careful::xkphys;
+use crate::machine;
+use abi::hub::{self, Controller, CpuWords, Hub};
+use abi::topology::{Failed, Topology};
+use abi::{CpuId, Mpa, NodeId, map};
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+/// A node whose hub does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable(pub(crate) NodeId);
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the hub of node {} does not answer", self.0)
+    }
+}
+
+/// A node's hub, as this CPU reaches it.
+///
+/// # Errors
+/// The node is dead, or no way leads to it.
+pub(crate) fn reach(node: NodeId) -> Result<&'static Hub, Unreachable> {
+    let layout = machine::layout();
+    if node.0 >= layout.nodes as u8 {
+        return Err(Unreachable(node));
+    }
+    let here = layout.node_of(machine::this_cpu());
+    let controller = controller();
+    let failed = Failed {
+        nodes: layout.node_ids().fold(0, |set, n| {
+            let dead = page(n).power.load(Ordering::Acquire) == 0;
+            set | u8::from(dead) << n.0
+        }),
+        routers: controller.failed_routers.load(Ordering::Acquire) as u8,
+        links: controller.failed_links.load(Ordering::Acquire) as u16,
+    };
+    // The way that is always taken while nothing has failed.
+    if failed == Failed::default() || Topology::new(layout.nodes).reach(failed).is(here, node) {
+        Ok(page(node))
+    } else {
+        Err(Unreachable(node))
+    }
+}
+
+/// A CPU's words in its node's hub.
+///
+/// # Errors
+/// As [`reach`].
+pub(crate) fn words(cpu: CpuId) -> Result<&'static CpuWords, Unreachable> {
+    let layout = machine::layout();
+    Ok(&reach(layout.node_of(cpu))?.cpus[hub::slot(layout, cpu)])
+}
+
+/// The system controller's page.
+pub(crate) fn controller() -> &'static Controller {
+    // SAFETY: low RAM that is set aside for it; all of its fields are atomic.
+    unsafe { &*(xkphys(Mpa(map::RAM_BASE + map::CONTROLLER)) as *const Controller) }
+}
+
+fn page(node: NodeId) -> &'static Hub {
+    // SAFETY: as for `controller`.
+    unsafe { &*(xkphys(Mpa(map::RAM_BASE + hub::address(node))) as *const Hub) }
+}
