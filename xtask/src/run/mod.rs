@@ -23,7 +23,7 @@ pub mod script;
 mod session;
 pub mod size;
 mod source;
-mod spec;
+pub mod spec;
 mod symbols;
 mod table;
 pub mod terminal;
@@ -126,8 +126,11 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// The files of a built-in image.
-fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
+/// The files of a built-in image, made or fetched first if need be.
+///
+/// # Errors
+/// When there is none of the name, or it can't be had.
+pub fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
     match name {
         "hello" | "irix" | "irix-kseg0" => {
             Ok(images::BuiltIn { kernel: crate::build::guest(name, endian)?, initrd: None })

@@ -13,7 +13,8 @@ mod profile;
 mod terminal;
 
 use crate::endian::Endian;
-use crate::run::{script, size};
+use crate::run::spec::BUILT_IN;
+use crate::run::{built_in, script, size};
 use crate::setup;
 use abi::script::{Outcome, Step};
 use anyhow::{Context, Result, bail};
@@ -62,7 +63,7 @@ Examples:
 Exit status: 0 the guest powered off or reset its machine, or every script step passed; 1 a script
 step failed or the guest ended otherwise; 2 a file or option; 124 the limit was reached.")]
 pub struct Args {
-    /// The kernel: an ELF64 vmlinux or vmlinuz. Default: the stock kernel, with its initial RAM disk.
+    /// The kernel: an ELF64 vmlinux or vmlinuz, or a built-in image's name. Default: the stock kernel, with its initial RAM disk.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The stock kernel as it is packaged: it unpacks itself first.
@@ -131,6 +132,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     };
     let mut initrd_file = args.initrd.clone();
     let kernel_file = match &args.kernel {
+        Some(file) if file.to_str().is_some_and(|name| BUILT_IN.contains(&name)) => {
+            let order = args.endian.unwrap_or_default();
+            let files = built_in(&file.display().to_string(), order)?;
+            if initrd_file.is_none() {
+                initrd_file = files.initrd;
+            }
+            files.kernel
+        }
         Some(file) => file.clone(),
         None => {
             let linux = setup::guest::linux()?;
