@@ -106,6 +106,8 @@ pub struct Vcpu {
     pub(crate) code: CodeCache,
     /// What copies of the TLB's contents must forget.
     pub(crate) stale: Stale,
+    /// How many posts of other VCPUs it has read.
+    pub(crate) posts_read: u64,
 }
 
 /// EBase.CPUNum.
@@ -163,6 +165,7 @@ impl Vcpu {
             endian,
             code: CodeCache::new(pages),
             stale: Stale::new(),
+            posts_read: 0,
         };
         vcpu.mode_changed();
         vcpu

@@ -4,7 +4,7 @@ use super::cpu::RealCpu;
 use super::l2tlb::{L2Tlb, tag};
 use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
-use crate::interp::CodeCache;
+use crate::interp::{CodeCache, CodeMap};
 use crate::mem::GuestMemory;
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -63,6 +63,7 @@ impl Pages {
 pub(super) struct Fill<'a, M: ?Sized> {
     pub mem: &'a M,
     pub code: &'a CodeCache,
+    pub others: Option<&'a CodeMap>,
     pub l2: &'a L2Tlb,
     pub pages: &'a mut Pages,
     /// The real address space.
@@ -104,10 +105,13 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             if known.key != key || known.lo & LO_D == 0 {
                 // Decoded code of it is kept, or was when the page was looked up.
                 known.key = NONE;
-                if let Some(page) = self.mem.resolve(Gpa(gpa), access)
-                    && self.code.drop_page(page)
-                {
-                    soft.flush_fetch();
+                if let Some(page) = self.mem.resolve(Gpa(gpa), access) {
+                    if self.code.drop_page(page) {
+                        soft.flush_fetch();
+                    }
+                    if let Some(map) = self.others {
+                        map.opened(Gpa(gpa), page);
+                    }
                 }
             }
         }
@@ -140,7 +144,8 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
     fn look_up<R: RealCpu>(&mut self, stale: &mut Stale, cpu: &R, gpa: u64) -> u64 {
         let Some(page) = self.mem.resolve(Gpa(gpa), Access::Read) else { return 0 };
         let mut lo = cpu.machine_page(page) >> PAGE_SHIFT << LO_PFN_SHIFT | CACHED | LO_V;
-        if self.code.find(page).is_none() {
+        let executed = self.others.is_some_and(|map| map.is_executed(Gpa(gpa)));
+        if !executed && self.code.find(page).is_none() {
             lo |= LO_D;
             stale.mapped_for_stores(page);
         }

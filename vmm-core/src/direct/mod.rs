@@ -248,6 +248,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 }
             }
             direct.link_left = 0;
+            if self.has_posts(vcpu) {
+                self.read_posts(vcpu);
+            }
             direct.follow_notes(vcpu, cpu);
             let asid = direct.spacing.real(&direct.l2, vcpu.asid(), cpu);
             let entry = direct.entry(vcpu, asid, until);
@@ -255,7 +258,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
             let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
-            let mut fill = Fill { mem, code, l2, pages, asid, count };
+            let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
             let mut answer =
                 |cpu: &mut R, vcpu: &mut Vcpu, va, access| fill.answer(cpu, vcpu, va, access);
             let trapped = cpu.enter(vcpu, l2, &entry, &mut answer);
@@ -370,7 +373,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
         let va = trapped.bad_vaddr;
         let Direct { l2, pages, counters, .. } = direct;
         let count = &mut counters.filled;
-        let mut fill = Fill { mem: self.mem, code: self.code, l2, pages, asid, count };
+        let (mem, code) = (self.mem, self.code);
+        let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
         if fill.answer(cpu, vcpu, va, access) {
             return After::On;
         }

@@ -63,6 +63,10 @@ pub trait Context: Memory {
     /// Brings Cause up to date.
     fn sample_interrupts(&mut self);
 
+    /// All earlier loads and stores come before all later ones, for every VCPU; and what other VCPUs have
+    /// done to code before is taken notice of.
+    fn synchronize(&mut self);
+
     /// Code at `va` (and the rest of its cache line) may have been written by others.
     fn code_changed(&mut self, va: u64);
 }

@@ -104,6 +104,15 @@ pub fn cache<C: Context>(cx: &mut C, insn: Insn) -> Outcome {
     if matches!(insn.b.index(), 0b10000 | 0b10100) { synci(cx, insn) } else { Ok(Flow::Next) }
 }
 
+/// `sync`, of any kind
+///
+/// # Errors
+/// None.
+pub fn sync<C: Context>(cx: &mut C) -> Result<(), Trap> {
+    cx.synchronize();
+    Ok(())
+}
+
 /// `synci`
 ///
 /// # Errors

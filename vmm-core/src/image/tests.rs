@@ -2,6 +2,7 @@
 
 use super::*;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 
 const MB: u64 = 1 << 20;
 const SEED: [u8; 32] = [7; 32];
@@ -273,24 +274,23 @@ fn every_error_is_one_line_with_a_remedy() {
 
 /// RAM in one piece.
 #[derive(Debug)]
-pub(crate) struct Ram(core::cell::UnsafeCell<Vec<u64>>);
+pub(crate) struct Ram(Vec<AtomicU64>);
 
 impl Ram {
     pub(crate) fn new(size: u64) -> Self {
-        Self(core::cell::UnsafeCell::new(alloc::vec![0; size as usize / 8]))
+        Self((0..size / 8).map(|_| AtomicU64::new(0)).collect())
     }
 }
 
-// SAFETY: the vector is never resized while pages are lent, and is only accessed through pages.
+// SAFETY: the vector is never resized, and is only accessed through pages.
 #[allow(unsafe_code)]
 unsafe impl GuestMemory for Ram {
     fn resolve(&self, gpa: Gpa, _: Access) -> Option<crate::mem::Page> {
-        // SAFETY: single-threaded test; no other reference to the vector is alive.
-        let words = unsafe { &mut *self.0.get() };
-        let at = ram::offset(gpa, words.len() as u64 * 8)? & !(PAGE_SIZE - 1);
-        let base = NonNull::from(&mut words[at as usize / 8]).cast();
-        // SAFETY: a whole page lies there, aligned to 8, as long as `self` lives.
-        Some(unsafe { crate::mem::Page::new(base) })
+        let at = ram::offset(gpa, self.0.len() as u64 * 8)? & !(PAGE_SIZE - 1);
+        let page = &self.0[at as usize / 8..][..PAGE_SIZE as usize / 8];
+        // SAFETY: a whole page, aligned to 8, which may be written through shared references and lives as
+        // long as `self`.
+        Some(unsafe { crate::mem::Page::new(NonNull::from(page).cast()) })
     }
 }
 

@@ -3,8 +3,8 @@
 //! the same memory at several guest-physical addresses.
 //!
 //! Stores of the VCPU itself reach the arrays through [`CodeCache::written`], so that code is
-//! coherent with them at once, to the instruction. What others write is announced by
-//! [`CodeCache::forget`].
+//! coherent with them at once, to the instruction. Those of other VCPUs are posted
+//! ([`super::codemap`]); what the owner writes is announced by [`CodeCache::forget`].
 //!
 //! The arrays are cells: the engine walks one of them while a store of the instruction that it
 //! executes changes it.
@@ -31,6 +31,8 @@ struct Slot {
     page: Cell<Option<Page>>,
     /// The number that it was last executed under.
     number: Cell<u64>,
+    /// How many posts other VCPUs must have read before it is trusted ([`super::codemap`]); 0: it is.
+    distrusted: Cell<u64>,
     /// The next slot with the same hash.
     next: Cell<u32>,
 }
@@ -48,7 +50,12 @@ pub struct CodeCache {
 impl CodeCache {
     pub(crate) fn new(pages: usize) -> Self {
         let pages = pages.max(1);
-        let free = Slot { page: Cell::new(None), number: Cell::new(0), next: Cell::new(NONE) };
+        let free = Slot {
+            page: Cell::new(None),
+            number: Cell::new(0),
+            distrusted: Cell::new(0),
+            next: Cell::new(NONE),
+        };
         Self {
             insns: vec![Cell::new(Insn::UNDECODED); pages * INSNS],
             slots: vec![free; pages],
@@ -111,9 +118,24 @@ impl CodeCache {
             link = &self.slots[link.get() as usize].next;
         }
         link.set(slot.next.get());
+        self.decode_again(index);
+    }
+
+    /// Clears a slot's instructions.
+    pub(super) fn decode_again(&self, index: usize) {
         for insn in self.code(index) {
             insn.set(Insn::UNDECODED);
         }
+    }
+
+    /// Sets how many posts other VCPUs must have read before a slot is trusted.
+    pub(super) fn distrust(&self, index: usize, posts: u64) {
+        self.slots[index].distrusted.set(posts);
+    }
+
+    /// How many posts other VCPUs must have read before a slot is trusted; 0: it is.
+    pub(super) fn distrusted(&self, index: usize) -> u64 {
+        self.slots[index].distrusted.get()
     }
 
     /// Frees the slot of `page`; whether it had one.

@@ -245,7 +245,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
                     let index = (pc & IN_PAGE) as usize / 4;
                     rest = page[index..index + rest.len() + 1].iter();
                 }
-                Op::Nop | Op::Pref | Op::Sync => {}
+                Op::Nop | Op::Pref => {}
+                Op::Sync => memory!(system::sync(cx!())),
                 Op::Li => alu::li(cpu, insn!()),
                 Op::Move => alu::mov(cpu, insn!()),
                 Op::Sll => alu::sll(cpu, insn!()),

@@ -7,10 +7,11 @@ use crate::emulate::{Context, Data, Exchange, Memory};
 use crate::endian::Endian;
 use crate::mem::Page;
 use abi::{Gpa, PAGE_SIZE};
+use core::sync::atomic::{Ordering, fence};
 
 /// Where an access goes.
 enum Place {
-    Memory(Page),
+    Memory(Page, Gpa),
     Device(Gpa),
 }
 
@@ -25,16 +26,30 @@ impl<const BIG: bool> Engine<'_, BIG> {
             Err(exception) => return Err(cpu.trap(exception)),
         };
         Ok(match self.mem.resolve(Gpa(gpa.0 & !(PAGE_SIZE - 1)), access) {
-            Some(page) => Place::Memory(page),
+            Some(page) => Place::Memory(page, gpa),
             None => Place::Device(gpa),
         })
+    }
+
+    /// A store of `size` bytes at `gpa`, in `page`, has been made: what was decoded there is not so any
+    /// more. Whether stores to the page are to be noticed further on.
+    fn written(&self, page: Page, gpa: Gpa, size: u64) -> bool {
+        let own = self.code.written(page, gpa.0, size);
+        if let Some(map) = self.others {
+            if own {
+                map.written(gpa, page, gpa.0, size);
+            } else {
+                map.opened(gpa, page);
+            }
+        }
+        own
     }
 
     #[cold]
     #[inline(never)]
     fn load_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64) -> Result<T, Trap> {
         match self.place(cpu, va, T::SIZE, Access::Read)? {
-            Place::Memory(page) => {
+            Place::Memory(page, _) => {
                 cpu.soft.set_read(va, page);
                 Ok(T::load(page, va, Self::ENDIAN))
             }
@@ -52,9 +67,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
     #[inline(never)]
     fn store_slow<T: Data>(&mut self, cpu: &mut Vcpu, va: u64, value: T) -> Result<(), Trap> {
         match self.place(cpu, va, T::SIZE, Access::Write)? {
-            Place::Memory(page) => {
+            Place::Memory(page, gpa) => {
                 value.store(page, va, Self::ENDIAN);
-                if !self.code.written(page, va, T::SIZE) {
+                if !self.written(page, gpa, T::SIZE) {
                     cpu.soft.set_write(va, page);
                 }
                 Ok(())
@@ -141,11 +156,11 @@ impl<const BIG: bool> Memory for Cx<'_, '_, BIG> {
 impl<const BIG: bool> Context for Cx<'_, '_, BIG> {
     fn exchange<T: Exchange>(&mut self, va: u64, old: T, new: T) -> Result<bool, Trap> {
         match self.engine.place(self.cpu, va, T::SIZE, Access::Write)? {
-            Place::Memory(page) => {
+            Place::Memory(page, gpa) => {
                 let endian = Engine::<BIG>::ENDIAN;
                 let stored = T::exchange(page, va, old, new, endian);
                 if stored {
-                    self.engine.code.written(page, va, T::SIZE);
+                    self.engine.written(page, gpa, T::SIZE);
                 }
                 Ok(stored)
             }
@@ -166,7 +181,15 @@ impl<const BIG: bool> Context for Cx<'_, '_, BIG> {
         self.engine.sample_interrupts(self.cpu);
     }
 
+    fn synchronize(&mut self) {
+        if self.engine.others.is_some() {
+            fence(Ordering::SeqCst);
+            self.cpu.attention |= self.engine.has_posts(self.cpu);
+        }
+    }
+
     fn code_changed(&mut self, va: u64) {
+        self.synchronize();
         let line = u64::from(self.cpu.model.synci_step);
         if let Ok(physical) = self.cpu.translate(va, Access::Execute) {
             let gpa = Gpa(physical & !(PAGE_SIZE - 1));

@@ -14,6 +14,7 @@
 //! ends in an exception, counts one in [`Vcpu::retired`].
 
 mod code;
+mod codemap;
 mod exec;
 mod memory;
 mod softtlb;
@@ -21,6 +22,7 @@ mod softtlb;
 pub(crate) mod tests;
 
 pub use code::CodeCache;
+pub(crate) use codemap::CodeMap;
 pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
@@ -31,6 +33,7 @@ use crate::endian::Endian;
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
+use codemap::Post;
 
 /// Instructions between two looks at the clock and the interrupt lines, at most.
 pub const POLL: u64 = 1024;
@@ -80,6 +83,15 @@ pub struct Around<'a> {
     pub bus: &'a mut dyn Bus,
     /// Virtual time.
     pub clock: &'a dyn Clock,
+    /// Other VCPUs with the same memory.
+    pub(crate) others: Option<&'a CodeMap>,
+}
+
+impl<'a> Around<'a> {
+    /// Of the only VCPU that its memory has.
+    pub fn alone(mem: &'a dyn GuestMemory, bus: &'a mut dyn Bus, clock: &'a dyn Clock) -> Self {
+        Self { mem, bus, clock, others: None }
+    }
 }
 
 /// Runs `vcpu` for at most `limit` instructions.
@@ -90,7 +102,7 @@ pub fn run(
     clock: &dyn Clock,
     limit: u64,
 ) -> Exit {
-    run_until(vcpu, Around { mem, bus, clock }, Policy::NEVER, limit)
+    run_until(vcpu, Around::alone(mem, bus, clock), Policy::NEVER, limit)
 }
 
 /// Runs `vcpu` for at most `limit` instructions, or until it comes to what `policy` wants to run
@@ -102,19 +114,21 @@ pub fn run_until(vcpu: &mut Vcpu, around: Around<'_>, policy: Policy, limit: u64
 /// Evaluates an expression with an [`Engine`] for the VCPU's byte order.
 macro_rules! with_engine {
     ($vcpu:expr, $around:expr, $policy:expr, |$engine:ident| $body:expr) => {{
-        let $crate::interp::Around { mem, bus, clock } = $around;
+        let $crate::interp::Around { mem, bus, clock, others } = $around;
         let policy = $policy;
         // Taken out while the engine runs, so that its arrays can be walked while the VCPU changes.
         let code = $vcpu.code.take();
         let result = match $vcpu.endian {
             $crate::endian::Endian::Little => {
+                let code = &code;
                 let mut $engine =
-                    $crate::interp::Engine::<false> { code: &code, mem, bus, clock, policy };
+                    $crate::interp::Engine::<false> { code, mem, bus, clock, others, policy };
                 $body
             }
             $crate::endian::Endian::Big => {
+                let code = &code;
                 let mut $engine =
-                    $crate::interp::Engine::<true> { code: &code, mem, bus, clock, policy };
+                    $crate::interp::Engine::<true> { code, mem, bus, clock, others, policy };
                 $body
             }
         };
@@ -130,6 +144,7 @@ pub(crate) struct Engine<'a, const BIG: bool> {
     pub(crate) mem: &'a dyn GuestMemory,
     pub(crate) bus: &'a mut dyn Bus,
     pub(crate) clock: &'a dyn Clock,
+    pub(crate) others: Option<&'a CodeMap>,
     /// What is to be left to direct execution.
     pub(crate) policy: Policy,
 }
@@ -168,6 +183,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 if let Some(exit) = self.poll(cpu) {
                     return exit;
                 }
+            }
+            if self.has_posts(cpu) {
+                self.read_posts(cpu);
             }
             if self.policy.takes(cpu) {
                 return Exit::Direct;
@@ -255,12 +273,74 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 }
                 cpu.soft.protect(page);
                 cpu.stale.executed(page);
+                self.code.distrust(slot, self.others.map_or(0, |map| map.executed(gpa, page)));
                 slot
             }
         };
         self.code.executed_at(slot, gpa);
-        cpu.soft.set_fetch(cpu.pc, slot);
+        if self.is_trusted(cpu, slot) {
+            cpu.soft.set_fetch(cpu.pc, slot);
+        }
         Ok(slot)
+    }
+
+    /// Whether a slot's code may be found without another look; else it is decoded anew now.
+    fn is_trusted(&self, cpu: &Vcpu, slot: usize) -> bool {
+        let (count, Some(map)) = (self.code.distrusted(slot), self.others) else { return true };
+        if count == 0 {
+            return true;
+        }
+        let trusted = map.all_have_read(count, cpu.number());
+        // What others stored before they had read is decoded only after that.
+        self.code.decode_again(slot);
+        if trusted {
+            self.code.distrust(slot, 0);
+        }
+        trusted
+    }
+
+    /// Whether other VCPUs have posted something.
+    #[inline]
+    pub(crate) fn has_posts(&self, cpu: &Vcpu) -> bool {
+        self.others.is_some_and(|map| map.posts() != cpu.posts_read)
+    }
+
+    /// Does what the posts of other VCPUs want. Not while decoded code is being walked.
+    #[cold]
+    pub(crate) fn read_posts(&self, cpu: &mut Vcpu) {
+        let Some(map) = self.others else { return };
+        let (posts, count) = map.since(cpu.posts_read);
+        match posts {
+            Some((posts, new)) => {
+                for post in &posts[..new] {
+                    self.read_post(cpu, *post);
+                }
+            }
+            None => {
+                self.code.clear();
+                cpu.soft.flush();
+                cpu.stale.everything();
+            }
+        }
+        cpu.posts_read = count;
+        map.runs(cpu.number(), count);
+    }
+
+    fn read_post(&self, cpu: &mut Vcpu, post: Post) {
+        match post {
+            Post::Executed(page) => {
+                cpu.soft.protect(page);
+                cpu.stale.executed(page);
+            }
+            Post::Written(page) => {
+                if self.code.drop_page(page) {
+                    cpu.soft.flush_fetch();
+                }
+            }
+            Post::WrittenAt(page, offset, size) => {
+                self.code.written(page, offset.into(), size.into());
+            }
+        }
     }
 
     /// Takes the exception of a failed fetch, which counts as an instruction.

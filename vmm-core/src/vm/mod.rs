@@ -18,6 +18,8 @@ mod hostile;
 mod report;
 mod runner;
 #[cfg(test)]
+mod smp;
+#[cfg(test)]
 mod tests;
 
 use crate::board::Board;
@@ -25,12 +27,13 @@ use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
 use crate::direct::{L2TLB_SIZE, Policy};
 use crate::endian::Endian;
 use crate::image::{ImageError, Images, Plan};
-use crate::interp::UnreachableVector;
+use crate::interp::{Around, CodeMap, UnreachableVector};
 use crate::mem::GuestMemory;
+use crate::time::Clock;
 use abi::PAGE_SIZE;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use devices::Devices;
+use devices::{Devices, Port};
 pub use report::Report;
 pub use runner::Runner;
 use spin::mutex::SpinMutex;
@@ -120,6 +123,8 @@ pub struct Vm<M> {
     params: VmParams,
     memory: M,
     devices: Devices,
+    /// How stores of one VCPU reach code that another has decoded, where there are several.
+    codes: Option<CodeMap>,
     /// Virtual nanoseconds that warps have added.
     warped: AtomicU64,
     /// Instructions that count against the budget: direct execution counts one a nanosecond, which is
@@ -174,6 +179,7 @@ impl<M: GuestMemory> Vm<M> {
         let board = Board::new(params.endian, params.epoch_s, params.console_rate);
         let vm = Self {
             devices: Devices::new(board, params.endian),
+            codes: (params.vcpus > 1).then(|| CodeMap::new(params.memory, params.vcpus)),
             params,
             memory,
             warped: AtomicU64::new(0),
@@ -182,6 +188,11 @@ impl<M: GuestMemory> Vm<M> {
             policy: Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false },
         };
         Ok((vm, runners))
+    }
+
+    /// What a VCPU has around it.
+    fn around<'a>(&'a self, port: &'a mut Port<'_>, clock: &'a dyn Clock) -> Around<'a> {
+        Around { mem: &self.memory, bus: port, clock, others: self.codes.as_ref() }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::board::{Request, ram};
 use crate::cpu::Vcpu;
 use crate::direct::{self, Direct, Policy, RealCpu};
 use crate::image::Entry;
-use crate::interp::{self, Around, UnreachableVector};
+use crate::interp::{self, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SHIFT};
@@ -85,7 +85,7 @@ impl Runner {
     pub fn run<M: GuestMemory>(&mut self, vm: &Vm<M>, clock: &impl Clock, limit: u64) -> Exit {
         self.run_by(vm, clock, limit, |runner, time, left| {
             let mut port = Port { devices: &vm.devices, own: &mut runner.own };
-            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            let around = vm.around(&mut port, time);
             Stop::Engine(interp::run_until(&mut runner.vcpu, around, Policy::NEVER, left))
         })
     }
@@ -104,13 +104,13 @@ impl Runner {
         self.run_by(vm, clock, limit, |runner, time, left| {
             let Self { vcpu, own, direct, direct_ns } = runner;
             let mut port = Port { devices: &vm.devices, own };
-            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            let around = vm.around(&mut port, time);
             match interp::run_until(vcpu, around, vm.policy, left) {
                 interp::Exit::Direct => {}
                 other => return Stop::Engine(other),
             }
             let direct = direct.get_or_insert_with(Box::default);
-            let around = Around { mem: &vm.memory, bus: &mut port, clock: time };
+            let around = vm.around(&mut port, time);
             let before = clock.now(vcpu.retired());
             let exit = direct::run(direct, vcpu, cpu, around, vm.policy, left, until);
             *direct_ns += clock.now(vcpu.retired()).saturating_sub(before);
@@ -137,7 +137,13 @@ impl Runner {
             return exit;
         }
         let mut unreachable = None;
+        if let Some(map) = &vm.codes {
+            map.runs(self.number(), self.vcpu.posts_read);
+        }
         let exit = self.run_stretches(vm, clock, limit, &mut engine, &mut unreachable);
+        if let Some(map) = &vm.codes {
+            map.rests(self.number());
+        }
         match exit {
             Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board => exit,
             _ => vm.finish(End { exit, by: self.number(), unreachable }),

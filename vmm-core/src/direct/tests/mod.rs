@@ -46,7 +46,7 @@ fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u
         if left == 0 {
             return (*direct.counters(), fake.completed);
         }
-        let around = Around { mem: memory, bus: board, clock: &steps };
+        let around = Around::alone(memory, board, &steps);
         // The fake does not stop between a branch and its slot, so not at every instruction.
         let policy = if left <= MARGIN { Policy::NEVER } else { policy };
         match interp::run_until(cpu, around, policy, left) {
@@ -54,7 +54,7 @@ fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u
             interp::Exit::Direct => {}
             other => panic!("{other:?}"),
         }
-        let around = Around { mem: memory, bus: board, clock: &steps };
+        let around = Around::alone(memory, board, &steps);
         let until = fake.limit - MARGIN;
         match direct::run(&mut direct, cpu, &mut fake, around, policy, 1, until) {
             Exit::Time | Exit::Interpret | Exit::Device => {}

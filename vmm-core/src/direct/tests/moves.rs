@@ -233,7 +233,7 @@ fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
         let cpu = &mut cpus[random.next() as usize % CPUS];
         for _ in 0..1 + random.next() % 3 {
             change(vcpu, &mut random, spaces);
-            let around = Around { mem: &memory, bus: &mut board, clock: &ticks };
+            let around = Around::alone(&memory, &mut board, &ticks);
             let until = ticks.0.get() + 1;
             let exit = direct::run(direct, vcpu, cpu, around, ALL, 1, until);
             assert_eq!(exit, Exit::Time);
