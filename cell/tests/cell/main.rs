@@ -1,6 +1,7 @@
 //! A cell on the simulated machine: turns, lives, memory, console.
 
 mod cpus;
+mod lives;
 #[path = "../../sim/mod.rs"]
 mod sim;
 

@@ -6,7 +6,7 @@ use super::size;
 use super::source::Item;
 use super::spec::{Kernel, Spec, Vm};
 use crate::endian::Endian;
-use abi::config::{self, Config, Placement, Restart};
+use abi::config::{self, Config, Placement};
 use abi::ids::MAX_NODES;
 use abi::layout::Layout;
 use abi::{CellId, map};
@@ -274,14 +274,6 @@ fn supported(spec: &Spec) -> Result<()> {
     }
     for vm in &spec.vms {
         let name = &vm.name.value;
-        if vm.vcpus.value > 1 {
-            let what = format!("VM {name:?}: vcpus = {}", vm.vcpus.value);
-            refuse(&vm.vcpus, what, "use 1")?;
-        }
-        if vm.restart.value != Restart::Never {
-            let what = format!("VM {name:?}: restart other than \"never\"");
-            refuse(&vm.restart, what, "use \"never\"")?;
-        }
         if vm.placement.value != Placement::Local {
             let what = format!("VM {name:?}: placement = \"spread\"");
             refuse(&vm.placement, what, "use \"local\"")?;

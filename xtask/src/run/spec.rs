@@ -292,7 +292,7 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
     });
     let initrd = t.string("initrd")?.map(file);
     let cmdline = t.string("cmdline")?;
-    let vcpus = t.number("vcpus", 1..=64)?;
+    let vcpus = t.number("vcpus", 1..=16)?;
     let memory = t.size("memory")?;
     let cells = t.numbers("cells", MAX_CELLS as u64)?;
     let placement =
