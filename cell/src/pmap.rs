@@ -126,11 +126,13 @@ impl Pmap {
     }
 
     /// What it may yet take of a source.
+    #[inline]
     pub(crate) fn due(&self, source: CellId) -> u32 {
         self.due[usize::from(source.0)].load(Ordering::Relaxed)
     }
 
     /// It takes a page of a source, or gives it back. Under the lock of the frames.
+    #[inline]
     pub(crate) fn move_due(&self, source: CellId, takes: bool) {
         let (due, taken) = (&self.due[usize::from(source.0)], &self.taken[usize::from(source.0)]);
         let (from, to) = if takes { (due, taken) } else { (taken, due) };

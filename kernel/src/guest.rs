@@ -53,8 +53,6 @@ pub(crate) struct Surroundings {
     pub(crate) epoch_s: u64,
     /// For the kernel's random number generator.
     pub(crate) seed: [u8; 32],
-    /// CPUs of a node.
-    pub(crate) cpus_per_node: u64,
 }
 
 impl LocalGuest {
@@ -86,7 +84,7 @@ impl LocalGuest {
                 config::Engine::Interpreter => vm::Engine::Interpreter,
             },
         };
-        let memory = Memory::new(Arc::clone(pmap), around.cpus_per_node);
+        let memory = Memory::new(Arc::clone(pmap));
         let (vm, runners) = Vm::new(params, memory, images).map_err(|error| error.to_string())?;
         let vm = Arc::new(vm);
         let start = clock::now();

@@ -28,7 +28,6 @@ pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
 pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
-    cpus_per_node: u64,
     rng: Rng,
 }
 
@@ -39,7 +38,6 @@ impl Host {
         Self {
             console_rate: machine.console_rate,
             epoch_s: machine.epoch_s,
-            cpus_per_node: u64::from(machine.cpus_per_node),
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
         }
@@ -84,7 +82,6 @@ impl Machine for Host {
             console_rate: self.console_rate,
             epoch_s: self.epoch_s + clock::now() / 1_000_000_000,
             seed,
-            cpus_per_node: self.cpus_per_node,
         };
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
     }

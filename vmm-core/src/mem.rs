@@ -112,6 +112,18 @@ impl Page {
             .is_ok()
     }
 
+    /// Fills the page with zeroes.
+    pub fn clear(self) {
+        // SAFETY: a page is so many words, aligned, and valid by the contract of `new`.
+        let words = unsafe { self.0.cast::<[AtomicU64; PAGE_SIZE as usize / 8]>().as_ref() };
+        // Eight at a time: what the compiler calls for this takes four times the instructions.
+        for eight in words.as_chunks::<8>().0 {
+            for word in eight {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Copies bytes in; `offset + bytes.len()` must not pass the page's end (what does is dropped).
     pub fn copy_in(self, offset: u64, bytes: &[u8]) {
         let room = PAGE_SIZE.saturating_sub(offset) as usize;
@@ -146,6 +158,16 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cleared_page_is_zero_and_its_neighbours_are_not() {
+        const WORDS: usize = PAGE_SIZE as usize / 8;
+        let mut frames = [7u64; 3 * WORDS];
+        // SAFETY: the middle third is a page long, aligned to 8 and outlives the page's use.
+        unsafe { Page::new(NonNull::from(&mut frames[WORDS]).cast()) }.clear();
+        let expected = |i: usize| if (WORDS..2 * WORDS).contains(&i) { 0 } else { 7 };
+        assert!(frames.iter().enumerate().all(|(i, word)| *word == expected(i)));
+    }
 
     #[test]
     fn copies_at_every_alignment_and_stops_at_the_end() {

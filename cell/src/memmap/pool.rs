@@ -91,12 +91,20 @@ impl Pool {
     }
 
     /// Takes the first free page for `owner`.
+    ///
+    /// # Panics
+    /// When `owner` is nobody.
     pub fn take(&mut self, owner: Owner) -> Option<Mpa> {
         let index = self.head;
         if index == NONE {
             return None;
         }
-        self.change(index, Owner::Free, owner);
+        assert!(owner != Owner::Free, "a page is taken for somebody");
+        let (previous, next) = self.links(index);
+        self.unlink(previous, next);
+        self.words[index as usize] = Word::owned(owner);
+        self.accounts.free -= 1;
+        *self.accounts.slot(owner) += 1;
         Some(self.mpa(index))
     }
 

@@ -30,11 +30,13 @@ impl Word {
     pub const MONITOR: Self = Self(MONITOR << TAG);
 
     /// A free page between `previous` and `next` in its list.
+    #[inline]
     pub const fn free(previous: u32, next: u32) -> Self {
         Self(FREE << TAG | (previous as u64) << LINK | next as u64)
     }
 
     /// A page that is somebody's. (One that is nobody's has neighbours: [`Word::free`].)
+    #[inline]
     pub fn owned(owner: Owner) -> Self {
         let loan = |tag, cell: CellId, loan: u32| {
             Self(tag << TAG | u64::from(cell.0) << 32 | u64::from(loan))
@@ -49,6 +51,7 @@ impl Word {
     }
 
     /// Whose page it is; `None`: no such word is ever written.
+    #[inline]
     pub const fn owner(self) -> Option<Owner> {
         let value = self.0 & ((1 << TAG) - 1);
         let (high, low) = (value >> 32, value as u32);
@@ -71,6 +74,7 @@ impl Word {
     }
 
     /// A free page's neighbours; `None`: it is not free.
+    #[inline]
     pub const fn neighbours(self) -> Option<(u32, u32)> {
         let mask = NONE as u64;
         match self.0 >> TAG {
