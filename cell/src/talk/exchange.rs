@@ -208,7 +208,8 @@ impl Exchange {
         if !self.live.others().has(to) {
             return Err(Refusal::NotLive);
         }
-        if self.peers[usize::from(to.0)].calls.len() >= MAX_CALLS {
+        // With an event left, the cell may not have heard yet that it has the VCPU.
+        if !self.events.is_empty() || self.peers[usize::from(to.0)].calls.len() >= MAX_CALLS {
             return Err(Refusal::Full);
         }
         let (moves, marks) = self.registry.leave(vcpu, to).ok_or(Refusal::NotHere)?;

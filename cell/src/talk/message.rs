@@ -1,6 +1,6 @@
 //! Messages: what is to be done to a VCPU, by the cell that owns it, so that a VCPU's state needs no lock.
 //!
-//! A sender keeps its message in its [`Outbox`] and asks, one cell after the other, whoever it thinks has the
+//! A sender keeps its message in its outbox and asks, one cell after the other, whoever it thinks has the
 //! VCPU to execute it, until one has. Nobody forwards: a cell that does not have the VCPU says who got it, so that no
 //! message is lost with a third cell. Each message to a VCPU has a number, a sender has one of them on its way at a time, and the
 //! VCPU takes with it wherever it goes how far each sender's have been executed ([`Marks`](super::request::Marks)). So a message

@@ -67,6 +67,12 @@ std::thread_local! {
     static SEEDED: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
 }
 
+/// Seeds a fault, or none, in this thread.
+#[cfg(test)]
+pub(super) fn seed(mutant: Option<Mutant>) {
+    SEEDED.set(mutant);
+}
+
 /// Whether this fault is to be shown.
 #[cfg(test)]
 pub(super) fn seeded(mutant: Mutant) -> bool {

@@ -1,7 +1,7 @@
 //! What cells ask of each other, and the answers: a kind and a few words each.
 //!
 //! A new request gets a variant here, with its kind and words, and an arm where requests are executed: in
-//! [`super::exchange`] if it concerns the protocols themselves, else where the cell handles
+//! `exchange.rs` if it concerns the protocols themselves, else where the cell handles
 //! [`Event::Asked`](super::Event::Asked).
 
 use super::line::{PAYLOAD_WORDS, Packet};

@@ -1,39 +1,126 @@
 //! What the model checker searches.
 
-use super::world::Case;
+/// What is in a case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// Cells.
+    pub cells: usize,
+    /// The cell that has the VCPU at first.
+    pub owner: usize,
+    /// Where each cell believes it to be at first.
+    pub hints: Vec<Option<usize>>,
+    /// Messages that each cell sends to the VCPU.
+    pub messages: Vec<u8>,
+    /// Calls: caller, callee, how many.
+    pub calls: Vec<(usize, usize, u8)>,
+    /// Hand-overs to anywhere.
+    pub moves: u8,
+    /// How many of them may be refused.
+    pub refusals: u8,
+    /// Deaths.
+    pub deaths: u8,
+    /// Dead cells that come back.
+    pub reboots: u8,
+    /// Writes that end in a bus error although the reader lives.
+    pub failures: u8,
+    /// Whether cells grow impatient.
+    pub impatience: bool,
+    /// Whether the others go on between two writes of a cell.
+    pub torn: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            name: "",
+            cells: 2,
+            owner: 0,
+            hints: Vec::new(),
+            messages: Vec::new(),
+            calls: Vec::new(),
+            moves: 0,
+            refusals: 0,
+            deaths: 0,
+            reboots: 0,
+            failures: 0,
+            impatience: false,
+            torn: false,
+        }
+    }
+}
+
+/// Everything that can happen to two calls.
+pub fn two_calls() -> Case {
+    Case {
+        name: "2 calls, torn lines, a death, a reboot, a bus error",
+        calls: vec![(1, 0, 2)],
+        deaths: 1,
+        reboots: 1,
+        failures: 1,
+        impatience: true,
+        torn: true,
+        ..Case::default()
+    }
+}
+
+/// One message to a VCPU that moves, from a cell with a stale hint.
+pub fn one_move() -> Case {
+    Case {
+        name: "1 message, a stale hint, a move, a death",
+        cells: 3,
+        hints: vec![None, Some(0), Some(1)],
+        messages: vec![0, 0, 1],
+        moves: 1,
+        deaths: 1,
+        ..Case::default()
+    }
+}
+
+/// Two messages of one sender.
+pub fn two_messages() -> Case {
+    Case {
+        name: "2 messages, a stale hint, a move",
+        messages: vec![0, 0, 2],
+        deaths: 0,
+        ..one_move()
+    }
+}
+
+/// A sender that dies and comes back.
+pub fn sender_reboots() -> Case {
+    Case {
+        name: "1 message, a death, a reboot, a bus error",
+        messages: vec![0, 1],
+        deaths: 1,
+        reboots: 1,
+        failures: 1,
+        impatience: true,
+        ..Case::default()
+    }
+}
+
+/// Two senders, one of which has a stale hint.
+fn two_senders() -> Case {
+    Case { name: "2 senders, a stale hint, a move, a death", messages: vec![0, 1, 1], ..one_move() }
+}
 
 /// Searched by every test run.
 pub fn small() -> Vec<Case> {
     vec![
-        Case {
-            name: "2 calls, torn lines, a death, a reboot, a bus error",
-            calls: vec![(1, 0, 2)],
-            deaths: 1,
-            reboots: 1,
-            failures: 1,
-            impatience: true,
-            torn: true,
-            ..Case::default()
-        },
+        two_calls(),
         Case {
             name: "2 callers, torn lines, a death, a bus error",
             cells: 3,
             calls: vec![(1, 0, 1), (2, 0, 1)],
-            deaths: 1,
-            failures: 1,
-            impatience: true,
-            torn: true,
-            ..Case::default()
+            reboots: 0,
+            ..two_calls()
         },
-        Case {
-            name: "2 senders, a stale hint, a move, a death",
-            cells: 3,
-            hints: vec![None, Some(0), Some(1)],
-            messages: vec![0, 1, 1],
-            moves: 1,
-            deaths: 1,
-            ..Case::default()
-        },
+        one_move(),
+        two_messages(),
+        sender_reboots(),
+        two_senders(),
     ]
 }
 
@@ -44,31 +131,20 @@ pub fn large() -> Vec<Case> {
             name: "2 callers of 2, torn lines, a death, a reboot, a bus error",
             cells: 3,
             calls: vec![(1, 0, 2), (2, 0, 2)],
-            deaths: 1,
-            reboots: 1,
-            failures: 1,
-            impatience: true,
-            torn: true,
-            ..Case::default()
+            ..two_calls()
         },
         Case {
             name: "1 sender of 2, a stale hint, 2 moves, a refusal, a death",
-            cells: 3,
-            hints: vec![None, Some(0), Some(1)],
             messages: vec![0, 0, 2],
             moves: 2,
             refusals: 1,
-            deaths: 1,
-            ..Case::default()
+            ..one_move()
         },
         Case {
             name: "2 senders of 2, a stale hint, 2 moves, a death",
-            cells: 3,
-            hints: vec![None, Some(0), Some(1)],
             messages: vec![0, 2, 2],
             moves: 2,
-            deaths: 1,
-            ..Case::default()
+            ..one_move()
         },
     ]
 }

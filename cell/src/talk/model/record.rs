@@ -10,7 +10,7 @@ pub fn name(cell: CellId, incarnation: u8, number: usize) -> u32 {
 }
 
 pub fn unname(name: u32) -> (usize, usize, usize) {
-    ((name >> 16) as usize, (name >> 8 & 0xff) as usize - 1, (name & 0xff) as usize)
+    ((name >> 16) as usize, ((name >> 8 & 0xff) as usize).wrapping_sub(1), (name & 0xff) as usize)
 }
 
 /// Stops the search.
@@ -117,10 +117,10 @@ impl Record {
             return broken("a message was executed by a cell that does not own the VCPU");
         }
         let (sender, incarnation, number) = unname(name as u32);
-        let sent = &mut self.messages[sender][incarnation];
-        if number >= sent.len() {
+        let sent = self.messages.get_mut(sender).and_then(|sent| sent.get_mut(incarnation));
+        let Some(sent) = sent.filter(|sent| number < sent.len()) else {
             return broken("a message was executed that was not sent");
-        }
+        };
         if sent[number].executed > 0 {
             return broken("a message was executed twice");
         }

@@ -8,78 +8,29 @@
 use super::super::line::{Commit, Fabric, PAYLOAD_WORDS, Slot, Unreachable};
 use super::super::registry::Place;
 use super::super::{
-    CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Reply, Request, Sent, Vcpu,
+    CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Refusal, Reply, Request,
+    Sent, Vcpu,
 };
+use super::cases::Case;
 use super::explore::Model;
+use super::part::Part;
 use super::record::{Check, Fate, Record, broken, name};
 use abi::CellId;
 use abi::ids::MAX_CELLS;
-use std::rc::Rc;
 
 /// The VCPU that all is about.
 pub const VCPU: Vcpu = Vcpu { index: 0, life: 1 };
 
-/// What is in a case.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// Its name.
-    pub name: &'static str,
-    /// Cells.
-    pub cells: usize,
-    /// The cell that has the VCPU at first.
-    pub owner: usize,
-    /// Where each cell believes it to be at first.
-    pub hints: Vec<Option<usize>>,
-    /// Messages that each cell sends to the VCPU.
-    pub messages: Vec<u8>,
-    /// Calls: caller, callee, how many.
-    pub calls: Vec<(usize, usize, u8)>,
-    /// Hand-overs to anywhere.
-    pub moves: u8,
-    /// How many of them may be refused.
-    pub refusals: u8,
-    /// Deaths.
-    pub deaths: u8,
-    /// Dead cells that come back.
-    pub reboots: u8,
-    /// Writes that end in a bus error although the reader lives.
-    pub failures: u8,
-    /// Whether cells grow impatient.
-    pub impatience: bool,
-    /// Whether the others go on between two writes of a cell.
-    pub torn: bool,
-}
-
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            name: "",
-            cells: 2,
-            owner: 0,
-            hints: Vec::new(),
-            messages: Vec::new(),
-            calls: Vec::new(),
-            moves: 0,
-            refusals: 0,
-            deaths: 0,
-            reboots: 0,
-            failures: 0,
-            impatience: false,
-            torn: false,
-        }
-    }
-}
-
 /// One line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Line {
-    commit: Commit,
-    payload: [u64; PAYLOAD_WORDS],
+pub struct Line {
+    pub commit: Commit,
+    pub payload: [u64; PAYLOAD_WORDS],
 }
 
 /// Half of the writing of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Write {
+pub enum Write {
     Payload(CellId, Slot, [u64; PAYLOAD_WORDS]),
     Commit(CellId, Slot, Commit),
 }
@@ -107,8 +58,8 @@ enum Agreement {
 /// A state of everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    nodes: Vec<Option<Rc<Node>>>,
-    mail: Vec<Rc<Vec<[Line; 2]>>>,
+    nodes: Vec<Option<Part<Node>>>,
+    mail: Vec<Part<Vec<[Line; 2]>>>,
     agreed: Vec<Agreement>,
     incarnations: [u8; MAX_CELLS],
     record: Record,
@@ -158,11 +109,11 @@ pub enum Action {
 }
 
 /// A cell's view of the machine.
-struct View<'a> {
-    mail: &'a [[Line; 2]],
-    up: CellSet,
-    fail: &'a mut bool,
-    writes: &'a mut Vec<Write>,
+pub struct View<'a> {
+    pub mail: &'a [[Line; 2]],
+    pub up: CellSet,
+    pub fail: &'a mut bool,
+    pub writes: &'a mut Vec<Write>,
 }
 
 impl View<'_> {
@@ -236,12 +187,13 @@ impl State {
     fn land(&mut self, from: CellId, write: &Write) {
         let (Write::Payload(to, slot, _) | Write::Commit(to, slot, _)) = *write;
         if self.node(to).is_some() {
-            let mail = Rc::make_mut(&mut self.mail[usize::from(to.0)]);
-            let line = &mut mail[usize::from(from.0)][slot as usize];
-            match *write {
-                Write::Payload(_, _, payload) => line.payload = payload,
-                Write::Commit(_, _, commit) => line.commit = commit,
-            }
+            self.mail[usize::from(to.0)].change(|mail| {
+                let line = &mut mail[usize::from(from.0)][slot as usize];
+                match *write {
+                    Write::Payload(_, _, payload) => line.payload = payload,
+                    Write::Commit(_, _, commit) => line.commit = commit,
+                }
+            });
         }
     }
 
@@ -250,7 +202,7 @@ impl State {
         let up = self.up();
         self.record.die(cell, up);
         self.nodes[usize::from(cell.0)] = None;
-        self.mail[usize::from(cell.0)] = Rc::new(vec![[Line::default(); 2]; self.nodes.len()]);
+        self.mail[usize::from(cell.0)] = Part::new(vec![[Line::default(); 2]; self.nodes.len()]);
         self.agreed.push(Agreement::Down(cell));
         self.deaths -= 1;
     }
@@ -269,7 +221,7 @@ impl Actor<'_> {
     fn does(&mut self, case: &Case, doing: Doing, fail: &mut bool) -> Check {
         match doing {
             Doing::Poll(from) => {
-                let mail = Rc::clone(&self.state.mail[usize::from(self.cell.0)]);
+                let mail = self.state.mail[usize::from(self.cell.0)].clone();
                 let up = self.state.up();
                 let mut view = View { mail: &mail, up, fail, writes: &mut self.node.writes };
                 let from = from.map_or(CellSet::NONE, CellSet::one);
@@ -320,11 +272,12 @@ impl Actor<'_> {
                 Ok(())
             }
             Doing::Offer(to) => {
-                self.state.record.offer(self.cell, to);
                 match self.node.exchange.offer(VCPU, to, Frozen::default()) {
-                    Ok(()) => Ok(()),
-                    Err(_) => broken("an offer was not taken"),
+                    Ok(()) => self.state.record.offer(self.cell, to),
+                    Err(Refusal::Full) => {}
+                    Err(_) => return broken("an offer was not taken"),
                 }
+                Ok(())
             }
             Doing::Hear => {
                 let agreement = self.state.agreed[usize::from(self.node.heard)];
@@ -347,6 +300,7 @@ impl Actor<'_> {
 
     fn handle(&mut self, event: Event) -> Check {
         let Self { state, cell, node, .. } = self;
+        let up = state.up();
         let record = &mut state.record;
         match event {
             Event::Asked { from, request } => {
@@ -359,7 +313,7 @@ impl Actor<'_> {
                     node.exchange.answer(from, Reply::Refused(7));
                     return Ok(());
                 }
-                if state.nodes[usize::from(from.0)].is_none() {
+                if !up.has(from) {
                     // Its state can't be read any more.
                     node.exchange.answer(from, Reply::Refused(8));
                     return Ok(());
@@ -378,13 +332,13 @@ impl Actor<'_> {
             Event::Returned { token, from, result } => {
                 let dead = !node.exchange.live().is_up(from)
                     || usize::from(node.heard) > 1
-                    || state.nodes[usize::from(from.0)].is_none();
+                    || !up.has(from);
                 record.returned(token, result, dead)
             }
             Event::Arrived(_) => record.own(*cell),
             Event::Stayed { .. } => record.own(*cell),
             Event::Left { to, .. } => {
-                record.left(state.nodes[usize::from(to.0)].is_some());
+                record.left(up.has(to));
                 Ok(())
             }
             Event::Found { .. } | Event::Suspect(_) => Ok(()),
@@ -398,7 +352,7 @@ impl Case {
         let index = usize::from(cell.0);
         let Some(node) = next.nodes[index].take() else { return Ok(None) };
         // Its place in the live set is looked at while it acts.
-        next.nodes[index] = Some(Rc::clone(&node));
+        next.nodes[index] = Some(node.clone());
         let mut fail = how == How::Fails;
         let mut actor = Actor {
             state: &mut next,
@@ -416,7 +370,7 @@ impl Case {
             How::Refuses => next.refusals -= 1,
             How::Well | How::Dies(_) => {}
         }
-        if matches!(doing, Doing::Offer(_)) {
+        if matches!(doing, Doing::Offer(_)) && next.record != state.record {
             next.moves -= 1;
         }
         match how {
@@ -441,8 +395,21 @@ impl Case {
                 }
             }
         }
-        next.nodes[index] = Some(Rc::new(node));
+        next.nodes[index] = Some(Part::new(node));
         Ok((next != *state).then_some(next))
+    }
+}
+
+impl Case {
+    /// How many halves of lines a cell writes in an action.
+    fn writes(&self, state: &State, cell: CellId, doing: Doing) -> u8 {
+        let Some(node) = state.node(cell) else { return 0 };
+        let mut state = state.clone();
+        let mut actor =
+            Actor { node: node.clone(), state: &mut state, cell, refuse: false, refused: false };
+        // Whether it is in order is found when it is done.
+        let _ = actor.does(self, doing, &mut false);
+        actor.node.writes.len() as u8
     }
 }
 
@@ -470,13 +437,13 @@ impl Model for Case {
             } else if let Some(&Some(hint)) = self.hints.get(usize::from(cell.0)) {
                 node.exchange.begin(VCPU, CellId(hint as u8));
             }
-            Some(Rc::new(node))
+            Some(Part::new(node))
         });
         State {
             nodes: nodes.collect(),
             mail: self
                 .cell_ids()
-                .map(|_| Rc::new(vec![[Line::default(); 2]; self.cells]))
+                .map(|_| Part::new(vec![[Line::default(); 2]; self.cells]))
                 .collect(),
             agreed: Vec::new(),
             incarnations,
@@ -518,8 +485,8 @@ impl Model for Case {
                     actions.push(Action::Refuses(cell, doing));
                 }
                 if state.deaths > 0 && !self.torn {
-                    // No action writes more than this many halves of lines.
-                    actions.extend((1..8).map(|writes| Action::DiesDoing(cell, doing, writes)));
+                    let writes = self.writes(state, cell, doing);
+                    actions.extend((1..writes).map(|n| Action::DiesDoing(cell, doing, n)));
                 }
             }
             if self.impatience {
@@ -566,7 +533,7 @@ impl Model for Case {
             Action::Lands(cell) => {
                 let mut next = state.clone();
                 let Some(node) = &mut next.nodes[usize::from(cell.0)] else { return Ok(None) };
-                let write = Rc::make_mut(node).writes.remove(0);
+                let write = node.change(|node| node.writes.remove(0));
                 next.land(cell, &write);
                 Ok(Some(next))
             }
@@ -578,7 +545,7 @@ impl Model for Case {
                 next.reboots -= 1;
                 let heard = next.agreed.len() as u8;
                 let up = next.up().with(cell);
-                next.nodes[index] = Some(Rc::new(self.boot(cell, &next.incarnations, up, heard)));
+                next.nodes[index] = Some(Part::new(self.boot(cell, &next.incarnations, up, heard)));
                 Ok(Some(next))
             }
         }
