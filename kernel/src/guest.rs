@@ -2,7 +2,7 @@
 //! `vmm-core`, in memory that the cell's pmap maps.
 
 use crate::memory::Memory;
-use crate::{clock, direct};
+use crate::{clock, direct, doorbell};
 use abi::config;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -118,12 +118,17 @@ impl Vcpu for LocalVcpu {
         use abi::event::Cause;
         loop {
             let before = self.runner.retired();
-            match self.run_on_this_cpu(until) {
+            let look = clock::now() + doorbell::tick();
+            match self.run_on_this_cpu(until.min(look)) {
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
                     let early = self.runner.retired() - before < CHUNK;
-                    if early || clock::now() >= until {
+                    let now = clock::now();
+                    if early || doorbell::is_rung() || now >= until {
                         return Exit::Slice;
+                    }
+                    if now >= look {
+                        doorbell::unheard();
                     }
                 }
                 vm::Exit::Idle { until } => {

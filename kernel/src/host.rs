@@ -2,7 +2,7 @@
 
 use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
-use crate::{cells, clock, link, selftest};
+use crate::{cells, clock, doorbell, link, selftest};
 use abi::config::{self, Config};
 use abi::{CpuId, Mpa, VmId, map};
 use alloc::format;
@@ -24,7 +24,7 @@ pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
     }
 }
 
-/// The machine, for the cell.
+/// The machine, for the CPUs of the cell.
 pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
@@ -86,8 +86,8 @@ impl Machine for Host {
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
     }
 
-    fn kick(&mut self, _: CpuId) {
-        // Only the cell's lowest CPU has VCPUs, and it is here.
+    fn kick(&mut self, cpu: CpuId) {
+        doorbell::ring(cpu);
     }
 
     fn self_check(&self) -> String {

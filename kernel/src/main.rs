@@ -28,7 +28,11 @@ mod clock;
 #[cfg(target_os = "none")]
 mod cp0;
 #[cfg(target_os = "none")]
+mod cpus;
+#[cfg(target_os = "none")]
 mod direct;
+#[cfg(target_os = "none")]
+mod doorbell;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]

@@ -38,6 +38,8 @@ pub(crate) struct CellPage {
     pub(crate) thread_reads: AtomicU64,
     /// Where trap entry goes on when the instruction that trapped can't be looked at any more.
     pub(crate) fetch_lost: AtomicU64,
+    /// How long it may go on without a look at its doorbell, in nanoseconds.
+    pub(crate) tick: AtomicU64,
     /// The L2TLB for when no guest runs.
     pub(crate) no_l2: AtomicU64,
 }

@@ -3,20 +3,16 @@
 use crate::cp0::Status;
 use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors, l2};
-use crate::{asm, cells, clock, heap, link, logger, machine, stack};
+use crate::{asm, cells, clock, cpus, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{Mpa, map, script};
+use abi::{CpuId, Mpa, map, script};
 use alloc::vec::Vec;
+use cell::LocalCell;
 use cell::memmap::{Kind, Memmap, Region};
-use cell::vm::Vcpu;
-use cell::{LocalCell, Next};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-
-/// How often an idle monitor looks for input from the host, in nanoseconds.
-const INPUT_POLL_NS: u64 = 1_000_000;
 
 /// Where every CPU arrives, on its spare stack: takes its traps over, and maps its stack. Returns the
 /// stack's top.
@@ -43,18 +39,15 @@ pub(crate) extern "C" fn main(cpu: u64, handoff: &'static Handoff) -> ! {
     let status = Status::KX | Status::IM7 | Status::IE;
     // SAFETY: kernel mode, 64-bit, no bootstrap vectors, no coprocessor for anybody else.
     unsafe { asm::set_status(status.bits()) };
-    if cpu == handoff.first_cpu { primary(handoff) } else { secondary(cpu) }
-}
-
-/// Any other CPU of the cell: without work, it only keeps its clock.
-fn secondary(_cpu: u64) -> ! {
-    loop {
-        clock::sleep_until(u64::MAX / 8);
+    let first = cpu == handoff.first_cpu;
+    if first {
+        primary(handoff);
     }
+    cpus::serve(CpuId(cpu as u8), first)
 }
 
-/// The cell's lowest CPU: sets up what all of its CPUs share, and runs the cell.
-fn primary(handoff: &'static Handoff) -> ! {
+/// The cell's lowest CPU: sets up what all of its CPUs share.
+fn primary(handoff: &'static Handoff) {
     // The PROM has decoded the same block.
     let block = BootBlock::decode(low_ram(map::BOOT_BLOCK, ENCODED_SIZE as u64))
         .unwrap_or_else(|error| panic!("bad boot block: expected {error}"));
@@ -80,7 +73,7 @@ fn primary(handoff: &'static Handoff) -> ! {
         block.layout.memory_of(machine::cell()) >> 20,
         heap::usage().1 >> 10,
     );
-    run(&config, reserve)
+    open(&config, reserve);
 }
 
 /// The cell's memory, and what the monitor keeps of it. Slices come first: what guests get of a node is
@@ -104,41 +97,19 @@ fn memmap(reserve: Range<u64>) -> Memmap {
         .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"))
 }
 
-/// Runs the cell until the run is over.
-fn run(config: &Config, reserve: Range<u64>) -> ! {
+/// Makes the cell, starts its VMs, and opens it to its CPUs.
+fn open(config: &Config, reserve: Range<u64>) {
     // The leader plays it.
     let script = (config.script_len != 0 && cells::leads()).then(|| {
         script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
             .unwrap_or_else(|error| panic!("bad script: expected {error}"))
     });
     let memmap = memmap(reserve);
-    let layout = machine::layout();
-    let me = machine::this_cpu();
-    let cpus = [(me, layout.node_of(me))];
-    let mut cell =
-        LocalCell::new(Host::new(config), machine::cell(), &cpus, config, memmap, script);
+    let (here, layout) = (machine::cell(), machine::layout());
+    let cpus: Vec<_> = layout.cpus_of(here).map(|cpu| (cpu, layout.node_of(cpu))).collect();
+    let mut cell = LocalCell::new(Host::new(config), here, &cpus, config, memmap, script);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();
-    // Under icount nothing comes from outside, so that only time needs to be waited for.
-    let nap = if config.machine.icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
-    loop {
-        link::poll_input(|stream, bytes| cell.input(stream, bytes));
-        if cells::is_ending() {
-            cell.end_run();
-        }
-        cell.lost(cells::lost());
-        match cell.step(me) {
-            Next::Run(mut turn) => {
-                let from = clock::now();
-                let exit = turn.vcpu.run(turn.until);
-                cell.done(me, turn, from, clock::now(), exit);
-            }
-            Next::Wait(until) => {
-                let poll = clock::now() + nap;
-                clock::sleep_until(until.map_or(poll, |until| until.min(poll)));
-            }
-            Next::Over(_) => cells::over(),
-        }
-    }
+    cpus::open(cell, config.machine.icount);
 }

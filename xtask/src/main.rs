@@ -12,6 +12,7 @@ mod run;
 mod sensitive;
 mod setup;
 mod sim;
+mod soak;
 mod test;
 
 use clap::error::{ContextKind, ContextValue};
@@ -49,6 +50,8 @@ enum Command {
     Sensitive(sensitive::Args),
     /// Runs hostile VMs in direct execution beside two that check themselves.
     Hostile(hostile::Args),
+    /// Runs a large machine on one host core beside a busy loop, and sees that nobody starves.
+    Soak(soak::Args),
     /// Runs every test: host-side, then boots.
     Test(test::Args),
 }
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Bare(args) => bare::main(args),
         Command::Sensitive(args) => sensitive::main(args),
         Command::Hostile(args) => hostile::main(args),
+        Command::Soak(args) => soak::main(args),
         Command::Test(args) => test::main(args),
     };
     result.unwrap_or_else(|error| {

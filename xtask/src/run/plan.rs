@@ -278,10 +278,6 @@ fn supported(spec: &Spec) -> Result<()> {
             let what = format!("VM {name:?}: placement = \"spread\"");
             refuse(&vm.placement, what, "use \"local\"")?;
         }
-        if vm.clock_scale.value != 1 {
-            let what = format!("VM {name:?}: clock_scale = {}", vm.clock_scale.value);
-            refuse(&vm.clock_scale, what, "use 1")?;
-        }
     }
     Ok(())
 }

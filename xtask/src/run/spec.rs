@@ -11,6 +11,7 @@ use abi::ids::{CPUS_PER_NODE, MAX_CELLS, MAX_NODES};
 use anyhow::{Context, Result, anyhow};
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
+use vmm_core::vm::VCPUS_MAX;
 
 /// Everything that was asked for.
 #[derive(Clone, Debug)]
@@ -292,7 +293,7 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
     });
     let initrd = t.string("initrd")?.map(file);
     let cmdline = t.string("cmdline")?;
-    let vcpus = t.number("vcpus", 1..=16)?;
+    let vcpus = t.number("vcpus", 1..=VCPUS_MAX.into())?;
     let memory = t.size("memory")?;
     let cells = t.numbers("cells", MAX_CELLS as u64)?;
     let placement =

@@ -1,0 +1,66 @@
+//! What every CPU of the cell does for ever: ask the cell what to do, and do it.
+//!
+//! The cell is behind one lock. A guest runs, and a CPU sleeps, without it.
+
+use crate::host::Host;
+use crate::lock::Lock;
+use crate::{cells, clock, doorbell, link};
+use abi::CpuId;
+use cell::vm::Vcpu;
+use cell::{LocalCell, Next};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// How often an idle cell looks for input from the host, in nanoseconds.
+const INPUT_POLL_NS: u64 = 1_000_000;
+
+/// The cell, once it is there.
+static CELL: Lock<Option<LocalCell<Host>>> = Lock::new("cell", None);
+/// How long the first CPU sleeps at most, in nanoseconds; 0: there is no cell yet.
+static NAP_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Opens the cell to its CPUs.
+pub(crate) fn open(cell: LocalCell<Host>, icount: bool) {
+    *CELL.lock() = Some(cell);
+    // Under icount nothing comes from outside, so that only time needs to be waited for.
+    let nap = if icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
+    NAP_NS.store(nap, Ordering::Release);
+}
+
+/// Serves the cell as its CPU `me`; the `first` one also looks at what comes from outside.
+pub(crate) fn serve(me: CpuId, first: bool) -> ! {
+    while NAP_NS.load(Ordering::Acquire) == 0 {
+        clock::sleep_until(u64::MAX / 8);
+    }
+    let nap = if first { NAP_NS.load(Ordering::Relaxed) } else { u64::MAX / 8 };
+    loop {
+        doorbell::answer();
+        let next = with_cell(|cell| {
+            if first {
+                link::poll_input(|stream, bytes| cell.input(stream, bytes));
+                if cells::is_ending() {
+                    cell.end_run();
+                }
+                cell.lost(cells::lost());
+            }
+            cell.step(me)
+        });
+        match next {
+            Next::Run(mut turn) => {
+                let from = clock::now();
+                let exit = turn.vcpu.run(turn.until);
+                let to = clock::now();
+                with_cell(|cell| cell.done(me, turn, from, to, exit));
+            }
+            Next::Wait(until) => {
+                let poll = clock::now() + nap;
+                doorbell::sleep(until.map_or(poll, |until| until.min(poll)));
+            }
+            Next::Over(_) => cells::over(),
+        }
+    }
+}
+
+fn with_cell<T>(act: impl FnOnce(&mut LocalCell<Host>) -> T) -> T {
+    let mut cell = CELL.lock();
+    act(cell.as_mut().expect("a cell that is open"))
+}
