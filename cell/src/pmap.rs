@@ -125,6 +125,12 @@ impl Pmap {
         self.due(cell) != 0 || self.taken[usize::from(cell.0)].load(Ordering::Relaxed) != 0
     }
 
+    /// Pages that it may yet take, by the cell whose they are.
+    #[must_use]
+    pub fn promised(&self) -> Shares {
+        core::array::from_fn(|i| self.due[i].load(Ordering::Relaxed))
+    }
+
     /// What it may yet take of a source.
     #[inline]
     pub(crate) fn due(&self, source: CellId) -> u32 {

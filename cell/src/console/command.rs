@@ -13,8 +13,11 @@ pub enum Command<'a> {
     Nothing,
     /// `help`: explain all commands, or the one named.
     Help(Option<&'a str>),
-    /// `vms`: list the VMs.
-    Vms,
+    /// `vms`: list the VMs; `vms -v`: where what they have lies.
+    Vms {
+        /// With `-v`.
+        places: bool,
+    },
     /// `start VM`.
     Start(&'a str),
     /// `stop VM`.
@@ -62,7 +65,11 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
     };
     let command = match name {
         "help" | "?" => Command::Help(words.next()),
-        "vms" => Command::Vms,
+        "vms" => match words.next() {
+            None => Command::Vms { places: false },
+            Some("-v") => Command::Vms { places: true },
+            Some(excess) => return Err(format!("vms: nothing is known to do with `{excess}`")),
+        },
         "vcpus" => Command::Vcpus,
         "start" => Command::Start(next(VM)?),
         "stop" => Command::Stop(next(VM)?),

@@ -51,10 +51,12 @@ pub const HELP: &[Topic] = &[
         argument: Argument::Command,
     },
     Topic {
-        usage: "vms",
+        usage: "vms [-v]",
         what: "list the VMs: name, state, memory, weight, how often started, how it ended",
         more: "A VM is `defined` until it is first started, `running` or `paused` while it lives and then `ended`;\n\
-               one that has ended can be started again. Weight is its share of the CPU beside others.",
+               one that has ended can be started again. Weight is its share of the CPU beside others. With -v:\n\
+               its home, where its VCPUs and pages are, and on which cells it depends (an essential one can't\n\
+               be lost without it).",
         example: "vms",
         argument: Argument::None,
     },
@@ -245,7 +247,7 @@ mod tests {
         Some(match command {
             Command::Nothing => return None,
             Command::Help(_) => "help",
-            Command::Vms => "vms",
+            Command::Vms { .. } => "vms",
             Command::Start(_) => "start",
             Command::Stop(_) => "stop",
             Command::Restart(_) => "restart",
@@ -273,7 +275,8 @@ mod tests {
             assert_eq!(name(&command), Some(topic.name()), "{}", topic.example);
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
-            let usage = topic.usage.replace(" CPU", " 1").replace("SECONDS", "1");
+            let usage =
+                topic.usage.replace("[-v]", "-v").replace(" CPU", " 1").replace("SECONDS", "1");
             assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));
         }
         let mut names: Vec<&str> = HELP.iter().map(Topic::name).collect();

@@ -20,7 +20,7 @@ use crate::pmap::Pmap;
 use crate::rng::Rng;
 use crate::sched::Scheduler;
 use crate::script::Player;
-use crate::vm::{End, Guest, State, Usage, VcpuId, Vm};
+use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
 use abi::ring::stream;
@@ -259,6 +259,25 @@ impl<M: Machine> LocalCell<M> {
             }
         }
         Some(usage)
+    }
+
+    /// On which cells the living VM `id` depends.
+    pub fn dependencies(&self, id: VmId) -> Vec<Dependence> {
+        let Some(State::Living(life)) = self.vms.get(usize::from(id.0)).map(|vm| &vm.state) else {
+            return Vec::new();
+        };
+        let (taken, promised) = (life.pmap.taken(), life.pmap.promised());
+        let cells = taken.into_iter().zip(promised).zip(0..).map(|((pages, promised), cell)| {
+            let here = CellId(cell) == self.out.cell;
+            Dependence {
+                pages: pages.into(),
+                promised: promised.into(),
+                vcpus: if here { life.slots.len() as u32 } else { 0 },
+                devices: here,
+                ..Dependence::none(CellId(cell))
+            }
+        });
+        cells.filter(Dependence::exists).collect()
     }
 
     fn ids(&self) -> impl Iterator<Item = VmId> + use<M> {

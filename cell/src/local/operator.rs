@@ -48,7 +48,8 @@ impl<M: Machine> LocalCell<M> {
             Command::Nothing => Ok(String::new()),
             Command::Help(None) => Ok(overview()),
             Command::Help(Some(name)) => topic(name).map(detail).ok_or_else(|| unknown(name)),
-            Command::Vms => Ok(self.list()),
+            Command::Vms { places: false } => Ok(self.list()),
+            Command::Vms { places: true } => Ok(self.list_places()),
             Command::Vcpus => Ok(self.list_vcpus()),
             Command::Start(name) => {
                 let id = self.find(name)?;

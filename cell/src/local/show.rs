@@ -2,11 +2,13 @@
 
 use super::{LocalCell, Machine};
 use crate::memmap::Accounts;
-use crate::sched::Doing;
+use crate::pmap::Pmap;
+use crate::sched::{Doing, Standing};
 use crate::vm::{State, VcpuId};
-use abi::VmId;
+use abi::{NodeId, VmId};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 impl<M: Machine> LocalCell<M> {
@@ -33,6 +35,50 @@ impl<M: Machine> LocalCell<M> {
             );
         }
         out
+    }
+
+    /// Where what each VM has lies.
+    pub(super) fn list_places(&self) -> String {
+        let now = self.out.machine.now();
+        let cell = self.out.cell;
+        let mut out = String::new();
+        for (id, vm) in self.ids().zip(&self.vms) {
+            if matches!(vm.state, State::Destroyed) {
+                continue;
+            }
+            let home = self.homes[usize::from(id.0)];
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{}: {}, home cell {home}", vm.config.name, vm.state.name());
+            let State::Living(life) = &vm.state else { continue };
+            for index in 0..life.slots.len() as u32 {
+                if let Some(s) = self.sched.standing(VcpuId { vm: id, index }, now) {
+                    let Standing { cpu, node, .. } = s;
+                    let _ = writeln!(out, "  VCPU {index}: CPU {cpu}, node {node}, cell {cell}");
+                }
+            }
+            for (node, pages) in self.pages_by_node(&life.pmap) {
+                let _ = writeln!(out, "  pages on node {node}: {pages}");
+            }
+            for dependence in self.dependencies(id) {
+                let _ = writeln!(out, "  depends on {dependence}");
+            }
+        }
+        out
+    }
+
+    /// How many pages of a VM lie on each of the cell's nodes, where any do.
+    fn pages_by_node(&self, pmap: &Pmap) -> Vec<(NodeId, u64)> {
+        self.frames.look(|memmap| {
+            let mut nodes: Vec<(NodeId, u64)> = memmap.nodes().map(|(n, _)| (n, 0)).collect();
+            for (_, mpa) in pmap.iter() {
+                let node = memmap.node(mpa);
+                if let Some((_, pages)) = nodes.iter_mut().find(|(n, _)| Some(*n) == node) {
+                    *pages += 1;
+                }
+            }
+            nodes.retain(|(_, pages)| *pages > 0);
+            nodes
+        })
     }
 
     /// How each VCPU of each VM that lives stands.

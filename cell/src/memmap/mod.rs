@@ -351,6 +351,15 @@ impl Memmap {
         }
     }
 
+    /// On which of the cell's own nodes a page lies.
+    #[must_use]
+    pub fn node(&self, mpa: Mpa) -> Option<NodeId> {
+        match self.pools[self.find(mpa)?.0].0 {
+            Home::Own(node, _) => Some(node),
+            Home::Borrowed(_) | Home::Lost(_) => None,
+        }
+    }
+
     /// The loans of cells that have died, with their pages by owner.
     pub fn lost(&self) -> impl Iterator<Item = (LoanId, Accounts)> + '_ {
         self.pools.iter().filter_map(|(home, pool)| match *home {

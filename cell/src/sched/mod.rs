@@ -378,7 +378,8 @@ impl Scheduler {
     /// `cpu` was told to wait without being asked for.
     pub fn sleep(&mut self, cpu: CpuId) {
         let q = self.own(cpu);
-        self.queues[q].on = On::Asleep;
+        let queue = &mut self.queues[q];
+        (queue.on, queue.kicked) = (On::Asleep, false);
     }
 
     /// How a VCPU stands at `now`.

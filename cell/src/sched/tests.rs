@@ -205,3 +205,104 @@ fn equal_vms_get_equal_time_on_any_number_of_cpus() {
         }
     }
 }
+
+/// VMs with these VCPUs and weights.
+fn of(cpus: u8, vms: &[(u32, u32)]) -> Scheduler {
+    let mut s = scheduler(cpus, 3, &[]);
+    for (i, &(vcpus, weight)) in vms.iter().enumerate() {
+        s.add(VmId(i as u16), vcpus, weight, 0);
+    }
+    s
+}
+
+/// A VM's weight counts for all its VCPUs together.
+#[test]
+fn vms_get_their_shares_however_many_vcpus_they_have() {
+    for (cpus, vms, wanted) in [
+        (2u8, &[(1, 100), (2, 100), (4, 100)][..], &[2.0, 2.0, 2.0][..]),
+        (4, &[(2, 100), (4, 100), (4, 200), (4, 400)], &[1.0, 1.0, 2.0, 4.0]),
+        (4, &[(4, 100), (4, 100)], &[1.0, 1.0]),
+        (8, &[(4, 100), (4, 100), (4, 100), (4, 100)], &[1.0, 1.0, 1.0, 1.0]),
+        (3, &[(3, 300), (3, 100), (1, 100)], &[3.0, 1.0, 1.0]),
+        // One VCPU can't use more than one CPU: the others share the rest.
+        (2, &[(1, 10_000), (1, 100), (1, 100)], &[2.0, 1.0, 1.0]),
+    ] {
+        let mut s = of(cpus, vms);
+        let got = shares(&run(&mut s, 0, 10 * SECOND), vms.len());
+        let all: f64 = wanted.iter().sum();
+        let wanted: Vec<f64> = wanted.iter().map(|w| 10e9 * f64::from(cpus) * w / all).collect();
+        assert_within_2_percent(&got, &wanted, &alloc::format!("{vms:?} on {cpus}"));
+    }
+}
+
+/// A pinned VCPU stays, though it gets less; the others move around it; nobody starves when it is let go.
+#[test]
+fn pinned_vcpus_stay_and_keep_nobody_waiting() {
+    let mut s = scheduler(2, 9, &[100; 4]);
+    for vm in 0..3 {
+        s.migrate(first(vm), CPU, true, 0).unwrap();
+    }
+    let got = shares(&run(&mut s, 0, 10 * SECOND), 4);
+    assert_within_2_percent(&got, &[3.333e9, 3.333e9, 3.333e9, 10e9], "three on one");
+    assert_eq!(s.migrate(first(0), CpuId(1), false, 10 * SECOND), Err(Immovable::Pinned));
+    for vm in 0..3 {
+        assert!(s.unpin(first(vm)));
+        assert_eq!(s.standing(first(vm), 0).unwrap().cpu, CPU);
+    }
+    // What was not had is not made up for, but for a little.
+    let got = shares(&run(&mut s, 10 * SECOND, 20 * SECOND), 4);
+    assert_within_2_percent(&got, &[5e9; 4], "four on two");
+}
+
+/// Whatever a queue's passes, who comes new into it runs soon, and takes no more than its share.
+#[test]
+fn who_comes_new_neither_waits_nor_takes_over() {
+    // One that runs unopposed for long, at a share that it can't use; then another.
+    let mut s = of(2, &[(1, 10_000), (1, 1)]);
+    run(&mut s, 0, 100 * SECOND);
+    s.add(VmId(2), 1, 10_000, 100 * SECOND);
+    s.add(VmId(3), 1, 10_000, 100 * SECOND);
+    let got = run(&mut s, 100 * SECOND, 101 * SECOND);
+    for vm in [0, 2, 3] {
+        let ran = got.get(&first(vm)).copied().unwrap_or(0);
+        assert!(ran.abs_diff(666_666_666) < 80_000_000, "{vm}: {got:?}");
+    }
+}
+
+/// Every nanosecond of a VCPU's life is accounted once.
+#[test]
+fn times_add_up() {
+    let mut s = scheduler(2, 1, &[100; 5]);
+    s.wait(first(4), Some(3 * SECOND), 0);
+    s.park(VmId(3), true, SECOND);
+    let ran = run(&mut s, 0, 2 * SECOND);
+    s.park(VmId(3), false, 2 * SECOND);
+    let more = run(&mut s, 2 * SECOND, 5 * SECOND);
+    for vm in 0..5 {
+        let times = s.standing(first(vm), 5 * SECOND).unwrap().times;
+        let all = times.run + times.steal + times.idle + times.paused;
+        assert_eq!(all, 5 * SECOND, "{vm}: {times:?}");
+        let sum = |a: &BTreeMap<VcpuId, u64>| a.get(&first(vm)).copied().unwrap_or(0);
+        assert_eq!(times.run, sum(&ran) + sum(&more));
+    }
+    let times = |vm| s.standing(first(vm), 5 * SECOND).unwrap().times;
+    assert_eq!((times(3).paused, times(4).idle), (SECOND, 3 * SECOND));
+    assert!(times(0).steal > SECOND && times(0).migrations > 0);
+}
+
+/// A wake-up that comes while a VCPU runs is not lost when it says that it waits.
+#[test]
+fn a_wake_up_during_a_turn_is_kept() {
+    let mut s = scheduler(2, 1, &[100]);
+    let cpu = s.standing(first(0), 0).unwrap().cpu;
+    let Pick::Run { who, .. } = s.pick(cpu, 0) else { panic!("it is ready") };
+    s.wake(who, 10);
+    s.wake(who, 20);
+    assert_eq!(s.take_kicks(), [cpu], "kicked once");
+    s.ran(cpu, who, 0, 30, false);
+    s.wait(who, None, 30);
+    assert!(matches!(s.pick(cpu, 30), Pick::Run { .. }));
+    s.ran(cpu, who, 30, 40, false);
+    s.wait(who, None, 40);
+    assert_eq!(s.pick(cpu, 40), Pick::Nothing { until: None });
+}

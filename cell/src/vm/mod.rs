@@ -1,8 +1,10 @@
 //! A VM's life, as its cell sees it: what runs it, in which state it is, what it has used, why it ended.
 
+mod dependence;
 mod life;
 mod usage;
 
+pub use dependence::Dependence;
 pub(crate) use life::{Ending, Life, State, Then, Vm};
 pub use usage::{End, Usage};
 

@@ -74,6 +74,25 @@ fn an_operator_moves_and_pins_vcpus() {
 }
 
 #[test]
+fn an_operator_sees_where_everything_is() {
+    let mut run = Build::new(100)
+        .stay()
+        .cpus(2)
+        .vm_with("a", 4, Program::Loop, |vm| vm.vcpus = 2)
+        .vm_with("b", 4, Program::Loop, |vm| vm.autostart = false)
+        .boot(None);
+    run.run(100 * MS);
+    run.command("pin a.0 1");
+    assert_eq!(
+        run.command("vms -v"),
+        "a: running, home cell 0\n  VCPU 0: CPU 1, node 0, cell 0\n  VCPU 1: CPU 0, node 0, cell 0\n  \
+         pages on node 0: 4\n  \
+         depends on cell 0: 4 pages and 0 promised, 2 VCPUs, its devices (essential)\n\
+         b: defined, home cell 0\n"
+    );
+}
+
+#[test]
 fn a_stop_waits_for_the_vcpus_that_are_away() {
     let mut run = Build::new(100)
         .stay()
