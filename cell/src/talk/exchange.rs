@@ -385,7 +385,7 @@ impl Exchange {
                 let taken = self.registry.take(vcpu, from);
                 (Reply::Done, taken.then_some(Event::Arrived(vcpu)))
             }
-            Some(request @ (Request::Lend { .. } | Request::Return(_))) => {
+            Some(request @ Request::Loan(_)) => {
                 return Some(Event::Asked { from, request });
             }
         };

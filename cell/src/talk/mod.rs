@@ -35,4 +35,4 @@ pub use exchange::{Exchange, MAX_CALLS};
 pub use line::{Fabric, Mailbox, Unreachable};
 pub use live::{CellSet, Epoch, Incarnation, Live};
 pub use message::Message;
-pub use request::{Frozen, Hint, Reply, Request, Runs, Vcpu};
+pub use request::{Frozen, Hint, Reply, Request, Vcpu};

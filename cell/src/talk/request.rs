@@ -4,9 +4,10 @@
 //! `exchange.rs` if it concerns the protocols themselves, else where the cell handles
 //! [`Event::Asked`](super::Event::Asked).
 
-use super::line::{PAYLOAD_WORDS, Packet};
+use super::line::Packet;
 use super::live::Incarnation;
 use super::message::Message;
+use crate::loan::Payload;
 use abi::ids::MAX_CELLS;
 use abi::{CellId, Mpa};
 
@@ -49,49 +50,6 @@ pub struct Frozen {
     pub length: u64,
 }
 
-/// Most runs of pages in one request.
-pub const MAX_RUNS: usize = PAYLOAD_WORDS;
-
-/// Runs of consecutive machine pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Runs {
-    /// First page's number (address shifted by the page size) and number of pages.
-    runs: [(u32, u32); MAX_RUNS],
-    length: u8,
-}
-
-impl Runs {
-    /// Adds a run; false if there is no room.
-    pub fn push(&mut self, first: u32, pages: u32) -> bool {
-        let Some(run) = self.runs.get_mut(usize::from(self.length)) else { return false };
-        *run = (first, pages);
-        self.length += 1;
-        true
-    }
-
-    /// The runs: first page, and number of pages.
-    #[must_use]
-    pub fn as_slice(&self) -> &[(u32, u32)] {
-        &self.runs[..usize::from(self.length)]
-    }
-
-    fn encode(&self, kind: u8) -> Packet {
-        let mut words = [0; PAYLOAD_WORDS];
-        for (word, &(first, pages)) in words.iter_mut().zip(self.as_slice()) {
-            *word = u64::from(first) << 32 | u64::from(pages);
-        }
-        Packet { kind, length: self.length, words }
-    }
-
-    fn decode(packet: &Packet) -> Self {
-        let mut runs = Self::default();
-        for &word in packet.payload() {
-            runs.push((word >> 32) as u32, word as u32);
-        }
-        runs
-    }
-}
-
 /// What a cell asks of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
@@ -121,13 +79,8 @@ pub enum Request {
     },
     /// The offered VCPU is the callee's now.
     Take(Vcpu),
-    /// To lend machine pages.
-    Lend {
-        /// How many.
-        pages: u32,
-    },
-    /// Lent pages come back.
-    Return(Runs),
+    /// About a loan of machine pages.
+    Loan(Payload),
 }
 
 /// An answer to a [`Request`].
@@ -155,8 +108,8 @@ pub enum Reply {
     Refused(u32),
     /// Done, and nothing to say about it.
     Done,
-    /// Pages, lent.
-    Lent(Runs),
+    /// About a loan of machine pages.
+    Loan(Payload),
     /// The request was not understood.
     Garbled,
 }
@@ -167,8 +120,7 @@ mod kind {
     pub const DELIVER: u8 = 3;
     pub const OFFER: u8 = 4;
     pub const TAKE: u8 = 5;
-    pub const LEND: u8 = 6;
-    pub const RETURN: u8 = 7;
+    pub const LOAN: u8 = 6;
     pub const PONG: u8 = 128;
     pub const HERE: u8 = 129;
     pub const MOVING: u8 = 130;
@@ -177,7 +129,7 @@ mod kind {
     pub const ACCEPTED: u8 = 133;
     pub const REFUSED: u8 = 134;
     pub const DONE: u8 = 135;
-    pub const LENT: u8 = 136;
+    pub const LOANED: u8 = 136;
     pub const GARBLED: u8 = 137;
 }
 
@@ -227,8 +179,7 @@ impl Request {
                 Packet::new(kind::OFFER, &words)
             }
             Self::Take(vcpu) => Packet::new(kind::TAKE, &[vcpu.encode()]),
-            Self::Lend { pages } => Packet::new(kind::LEND, &[u64::from(pages)]),
-            Self::Return(runs) => runs.encode(kind::RETURN),
+            Self::Loan(payload) => Packet::new(kind::LOAN, payload.as_slice()),
         }
     }
 
@@ -256,8 +207,7 @@ impl Request {
                 }
             }
             (kind::TAKE, &[vcpu]) => Self::Take(Vcpu::decode(vcpu)),
-            (kind::LEND, &[pages]) => Self::Lend { pages: pages as u32 },
-            (kind::RETURN, _) => Self::Return(Runs::decode(packet)),
+            (kind::LOAN, words) => Self::Loan(Payload::new(words)),
             _ => return None,
         })
     }
@@ -280,7 +230,7 @@ impl Reply {
             Self::Accepted => Packet::new(kind::ACCEPTED, &[]),
             Self::Refused(why) => Packet::new(kind::REFUSED, &[u64::from(why)]),
             Self::Done => Packet::new(kind::DONE, &[]),
-            Self::Lent(runs) => runs.encode(kind::LENT),
+            Self::Loan(payload) => Packet::new(kind::LOANED, payload.as_slice()),
             Self::Garbled => Packet::new(kind::GARBLED, &[]),
         }
     }
@@ -300,7 +250,7 @@ impl Reply {
             (kind::ACCEPTED, &[]) => Self::Accepted,
             (kind::REFUSED, &[why]) => Self::Refused(why as u32),
             (kind::DONE, &[]) => Self::Done,
-            (kind::LENT, _) => Self::Lent(Runs::decode(packet)),
+            (kind::LOANED, words) => Self::Loan(Payload::new(words)),
             _ => Self::Garbled,
         }
     }
@@ -308,13 +258,8 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::PAYLOAD_WORDS;
     use super::*;
-
-    fn runs() -> Runs {
-        let mut runs = Runs::default();
-        assert!(runs.push(0x90000, 1) && runs.push(0xffff_ffff, 0xffff_ffff));
-        runs
-    }
 
     #[test]
     fn requests_come_back_as_they_were() {
@@ -330,8 +275,8 @@ mod tests {
             Request::Deliver { to: vcpu, number: u32::MAX, message },
             Request::Offer { vcpu, moves: 3, frozen, marks },
             Request::Take(vcpu),
-            Request::Lend { pages: 1024 },
-            Request::Return(runs()),
+            Request::Loan(Payload::default()),
+            Request::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
             assert_eq!(Reply::decode(&request.encode()), Reply::Garbled);
@@ -352,21 +297,13 @@ mod tests {
             Reply::Accepted,
             Reply::Refused(9),
             Reply::Done,
-            Reply::Lent(runs()),
+            Reply::Loan(Payload::default()),
+            Reply::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
             Reply::Garbled,
         ] {
             assert_eq!(Reply::decode(&reply.encode()), reply);
             assert_eq!(Request::decode(&reply.encode()), None);
         }
         assert_eq!(Reply::decode(&Packet::new(kind::ELSEWHERE, &[8 << 32])), Reply::Garbled);
-    }
-
-    #[test]
-    fn runs_are_bounded() {
-        let mut runs = Runs::default();
-        assert!((0..MAX_RUNS as u32).all(|i| runs.push(i, 1)));
-        assert!(!runs.push(99, 1));
-        assert_eq!(runs.as_slice().len(), MAX_RUNS);
-        assert_eq!(Reply::decode(&Reply::Lent(runs).encode()), Reply::Lent(runs));
     }
 }

@@ -1,7 +1,7 @@
 //! What was said and done in the machine that is searched, and the rules that it is held to.
 
 use super::super::registry::Place;
-use super::super::{CellDown, CellSet, Message, Reply, Request, Runs, Undelivered};
+use super::super::{CellDown, CellSet, Message, Reply, Request, Undelivered};
 use abi::CellId;
 
 /// The name of a message: its sender, the sender's incarnation and its number.
@@ -154,8 +154,9 @@ impl Record {
     }
 
     pub fn serve(&mut self, request: Request) -> Check<Reply> {
-        let Request::Lend { pages } = request else { return broken("a call that nobody made") };
-        let (call, incarnation, number) = unname(pages);
+        let Request::Loan(payload) = request else { return broken("a call that nobody made") };
+        let [name] = *payload.as_slice() else { return broken("a call that was not made so") };
+        let (call, incarnation, number) = unname(name as u32);
         let Some(fate) = self
             .calls
             .get_mut(call)
@@ -171,9 +172,7 @@ impl Record {
             return broken("a call was executed twice");
         }
         fate.executed = 1;
-        let mut runs = Runs::default();
-        runs.push(pages, 1);
-        Ok(Reply::Lent(runs))
+        Ok(Reply::Loan(payload))
     }
 
     pub fn returned(&mut self, token: u32, result: Result<Reply, CellDown>, dead: bool) -> Check {
@@ -183,7 +182,8 @@ impl Record {
             return broken("a caller was told twice");
         }
         match result {
-            Ok(Reply::Lent(runs)) if runs.as_slice() == [(token, 1)] && fate.executed == 1 => {}
+            Ok(Reply::Loan(payload))
+                if payload.as_slice() == [u64::from(token)] && fate.executed == 1 => {}
             Ok(_) => return broken("a call was answered that was not executed"),
             Err(CellDown) if !dead => return broken("CellDown of a cell that lives"),
             Err(CellDown) => {}

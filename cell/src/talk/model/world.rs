@@ -15,6 +15,7 @@ use super::cases::Case;
 use super::explore::Model;
 use super::part::Part;
 use super::record::{Check, Fate, Record, broken, name};
+use crate::loan::Payload;
 use abi::CellId;
 use abi::ids::MAX_CELLS;
 
@@ -256,7 +257,7 @@ impl Actor<'_> {
                 let incarnation = self.node.incarnation;
                 let made = &mut self.state.record.calls[call][usize::from(incarnation) - 1];
                 let name = name(CellId(call as u8), incarnation, made.len());
-                let request = Request::Lend { pages: name };
+                let request = Request::Loan(Payload::new(&[u64::from(name)]));
                 let callee = CellId(callee as u8);
                 let told = match self.node.exchange.call(callee, &request, name) {
                     Ok(()) => None,
