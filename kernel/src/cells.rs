@@ -70,15 +70,17 @@ pub(crate) fn is_ending() -> bool {
 }
 
 /// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
-/// have come as far.
-pub(crate) fn over() -> ! {
+/// have come as far; `listen` shows what they announce meanwhile.
+pub(crate) fn over(mut listen: impl FnMut()) -> ! {
     if leads() {
         say(Run::Ending);
         let give_up = clock::now() + PATIENCE_NS;
         let done = |cell| run_of(cell) == Run::Over as u64 || is_lost(cell);
         while !others().all(done) && clock::now() < give_up {
+            listen();
             clock::sleep_until(clock::now() + 100_000);
         }
+        listen();
         machine::power_off()
     }
     say(Run::Over);

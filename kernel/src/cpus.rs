@@ -10,7 +10,7 @@ use cell::vm::Vcpu;
 use cell::{LocalCell, Next};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// How often an idle cell looks for input from the host, in nanoseconds.
+/// How often an idle cell looks for what the host or another cell has left for it, in nanoseconds.
 const INPUT_POLL_NS: u64 = 1_000_000;
 
 /// The cell, once it is there.
@@ -18,11 +18,10 @@ static CELL: Lock<Option<LocalCell<Host>>> = Lock::new("cell", None);
 /// How long the first CPU sleeps at most, in nanoseconds; 0: there is no cell yet.
 static NAP_NS: AtomicU64 = AtomicU64::new(0);
 
-/// Opens the cell to its CPUs.
-pub(crate) fn open(cell: LocalCell<Host>, icount: bool) {
+/// Opens the cell to its CPUs. `alone`: nothing comes from the host or from another cell.
+pub(crate) fn open(cell: LocalCell<Host>, alone: bool) {
     *CELL.lock() = Some(cell);
-    // Under icount nothing comes from outside, so that only time needs to be waited for.
-    let nap = if icount { clock::LONGEST_NS } else { INPUT_POLL_NS };
+    let nap = if alone { clock::LONGEST_NS } else { INPUT_POLL_NS };
     NAP_NS.store(nap, Ordering::Release);
 }
 
@@ -55,7 +54,7 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
                 let poll = clock::now() + nap;
                 doorbell::sleep(until.map_or(poll, |until| until.min(poll)));
             }
-            Next::Over(_) => cells::over(),
+            Next::Over(_) => cells::over(|| with_cell(LocalCell::listen)),
         }
     }
 }

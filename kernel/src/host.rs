@@ -2,9 +2,10 @@
 
 use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
-use crate::{cells, clock, doorbell, link, selftest};
+use crate::player::Rings;
+use crate::{cells, clock, doorbell, link, machine, selftest};
 use abi::config::{self, Config};
-use abi::{CpuId, Mpa, VmId, map};
+use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
     rng: Rng,
+    rings: Rings,
 }
 
 impl Host {
@@ -40,6 +42,7 @@ impl Host {
             epoch_s: machine.epoch_s,
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
+            rings: Rings::new(machine::cell()),
         }
     }
 }
@@ -108,5 +111,21 @@ impl Machine for Host {
 
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) {
         link::write(stream, t_ns, bytes);
+    }
+
+    fn report(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
+        self.rings.report(stream, t_ns, bytes)
+    }
+
+    fn take_order(&mut self) -> Option<(u16, Vec<u8>)> {
+        self.rings.take_order()
+    }
+
+    fn order(&mut self, cell: CellId, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
+        self.rings.order(cell, stream, t_ns, bytes)
+    }
+
+    fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)> {
+        self.rings.take_report(cell)
     }
 }

@@ -15,14 +15,14 @@ const PATIENCE_NS: u64 = 60_000_000_000;
 
 /// Low RAM that the host reads and writes at the same time.
 #[derive(Debug)]
-struct LowRam {
+pub(crate) struct LowRam {
     base: u64,
     len: u64,
 }
 
 impl LowRam {
     /// Low physical addresses `base..base + len`, by their canonical machine addresses.
-    fn new(base: u64, len: u64) -> Self {
+    pub(crate) fn new(base: u64, len: u64) -> Self {
         assert!(base + len <= map::LOW_RAM_SIZE, "a range of low RAM");
         Self { base: xkphys(Mpa(map::RAM_BASE + base)), len }
     }

@@ -56,6 +56,8 @@ mod page;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
+mod player;
+#[cfg(target_os = "none")]
 mod selftest;
 #[cfg(target_os = "none")]
 mod stack;

@@ -16,6 +16,17 @@ pub enum Argument {
     Command,
 }
 
+/// Which cells a command concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The console cell.
+    Here,
+    /// The one that has the VM that is named.
+    Vm,
+    /// All.
+    All,
+}
+
 /// One command, explained.
 #[derive(Clone, Copy, Debug)]
 pub struct Topic {
@@ -29,6 +40,8 @@ pub struct Topic {
     pub example: &'static str,
     /// What its first argument is.
     pub argument: Argument,
+    /// Which cells it concerns.
+    pub reach: Reach,
 }
 
 impl Topic {
@@ -49,6 +62,7 @@ pub const HELP: &[Topic] = &[
                edit earlier lines, Ctrl-U throws the line away.",
         example: "help stats",
         argument: Argument::Command,
+        reach: Reach::Here,
     },
     Topic {
         usage: "vms [-v]",
@@ -59,6 +73,7 @@ pub const HELP: &[Topic] = &[
                be lost without it).",
         example: "vms",
         argument: Argument::None,
+        reach: Reach::All,
     },
     Topic {
         usage: "start VM",
@@ -67,6 +82,7 @@ pub const HELP: &[Topic] = &[
                life. It is refused, with the figures, if its memory is not free.",
         example: "start linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "stop VM",
@@ -75,6 +91,7 @@ pub const HELP: &[Topic] = &[
                afterwards. To let it shut itself down, tell it so at its own console.",
         example: "stop linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "pause VM",
@@ -82,6 +99,7 @@ pub const HELP: &[Topic] = &[
         more: "None of its VCPUs runs, its memory stays, what is typed at it waits. Its clocks go on.",
         example: "pause linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "resume VM",
@@ -89,6 +107,7 @@ pub const HELP: &[Topic] = &[
         more: "Its VCPUs run on from where they were. What they have missed of time shows on their clocks.",
         example: "resume linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "restart VM",
@@ -96,6 +115,7 @@ pub const HELP: &[Topic] = &[
         more: "It ends when those of its VCPUs that run have come back, and begins a new life at once.",
         example: "restart linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "destroy VM",
@@ -103,6 +123,7 @@ pub const HELP: &[Topic] = &[
         more: "It is no longer listed and can't be started again until the machine is.",
         example: "destroy linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "vcpus",
@@ -111,6 +132,7 @@ pub const HELP: &[Topic] = &[
                for an interrupt, or `paused` with its VM. An exclamation mark after its CPU: it is pinned there.",
         example: "vcpus",
         argument: Argument::None,
+        reach: Reach::All,
     },
     Topic {
         usage: "migrate VM[.N] CPU",
@@ -119,6 +141,7 @@ pub const HELP: &[Topic] = &[
                VCPUs from each other where one would get less than its share: `pin` keeps it where it is.",
         example: "migrate linux.0 1",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "pin VM[.N] CPU",
@@ -126,6 +149,7 @@ pub const HELP: &[Topic] = &[
         more: "Nothing but another `pin` moves it until `unpin`, also not where it gets less than its share.",
         example: "pin linux.0 1",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "unpin VM[.N]",
@@ -133,6 +157,7 @@ pub const HELP: &[Topic] = &[
         more: "It stays where it is until it is moved, or taken over by a CPU that has more time for it.",
         example: "unpin linux.0",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "stress migrate SECONDS",
@@ -141,6 +166,7 @@ pub const HELP: &[Topic] = &[
                (`vcpu-migrated`). Pinned VCPUs stay.",
         example: "stress migrate 10",
         argument: Argument::None,
+        reach: Reach::All,
     },
     Topic {
         usage: "stats VM",
@@ -150,6 +176,7 @@ pub const HELP: &[Topic] = &[
                are those of its engine and devices.",
         example: "stats linux",
         argument: Argument::Vm,
+        reach: Reach::Vm,
     },
     Topic {
         usage: "mem",
@@ -158,6 +185,7 @@ pub const HELP: &[Topic] = &[
                maps of all VMs each time: `consistent` says that they agree.",
         example: "mem",
         argument: Argument::None,
+        reach: Reach::All,
     },
     Topic {
         usage: "selfcheck",
@@ -166,6 +194,7 @@ pub const HELP: &[Topic] = &[
                something has written over the monitor.",
         example: "selfcheck",
         argument: Argument::None,
+        reach: Reach::All,
     },
     Topic {
         usage: "debug FAULT",
@@ -173,6 +202,7 @@ pub const HELP: &[Topic] = &[
         more: "Most faults end the run with status 3, as the monitor's own mistakes do.",
         example: "debug ?",
         argument: Argument::None,
+        reach: Reach::Here,
     },
     Topic {
         usage: "quit",
@@ -181,6 +211,7 @@ pub const HELP: &[Topic] = &[
                left to do.",
         example: "quit",
         argument: Argument::None,
+        reach: Reach::Here,
     },
 ];
 

@@ -5,12 +5,14 @@
 //! here a byte is pushed in when it comes, from a person or a script, and nothing answers for the screen.
 
 mod command;
+mod desk;
 mod editor;
 mod help;
 
 pub use command::{Command, nearest, parse, unknown};
+pub use desk::{Desk, PATIENCE_NS, Place, Sent};
 pub use editor::{Editor, Key};
-pub use help::{Argument, HELP, Topic, complete, detail, overview, topic};
+pub use help::{Argument, HELP, Reach, Topic, complete, detail, overview, topic};
 
 /// What the console prints when it is ready for a command.
 pub const PROMPT: &str = "honeycomb> ";

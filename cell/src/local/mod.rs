@@ -10,6 +10,7 @@ mod moves;
 mod operator;
 mod others;
 mod out;
+mod post;
 mod show;
 mod turns;
 
@@ -33,6 +34,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use moves::Stress;
 use out::Out;
+use post::Post;
 
 pub use turns::{Next, Turn};
 
@@ -91,6 +93,19 @@ pub trait Machine {
 
     /// Writes a record of at most [`abi::ring::RECORD_MAX`] bytes to a stream of the host link.
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]);
+
+    /// Leaves a record for the console cell ([`abi::player::Report`]); `false`: there is no room for it yet.
+    fn report(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool;
+
+    /// Takes the next record that the console cell has left for this one ([`abi::player::Order`]): stream
+    /// and payload.
+    fn take_order(&mut self) -> Option<(u16, Vec<u8>)>;
+
+    /// In the console cell: leaves an order for another; `false`: there is no room for it yet.
+    fn order(&mut self, cell: CellId, stream: u16, t_ns: u64, bytes: &[u8]) -> bool;
+
+    /// In the console cell: takes the next report of another: stream, time and payload.
+    fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)>;
 }
 
 /// A VM that was made: what its VCPUs share, and they.
@@ -122,12 +137,13 @@ pub struct LocalCell<M: Machine> {
     sched: Scheduler,
     vms: Vec<Vm<M::Guest>>,
     editor: Editor,
+    /// The machine has several cells.
+    shared: bool,
+    post: Post,
     /// The prompt is shown: a message must go to a line of its own.
     prompted: bool,
     /// The run ends when every VM has.
     ends_with_vms: bool,
-    /// Where each VM starts.
-    homes: Vec<CellId>,
     /// The cells that are known to be lost, a bit each.
     lost: u8,
     /// How the run ends, once it is to end.
@@ -167,17 +183,20 @@ impl<M: Machine> LocalCell<M> {
             Some(Ok(player)) => (Some(player), None),
             Some(Err(outcome)) => (None, Some(outcome)),
         };
+        let shared = config.cells.len() > 1;
+        let scripted = has_script && shared && player.is_none();
         // Cells are not to do the same at the same time.
         let seed = config.machine.seed ^ u64::from(cell.0) << 32;
         Self {
-            out: Out::new(machine, cell, first, player),
+            out: Out::new(machine, cell, first, player, scripted),
             frames: Arc::new(Frames::new(cell, memmap)),
             sched: Scheduler::new(cpus, Rng::new(seed)),
             vms: config.vms.iter().cloned().map(Vm::new).collect(),
             editor: Editor::default(),
+            shared,
+            post: Post::new(cell, config, &others::homes(config)),
             prompted: false,
             ends_with_vms,
-            homes: others::homes(config),
             lost: 0,
             over,
             finished: false,
@@ -192,10 +211,10 @@ impl<M: Machine> LocalCell<M> {
     pub fn boot(&mut self) {
         self.out.event(Kind::MonitorUp);
         if self.out.machine.leads() {
-            self.greet();
+            self.take_console();
         }
         for id in self.ids() {
-            if self.is_home_of(id)
+            if self.owns(id)
                 && self.vm(id).config.autostart
                 && let Err(refused) = self.start(id)
             {
@@ -208,8 +227,9 @@ impl<M: Machine> LocalCell<M> {
     fn greet(&mut self) {
         let total = self.frames.accounts().total;
         let (cell, vms) = (self.out.cell, self.vms.len());
+        let of = if self.shared { format!(" of {}", self.post.cells()) } else { String::new() };
         self.out.print(&format!(
-            "Honeycomb monitor, cell {cell}: {}, {vms} VM{} configured; `help` explains the commands\n",
+            "Honeycomb monitor, cell {cell}{of}: {}, {vms} VM{} configured; `help` explains the commands\n",
             Pages(total),
             if vms == 1 { "" } else { "s" },
         ));

@@ -1,7 +1,7 @@
 //! What an operator types at the monitor console, done.
 
 use super::{LocalCell, Machine};
-use crate::console::{Command, Key, complete, detail, nearest, overview, parse, topic, unknown};
+use crate::console::{Command, Key, complete, detail, nearest, overview, topic, unknown};
 use crate::script::Player;
 use crate::vm::{Life, State, Then, VcpuId};
 use abi::event::Cause;
@@ -16,7 +16,10 @@ impl<M: Machine> LocalCell<M> {
     /// Bytes were typed at the monitor console.
     pub(super) fn typed_at_monitor(&mut self, bytes: &[u8]) {
         let mut echo = Vec::new();
-        for &byte in bytes {
+        for (i, &byte) in bytes.iter().enumerate() {
+            if self.is_asking() {
+                return self.type_ahead(&bytes[i..]);
+            }
             let vms = self.vms.iter().map(|vm| vm.config.name.as_str());
             let key = self.editor.key(byte, &mut echo, |line| complete(line, vms));
             if key == Key::Edited {
@@ -25,17 +28,16 @@ impl<M: Machine> LocalCell<M> {
             self.out.emit(stream::MONITOR, &core::mem::take(&mut echo));
             self.prompted = false;
             match key {
-                Key::Line(line) => match parse(&line).and_then(|command| self.execute(&command)) {
-                    Ok(text) => self.out.print(&text),
-                    Err(text) => self.out.print(&format!("{text}\n")),
-                },
+                Key::Line(line) => self.ask(&line),
                 Key::Choices(choices) => self.out.print(&format!("{}\n", choices.join("  "))),
                 Key::Edited | Key::Abandoned | Key::Cleared => {}
             }
             if self.over.is_some() {
                 return;
             }
-            self.prompt();
+            if !self.is_asking() {
+                self.prompt();
+            }
         }
         if !echo.is_empty() {
             self.out.emit(stream::MONITOR, &echo);
@@ -43,7 +45,7 @@ impl<M: Machine> LocalCell<M> {
     }
 
     /// Does what a command says; what to answer.
-    fn execute(&mut self, command: &Command<'_>) -> Result<String, String> {
+    pub(super) fn execute(&mut self, command: &Command<'_>) -> Result<String, String> {
         match *command {
             Command::Nothing => Ok(String::new()),
             Command::Help(None) => Ok(overview()),

@@ -1,10 +1,10 @@
 //! The cell among others: where VMs start, who leads, how a run ends that all cells are part of.
 
 use super::{LocalCell, Machine};
+use abi::CellId;
 use abi::config::{self, Config};
 use abi::event::Kind;
 use abi::script::Outcome;
-use abi::{CellId, VmId};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -17,11 +17,6 @@ pub(super) fn homes(config: &Config) -> Vec<CellId> {
 }
 
 impl<M: Machine> LocalCell<M> {
-    /// Whether VM `id` starts here.
-    pub(super) fn is_home_of(&self, id: VmId) -> bool {
-        self.homes.get(usize::from(id.0)) == Some(&self.out.cell)
-    }
-
     /// Another cell has ended the run: the next step ends this cell's part of it.
     pub fn end_run(&mut self) {
         self.over.get_or_insert(Outcome::Done);
@@ -36,7 +31,8 @@ impl<M: Machine> LocalCell<M> {
         self.lost |= new;
         for cell in (0..u8::BITS as u8).filter(|cell| new >> cell & 1 != 0) {
             self.out.event(Kind::CellLost { lost: CellId(cell) });
-            self.say(&format!("cell {cell} is lost: its CPUs have parked\n"));
+            self.show(&format!("cell {cell} is lost: its CPUs have parked\n"));
+            self.forget_cell(CellId(cell));
         }
     }
 }

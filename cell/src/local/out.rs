@@ -1,12 +1,15 @@
 //! What a cell says: consoles and events, to the host and to the script.
 
+use super::post::is_vm;
 use super::{LocalCell, Machine};
 use crate::console::PROMPT;
 use crate::script::Player;
 use abi::event::{Event, Kind};
+use abi::player::Report;
 use abi::ring::{RECORD_MAX, stream};
 use abi::script::Outcome;
 use abi::{CellId, CpuId};
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -18,12 +21,22 @@ pub(super) struct Out<M> {
     /// The CPU that holds the cell's lock: it is who reports.
     pub cpu: CpuId,
     pub player: Option<Player>,
+    /// There is a script, in another cell: what VMs print is reported to it.
+    pub scripted: bool,
+    /// Reports that wait for room.
+    pub reports: VecDeque<(u16, u64, Vec<u8>)>,
     events: u64,
 }
 
 impl<M: Machine> Out<M> {
-    pub const fn new(machine: M, cell: CellId, cpu: CpuId, player: Option<Player>) -> Self {
-        Self { machine, cell, cpu, player, events: 0 }
+    pub const fn new(
+        machine: M,
+        cell: CellId,
+        cpu: CpuId,
+        player: Option<Player>,
+        scripted: bool,
+    ) -> Self {
+        Self { machine, cell, cpu, player, scripted, reports: VecDeque::new(), events: 0 }
     }
 
     /// A console emits bytes.
@@ -34,6 +47,10 @@ impl<M: Machine> Out<M> {
         }
         if let Some(player) = &mut self.player {
             player.output(now, stream, bytes);
+        } else if self.scripted && is_vm(stream) {
+            for bytes in bytes.chunks(RECORD_MAX) {
+                self.report(&Report::Printed { console: stream, bytes: bytes.into() });
+            }
         }
     }
 
@@ -59,14 +76,22 @@ impl<M: Machine> LocalCell<M> {
         self.prompted = true;
     }
 
-    /// The monitor console prints a message, on lines of its own.
+    /// The cell announces something, on the monitor console.
     pub(super) fn say(&mut self, text: &str) {
+        if self.out.machine.leads() {
+            self.announce(self.out.cell, text);
+        } else {
+            for report in Report::said(text) {
+                self.out.report(&report);
+            }
+        }
+    }
+
+    /// The monitor console prints a message, on lines of its own.
+    pub(super) fn show(&mut self, text: &str) {
         if self.prompted {
             self.out.print(&format!("\n{text}"));
             self.prompt();
-        } else if !self.out.machine.leads() {
-            // Behind another cell's prompt.
-            self.out.print(&format!("\n{text}"));
         } else {
             self.out.print(text);
         }

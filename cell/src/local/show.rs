@@ -17,7 +17,10 @@ impl<M: Machine> LocalCell<M> {
         let longest = self.vms.iter().map(|vm| vm.config.name.len()).max().unwrap_or(0).max(4);
         let mut out =
             format!("{:longest$}  state    memory     weight  starts  last end\n", "name");
-        for vm in &self.vms {
+        for (id, vm) in self.ids().zip(&self.vms) {
+            if !self.owns(id) {
+                continue;
+            }
             let end = match &vm.state {
                 State::Ended(end) => end.cause.as_str(),
                 State::Defined | State::Living(_) => "-",
@@ -43,12 +46,11 @@ impl<M: Machine> LocalCell<M> {
         let cell = self.out.cell;
         let mut out = String::new();
         for (id, vm) in self.ids().zip(&self.vms) {
-            if matches!(vm.state, State::Destroyed) {
+            if matches!(vm.state, State::Destroyed) || !self.owns(id) {
                 continue;
             }
-            let home = self.homes[usize::from(id.0)];
             // Writing to a string does not fail.
-            let _ = writeln!(out, "{}: {}, home cell {home}", vm.config.name, vm.state.name());
+            let _ = writeln!(out, "{}: {}, home cell {cell}", vm.config.name, vm.state.name());
             let State::Living(life) = &vm.state else { continue };
             for index in 0..life.slots.len() as u32 {
                 if let Some(s) = self.sched.standing(VcpuId { vm: id, index }, now) {

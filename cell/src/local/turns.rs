@@ -1,6 +1,7 @@
 //! Turns: what each CPU does next, and what comes of a VCPU's run.
 
 use super::out::outcome_record;
+use super::post::RETRY_NS;
 use super::{LocalCell, Machine, vm_of};
 use crate::sched::Pick;
 use crate::script::{Action, Player};
@@ -60,6 +61,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// Does what is due; the time after it.
     fn keep_house(&mut self) -> u64 {
+        self.exchange();
         let mut now = self.out.machine.now();
         while self.over.is_none()
             && let Some(action) = self.out.player.as_mut().and_then(|p| p.poll(now))
@@ -87,10 +89,15 @@ impl<M: Machine> LocalCell<M> {
     fn deadline(&self) -> Option<u64> {
         let script = self.out.player.as_ref().and_then(Player::deadline);
         let restarts = self.vms.iter().filter_map(|vm| vm.due);
-        script.into_iter().chain(restarts).chain(self.stress_deadline()).min()
+        let stress = self.stress_deadline();
+        script.into_iter().chain(restarts).chain(stress).chain(self.answer_deadline()).min()
     }
 
     fn next(&mut self, cpu: CpuId, now: u64) -> Next<<M::Guest as Guest>::Vcpu> {
+        if self.out.is_held_up() {
+            self.sched.sleep(cpu);
+            return Next::Wait(Some(now + RETRY_NS));
+        }
         let deadline = self.deadline();
         match self.sched.pick(cpu, now) {
             Pick::Nothing { until } => Next::Wait(until.into_iter().chain(deadline).min()),
@@ -166,6 +173,11 @@ impl<M: Machine> LocalCell<M> {
             self.typed_at_monitor(bytes);
             return self.kick();
         }
+        self.type_at(console, bytes);
+    }
+
+    /// Bytes were typed at the console of a VM of this cell.
+    pub(super) fn type_at_vm(&mut self, console: u16, bytes: &[u8]) {
         let id = vm_of(console);
         let Some(vm) = self.vms.get_mut(usize::from(id.0)) else { return };
         if matches!(vm.state, State::Living(_)) {
@@ -217,6 +229,10 @@ impl<M: Machine> LocalCell<M> {
             // Whoever brings the last VCPU back asks next.
             self.sched.sleep(cpu);
             return Next::Wait(None);
+        }
+        if self.out.is_held_up() {
+            self.sched.sleep(cpu);
+            return Next::Wait(Some(now + RETRY_NS));
         }
         if !core::mem::replace(&mut self.finished, true) && self.out.machine.leads() {
             self.out.machine.write(stream::OUTCOME, now, &outcome_record(&outcome));

@@ -1,5 +1,6 @@
 //! A cell on the simulated machine: turns, lives, memory, console.
 
+mod cluster;
 mod cpus;
 mod lives;
 #[path = "../../sim/mod.rs"]

@@ -1,0 +1,201 @@
+//! Several simulated cells with a console between them.
+
+use super::{Build, Program, Run};
+use abi::ring::stream;
+use abi::script::{Outcome, Step};
+use abi::{CellId, VmId};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// How far the cells' clocks are apart at most.
+const STEP_NS: u64 = 100_000;
+
+type Record = (u16, u64, Vec<u8>);
+
+/// What lies in low RAM: the player rings, and who lives.
+#[derive(Debug)]
+pub struct Rings {
+    reports: Vec<VecDeque<Record>>,
+    orders: Vec<VecDeque<Record>>,
+    dead: Vec<bool>,
+    idle: Vec<bool>,
+    /// Records that a ring has room for.
+    room: usize,
+    /// How often there was none.
+    full: usize,
+}
+
+impl Rings {
+    pub fn new(cells: usize) -> Self {
+        let rings = || vec![VecDeque::new(); cells];
+        let (dead, idle) = (vec![false; cells], vec![false; cells]);
+        Self { reports: rings(), orders: rings(), dead, idle, room: 1000, full: 0 }
+    }
+
+    pub fn cells(&self) -> usize {
+        self.dead.len()
+    }
+
+    pub fn leader(&self) -> CellId {
+        CellId(self.dead.iter().position(|dead| !dead).expect("a cell lives") as u8)
+    }
+
+    pub fn idle(&mut self, cell: CellId, idle: bool) -> bool {
+        self.idle[usize::from(cell.0)] = idle;
+        let all = self.idle.iter().zip(&self.dead).all(|(idle, dead)| *idle || *dead);
+        all && self.leader() == cell
+    }
+
+    fn put(ring: &mut VecDeque<Record>, room: usize, full: &mut usize, record: Record) -> bool {
+        let fits = ring.len() < room;
+        if fits {
+            ring.push_back(record);
+        } else {
+            *full += 1;
+        }
+        fits
+    }
+
+    pub fn report(&mut self, from: CellId, record: Record) -> bool {
+        Self::put(&mut self.reports[usize::from(from.0)], self.room, &mut self.full, record)
+    }
+
+    pub fn order(&mut self, to: CellId, record: Record) -> bool {
+        Self::put(&mut self.orders[usize::from(to.0)], self.room, &mut self.full, record)
+    }
+
+    pub fn take_report(&mut self, of: CellId) -> Option<Record> {
+        self.reports[usize::from(of.0)].pop_front()
+    }
+
+    pub fn take_order(&mut self, of: CellId) -> Option<Record> {
+        self.orders[usize::from(of.0)].pop_front()
+    }
+}
+
+/// Several cells, each with its own clock; they go on together.
+pub struct Cluster {
+    pub cells: Vec<Run>,
+    rings: Rc<RefCell<Rings>>,
+    now: u64,
+}
+
+impl Cluster {
+    /// So many cells of 64 pages, booted, with VMs of 8 pages each in its home. `room`: of each ring, in records.
+    pub fn boot(
+        cells: usize,
+        room: usize,
+        vms: &[(&str, u8, Program)],
+        script: Option<Vec<Step>>,
+    ) -> Self {
+        let mut rings = Rings::new(cells);
+        rings.room = room;
+        let rings = Rc::new(RefCell::new(rings));
+        let boot = |cell: usize| {
+            let all = (1u8 << cells) - 1;
+            let build = vms.iter().fold(Build::new(64), |build, (name, home, program)| {
+                // A configuration's arithmetic needs megabytes: what is permitted decides.
+                build.vm_with(name, 8, program.clone(), |vm| vm.cells = all & !0 << home)
+            });
+            let build = if script.is_some() { build } else { build.stay() };
+            let mine = script.clone().filter(|_| cell == 0);
+            build.boot_cell(CellId(cell as u8), &rings, script.is_some(), mine)
+        };
+        Self { cells: (0..cells).map(boot).collect(), rings, now: 0 }
+    }
+
+    fn lives(&self, cell: usize) -> bool {
+        !self.rings.borrow().dead[cell]
+    }
+
+    /// A cell dies, with all that it knew.
+    pub fn kill(&mut self, cell: usize) {
+        self.rings.borrow_mut().dead[cell] = true;
+        let lost = (0..self.cells.len()).filter(|cell| !self.lives(*cell));
+        let lost = lost.fold(0, |set, cell| set | 1 << cell);
+        for other in 0..self.cells.len() {
+            if self.lives(other) {
+                self.cells[other].cell.lost(lost);
+            }
+        }
+    }
+
+    /// Runs until this time or the end of the run; as a machine's cells do, all end when one that leads has.
+    pub fn run(&mut self, until: u64) -> Option<Outcome> {
+        let leader = usize::from(self.rings.borrow().leader().0);
+        while self.now < until {
+            self.now += STEP_NS;
+            for cell in 0..self.cells.len() {
+                if !self.lives(cell) {
+                    continue;
+                }
+                self.cells[cell].run_on(self.now);
+                if cell == leader && self.cells[leader].over.is_some() {
+                    return self.end(leader);
+                }
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, leader: usize) -> Option<Outcome> {
+        for cell in (0..self.cells.len()).filter(|cell| *cell != leader) {
+            self.cells[cell].cell.end_run();
+        }
+        let others = |cells: &[Run], cell: &usize| *cell == leader || cells[*cell].over.is_some();
+        while !(0..self.cells.len()).all(|cell| others(&self.cells, &cell) || !self.lives(cell)) {
+            self.now += STEP_NS;
+            for cell in 0..self.cells.len() {
+                if self.lives(cell) && cell != leader {
+                    self.cells[cell].run_on(self.now);
+                }
+            }
+            self.cells[leader].cell.listen();
+        }
+        self.cells[leader].cell.listen();
+        self.cells[leader].over.clone()
+    }
+
+    pub fn run_for(&mut self, ns: u64) {
+        let until = self.now + ns;
+        assert_eq!(self.run(until), None);
+    }
+
+    /// What the console cell's monitor console has printed.
+    pub fn monitor(&self) -> String {
+        let leader = usize::from(self.rings.borrow().leader().0);
+        self.cells[leader].printed(stream::MONITOR)
+    }
+
+    /// Types at the console cell.
+    pub fn type_at(&mut self, console: u16, text: &str) {
+        let leader = usize::from(self.rings.borrow().leader().0);
+        self.cells[leader].cell.input(console, text.as_bytes());
+    }
+
+    /// Types a line at the monitor; what is printed until the next prompt, and how long that took.
+    pub fn command(&mut self, line: &str) -> (String, u64) {
+        let before = self.monitor().len();
+        let start = self.now;
+        self.type_at(stream::MONITOR, &format!("{line}\n"));
+        loop {
+            let text = self.monitor()[before..].to_string();
+            if let Some(text) = text.strip_suffix("honeycomb> ") {
+                let text = text.strip_prefix(&format!("{line}\r\n")).expect("an echo");
+                return (text.replace("\r\n", "\n"), self.now - start);
+            }
+            self.run_for(STEP_NS);
+        }
+    }
+
+    /// How often a ring was full.
+    pub fn full(&self) -> usize {
+        self.rings.borrow().full
+    }
+
+    /// What VM `vm` has printed in cell `cell`.
+    pub fn printed(&self, cell: usize, vm: u16) -> String {
+        self.cells[cell].printed(abi::ring::vm_stream(VmId(vm)))
+    }
+}

@@ -1,0 +1,101 @@
+//! The player rings: how the console cell and the others reach each other, in low RAM.
+
+use crate::link::LowRam;
+use abi::ids::MAX_CELLS;
+use abi::ring::{Consumer, Producer, RECORD_MAX};
+use abi::{CellId, map};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A ring's writer. Records are told apart by their place alone, so that a successor needs no count.
+struct Writer(Producer<LowRam>);
+
+impl Writer {
+    fn new(base: u64, size: u64) -> Self {
+        Self(Producer::resume(LowRam::new(base, size), size))
+    }
+
+    fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
+        self.0.write(stream, 0, t_ns, bytes).is_ok()
+    }
+}
+
+/// A ring's reader.
+struct Reader {
+    ring: Consumer<LowRam>,
+    /// What it has read made no sense: it is not read any more.
+    deaf: bool,
+}
+
+impl Reader {
+    fn new(base: u64, size: u64) -> Self {
+        Self { ring: Consumer::resume(LowRam::new(base, size), size), deaf: false }
+    }
+
+    fn read(&mut self, buffer: &mut [u8; RECORD_MAX]) -> Option<(u16, u64, Vec<u8>)> {
+        if self.deaf {
+            return None;
+        }
+        match self.ring.read(buffer) {
+            Ok(record) => {
+                record.map(|record| (record.stream, record.t_ns, buffer[..record.len].to_vec()))
+            }
+            Err(broken) => {
+                self.deaf = true;
+                log::error!("a player ring is damaged, it is not read any more: {broken:?}");
+                None
+            }
+        }
+    }
+}
+
+/// One cell's ends of all the rings that it uses.
+pub(crate) struct Rings {
+    reports: Writer,
+    orders: Reader,
+    /// Of every cell, once this one serves the console: its orders and reports.
+    console: [Option<Box<(Writer, Reader)>>; MAX_CELLS],
+    buffer: Box<[u8; RECORD_MAX]>,
+}
+
+impl Rings {
+    /// The rings of cell `cell`.
+    pub(crate) fn new(cell: CellId) -> Self {
+        Self {
+            reports: Writer::new(map::player_out(cell), map::PLAYER_OUT_SIZE),
+            orders: Reader::new(map::player_in(cell), map::PLAYER_IN_SIZE),
+            console: [const { None }; MAX_CELLS],
+            buffer: Box::new([0; RECORD_MAX]),
+        }
+    }
+
+    /// As [`cell::Machine::report`].
+    pub(crate) fn report(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
+        self.reports.write(stream, t_ns, bytes)
+    }
+
+    /// As [`cell::Machine::take_order`].
+    pub(crate) fn take_order(&mut self) -> Option<(u16, Vec<u8>)> {
+        let record = self.orders.read(&mut self.buffer);
+        record.map(|(stream, _, bytes)| (stream, bytes))
+    }
+
+    fn of(&mut self, cell: CellId) -> &mut (Writer, Reader) {
+        self.console[usize::from(cell.0)].get_or_insert_with(|| {
+            let orders = Writer::new(map::player_in(cell), map::PLAYER_IN_SIZE);
+            Box::new((orders, Reader::new(map::player_out(cell), map::PLAYER_OUT_SIZE)))
+        })
+    }
+
+    /// As [`cell::Machine::order`].
+    pub(crate) fn order(&mut self, cell: CellId, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
+        self.of(cell).0.write(stream, t_ns, bytes)
+    }
+
+    /// As [`cell::Machine::take_report`].
+    pub(crate) fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)> {
+        self.of(cell);
+        let (_, reports) = &mut **self.console[usize::from(cell.0)].as_mut()?;
+        reports.read(&mut self.buffer)
+    }
+}
