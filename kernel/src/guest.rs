@@ -122,8 +122,8 @@ impl Vcpu for LocalVcpu {
             match self.run_on_this_cpu(until.min(look)) {
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
-                    let early = self.runner.retired() - before < CHUNK;
                     let now = clock::now();
+                    let early = self.runner.retired() - before < CHUNK && now < look;
                     if early || doorbell::is_rung() || now >= until {
                         return Exit::Slice;
                     }
