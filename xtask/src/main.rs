@@ -52,6 +52,8 @@ enum Command {
     Hostile(hostile::Args),
     /// Runs a large machine on one host core beside a busy loop, and sees that nobody starves.
     Soak(soak::Args),
+    /// Destroys the monitor of one cell after the other from outside: the others must go on.
+    Replication(run::replication::Args),
     /// Runs every test: host-side, then boots.
     Test(test::Args),
 }
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Command::Sensitive(args) => sensitive::main(args),
         Command::Hostile(args) => hostile::main(args),
         Command::Soak(args) => soak::main(args),
+        Command::Replication(args) => run::replication::main(args),
         Command::Test(args) => test::main(args),
     };
     result.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ mod plan_tests;
 mod printer;
 mod qemu;
 mod ram;
+pub mod replication;
 mod screen;
 pub mod script;
 mod session;

@@ -5,7 +5,7 @@
 //! Each is one line of the report. A test whose result is unknown has not passed.
 
 mod architecture;
-mod bare;
+pub mod bare;
 mod boots;
 mod host;
 mod manifest;
