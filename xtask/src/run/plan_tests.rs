@@ -194,3 +194,16 @@ fn flags_that_mean_one_vm_want_one_vm() {
     let error = plan(&two, &flags).unwrap_err().to_string();
     assert!(error.starts_with("--append: the configuration has 2 VMs;"), "{error}");
 }
+
+#[test]
+fn the_examples_are_machines() {
+    let folder = crate::paths::workspace().join("docs/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        let spec = Spec::read(&file).unwrap();
+        Plan::new(Some(spec), &Flags::default()).unwrap_or_else(|error| panic!("{error:#}"));
+        seen += 1;
+    }
+    assert!(seen >= 5);
+}
