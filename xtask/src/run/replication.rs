@@ -1,8 +1,9 @@
 //! `cargo xtask replication`: shows from outside that each cell runs on its own copy of the monitor.
 //!
-//! A machine of four cells with a VM in each; while all of them check themselves, one cell's text, or all of
-//! its data (variables, stacks, private pages, heap), is overwritten. That cell's CPUs must park and say so;
-//! the other cells' guests must finish with their checksums. Each cell in turn, CPU 0's too.
+//! A machine of four cells with a VM in each: of one cell a guest that never ends, of the others guests that check
+//! themselves. While they do, the one cell's text, or all of its data (variables, stacks, private pages, heap), is
+//! overwritten. Its CPUs must park and say so; the others' guests must finish with their checksums. Each cell in
+//! turn, CPU 0's too.
 //!
 //! Text is overwritten by QEMU's `-qtest`: what is written through the memory's file does not reach code that
 //! QEMU has translated. Data is overwritten through the file.
@@ -52,10 +53,10 @@ pub struct Args {
 
 /// Cells, and a VM in each.
 const CELLS: u8 = 4;
-/// What each VM's console prints.
+/// What the console of a VM that checks itself prints.
 const EXPECTED: &str = "tests/guests/irix/check.txt";
 /// How many lines each VM has printed when the deed is done.
-const STARTED: usize = 3;
+const STARTED: usize = 2;
 /// Most host seconds of one run.
 const LIMIT: Duration = Duration::from_secs(240);
 /// What text and data are overwritten with. As an instruction it is a store to an odd address, as a pointer it
@@ -134,14 +135,15 @@ struct Machine {
     verbose: bool,
 }
 
-fn configuration() -> String {
+fn configuration(lost: CellId) -> String {
     let mut text = format!("[machine]\nnodes = {CELLS}\nslice_per_node = \"32M\"\n");
     for cell in 0..CELLS {
         text.push_str(&format!("[[cell]]\nnodes = [{cell}]\n"));
     }
     for cell in 0..CELLS {
+        let (kernel, does) = if cell == lost.0 { ("hello", "loop") } else { ("irix", "check") };
         text.push_str(&format!(
-            "[[vm]]\nname = \"vm{cell}\"\nkernel = \"irix\"\nmemory = \"8M\"\ncmdline = \"do=check\"\ncells = [{cell}]\n"
+            "[[vm]]\nname = \"vm{cell}\"\nkernel = \"{kernel}\"\nmemory = \"8M\"\ncmdline = \"do={does}\"\ncells = [{cell}]\n"
         ));
     }
     text
@@ -150,7 +152,7 @@ fn configuration() -> String {
 impl Machine {
     /// Boots the machine, and has a cell lose a part of its monitor; what went wrong.
     fn lose(&self, cell: CellId, part: Region) -> Result<Vec<String>> {
-        let spec = Spec::parse(Path::new("the built-in configuration"), &configuration())?;
+        let spec = Spec::parse(Path::new("the built-in configuration"), &configuration(cell))?;
         let flags = Flags { endian: Some(self.endian), ..Flags::default() };
         let plan = Plan::new(Some(spec), &flags)?;
         let images = super::images::load(&plan, super::built_in)?;
@@ -307,12 +309,12 @@ impl Vandal {
                     wrong.push(format!("CPU {cpu} of cell {cell} parked {count} times"));
                 }
             }
+            // The lost cell's guest has nothing to finish: without the loss the run would not have ended.
             let name = &self.names[usize::from(cell.0)];
-            let difference = difference(&self.console(name), EXPECTED, Part::All)?;
-            match difference {
-                None if cell == lost => wrong.push(format!("{name} finished all the same")),
-                Some(difference) if cell != lost => wrong.push(format!("{name}: {difference}")),
-                _ => {}
+            if cell != lost
+                && let Some(difference) = difference(&self.console(name), EXPECTED, Part::All)?
+            {
+                wrong.push(format!("{name}: {difference}"));
             }
         }
         if !wrong.is_empty() {
