@@ -1,7 +1,9 @@
 //! What the model checker searches.
 
+use super::world::Parts;
+
 /// What is in a case.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Case {
     /// Its name.
     pub name: &'static str,
@@ -29,6 +31,8 @@ pub struct Case {
     pub impatience: bool,
     /// Whether the others go on between two writes of a cell.
     pub torn: bool,
+    /// What the states that were found have in common.
+    pub parts: Parts,
 }
 
 impl Default for Case {
@@ -47,6 +51,7 @@ impl Default for Case {
             failures: 0,
             impatience: false,
             torn: false,
+            parts: Parts::default(),
         }
     }
 }
@@ -124,27 +129,34 @@ pub fn small() -> Vec<Case> {
     ]
 }
 
-/// Searched on demand.
-pub fn large() -> Vec<Case> {
-    vec![
-        Case {
-            name: "2 callers of 2, torn lines, a death, a reboot, a bus error",
-            cells: 3,
-            calls: vec![(1, 0, 2), (2, 0, 2)],
-            ..two_calls()
-        },
-        Case {
-            name: "1 sender of 2, a stale hint, 2 moves, a refusal, a death",
-            messages: vec![0, 0, 2],
-            moves: 2,
-            refusals: 1,
-            ..one_move()
-        },
-        Case {
-            name: "2 senders of 2, a stale hint, 2 moves, a death",
-            messages: vec![0, 2, 2],
-            moves: 2,
-            ..one_move()
-        },
-    ]
+/// Two callers of two calls each: every line is used again.
+pub fn many_calls() -> Case {
+    Case {
+        name: "2 callers of 2, torn lines, a death, a bus error",
+        cells: 3,
+        calls: vec![(1, 0, 2), (2, 0, 2)],
+        reboots: 0,
+        ..two_calls()
+    }
+}
+
+/// A VCPU that moves twice, or is not let in.
+pub fn refused_moves() -> Case {
+    Case {
+        name: "1 sender of 2, a stale hint, 2 moves, a refusal, a death",
+        messages: vec![0, 0, 2],
+        moves: 2,
+        refusals: 1,
+        ..one_move()
+    }
+}
+
+/// Two senders of two messages each to a VCPU that moves twice.
+pub fn many_messages() -> Case {
+    Case {
+        name: "2 senders of 2, a stale hint, 2 moves, a death",
+        messages: vec![0, 2, 2],
+        moves: 2,
+        ..one_move()
+    }
 }

@@ -10,7 +10,7 @@ mod record;
 mod soak;
 mod world;
 
-use cases::{Case, large, small};
+use cases::{Case, small};
 use explore::explore;
 use std::time::Instant;
 
@@ -46,9 +46,25 @@ fn small_cases_are_in_order() {
     small().iter().for_each(search);
 }
 
-#[test]
-#[ignore = "minutes and gigabytes; docs/results/model.md has its figures"]
-fn large_cases_are_in_order() {
-    println!("| case | states | steps | depth | ends | host time |\n|---|---|---|---|---|---|");
-    large().iter().for_each(search);
+/// Minutes and gigabytes: `docs/results/model.md` has the figures.
+mod large {
+    use super::{cases, search};
+
+    #[test]
+    #[ignore = "takes long"]
+    fn calls_are_in_order() {
+        search(&cases::many_calls());
+    }
+
+    #[test]
+    #[ignore = "takes long"]
+    fn refused_moves_are_in_order() {
+        search(&cases::refused_moves());
+    }
+
+    #[test]
+    #[ignore = "takes long"]
+    fn messages_are_in_order() {
+        search(&cases::many_messages());
+    }
 }

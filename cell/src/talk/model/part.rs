@@ -1,6 +1,8 @@
 //! A part of a state that many states share, with its hash.
 
 use super::explore::hash;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -50,5 +52,25 @@ impl<T> Eq for Part<T> {}
 impl<T> Hash for Part<T> {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.0.0.hash(hasher);
+    }
+}
+
+/// Every different part there was, so that equal ones lie in memory once.
+#[derive(Debug)]
+pub struct Shared<T>(RefCell<HashMap<u128, Part<T>>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> Shared<T> {
+    /// Puts the part that was first in the place of an equal one.
+    pub fn share(&self, part: &mut Part<T>) {
+        // A part that others have is the first one.
+        if Rc::strong_count(&part.0) == 1 {
+            *part = self.0.borrow_mut().entry(part.0.0).or_insert_with(|| part.clone()).clone();
+        }
     }
 }

@@ -68,6 +68,16 @@ impl Record {
         }
     }
 
+    /// What a cell has sent in this incarnation.
+    pub fn messages_of(&mut self, cell: CellId, incarnation: u8) -> &mut Vec<Fate> {
+        &mut self.messages[usize::from(cell.0)][usize::from(incarnation) - 1]
+    }
+
+    /// The calls of this number in the case that were made in this incarnation of the caller.
+    pub fn calls_of(&mut self, call: usize, incarnation: u8) -> &mut Vec<Fate> {
+        &mut self.calls[call][usize::from(incarnation) - 1]
+    }
+
     /// The VCPU is offered.
     pub fn offer(&mut self, from: CellId, to: CellId) {
         self.owner = None;

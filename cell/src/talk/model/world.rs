@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::cases::Case;
 use super::explore::Model;
-use super::part::Part;
+use super::part::{Part, Shared};
 use super::record::{Check, Fate, Record, broken, name};
 use crate::loan::Payload;
 use abi::CellId;
@@ -56,6 +56,23 @@ enum Agreement {
     Up(CellId, u8),
 }
 
+/// The parts of which states are made.
+#[derive(Debug, Default)]
+pub struct Parts {
+    nodes: Shared<Node>,
+    mail: Shared<Vec<[Line; 2]>>,
+    records: Shared<Record>,
+}
+
+impl Parts {
+    fn share(&self, mut state: State) -> State {
+        state.nodes.iter_mut().flatten().for_each(|node| self.nodes.share(node));
+        state.mail.iter_mut().for_each(|mail| self.mail.share(mail));
+        self.records.share(&mut state.record);
+        state
+    }
+}
+
 /// A state of everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
@@ -63,7 +80,7 @@ pub struct State {
     mail: Vec<Part<Vec<[Line; 2]>>>,
     agreed: Vec<Agreement>,
     incarnations: [u8; MAX_CELLS],
-    record: Record,
+    record: Part<Record>,
     moves: u8,
     refusals: u8,
     deaths: u8,
@@ -201,7 +218,7 @@ impl State {
     /// A cell is gone, with all that was in it.
     fn die(&mut self, cell: CellId) {
         let up = self.up();
-        self.record.die(cell, up);
+        self.record.change(|record| record.die(cell, up));
         self.nodes[usize::from(cell.0)] = None;
         self.mail[usize::from(cell.0)] = Part::new(vec![[Line::default(); 2]; self.nodes.len()]);
         self.agreed.push(Agreement::Down(cell));
@@ -236,45 +253,45 @@ impl Actor<'_> {
                 Ok(())
             }
             Doing::Send => {
-                let index = usize::from(self.cell.0);
-                let sent =
-                    &mut self.state.record.messages[index][usize::from(self.node.incarnation) - 1];
-                let name = name(self.cell, self.node.incarnation, sent.len());
-                let message = Message::Probe(name.into());
-                sent.push(Fate::default());
-                match self.node.exchange.send(VCPU, message, name) {
-                    Ok(Sent::Waits) => Ok(()),
-                    Ok(Sent::Execute) => {
-                        let place = self.node.exchange.registry().place(VCPU);
-                        self.state.record.execute(self.cell, place, message)?;
-                        self.state.record.told(name, Ok(()))
+                let (cell, incarnation) = (self.cell, self.node.incarnation);
+                let exchange = &mut self.node.exchange;
+                self.state.record.change(|record| {
+                    let sent = record.messages_of(cell, incarnation);
+                    let name = name(cell, incarnation, sent.len());
+                    let message = Message::Probe(name.into());
+                    sent.push(Fate::default());
+                    match exchange.send(VCPU, message, name) {
+                        Ok(Sent::Waits) => Ok(()),
+                        Ok(Sent::Execute) => {
+                            record.execute(cell, exchange.registry().place(VCPU), message)?;
+                            record.told(name, Ok(()))
+                        }
+                        Err(_) => broken("a message was not taken"),
                     }
-                    Err(_) => broken("a message was not taken"),
-                }
+                })
             }
             Doing::Call(call) => {
-                let (_, callee, _) = case.calls[call];
+                let callee = CellId(case.calls[call].1 as u8);
                 let incarnation = self.node.incarnation;
-                let made = &mut self.state.record.calls[call][usize::from(incarnation) - 1];
-                let name = name(CellId(call as u8), incarnation, made.len());
-                let request = Request::Loan(Payload::new(&[u64::from(name)]));
-                let callee = CellId(callee as u8);
-                let told = match self.node.exchange.call(callee, &request, name) {
-                    Ok(()) => None,
-                    Err(_) => Some(false),
-                };
-                made.push(Fate { executed: 0, told });
+                let exchange = &mut self.node.exchange;
+                self.state.record.change(|record| {
+                    let made = record.calls_of(call, incarnation);
+                    let name = name(CellId(call as u8), incarnation, made.len());
+                    let request = Request::Loan(Payload::new(&[u64::from(name)]));
+                    let told = exchange.call(callee, &request, name).is_err().then_some(false);
+                    made.push(Fate { executed: 0, told });
+                });
                 Ok(())
             }
             Doing::Answer => {
                 let (from, request) = self.node.asked.remove(0);
-                let reply = self.state.record.serve(request)?;
+                let reply = self.state.record.change(|record| record.serve(request))?;
                 self.node.exchange.answer(from, reply);
                 Ok(())
             }
             Doing::Offer(to) => {
                 match self.node.exchange.offer(VCPU, to, Frozen::default()) {
-                    Ok(()) => self.state.record.offer(self.cell, to),
+                    Ok(()) => self.state.record.change(|record| record.offer(self.cell, to)),
                     Err(Refusal::Full) => {}
                     Err(_) => return broken("an offer was not taken"),
                 }
@@ -303,6 +320,7 @@ impl Actor<'_> {
         let Self { state, cell, node, .. } = self;
         let up = state.up();
         let record = &mut state.record;
+        let place = |node: &Node| node.exchange.registry().place(VCPU);
         match event {
             Event::Asked { from, request } => {
                 node.asked.push((from, request));
@@ -320,26 +338,25 @@ impl Actor<'_> {
                     return Ok(());
                 }
                 let taken = node.exchange.accept(from);
-                record.copied(from, *cell, taken);
+                record.change(|record| record.copied(from, *cell, taken));
                 if node.exchange.registry().place(VCPU) == Place::Here {
                     return broken("two cells own the VCPU");
                 }
                 Ok(())
             }
             Event::Execute { message, .. } => {
-                record.execute(*cell, node.exchange.registry().place(VCPU), message)
+                record.change(|record| record.execute(*cell, place(node), message))
             }
-            Event::Sent { token, result } => record.told(token, result),
+            Event::Sent { token, result } => record.change(|record| record.told(token, result)),
             Event::Returned { token, from, result } => {
                 let dead = !node.exchange.live().is_up(from)
                     || usize::from(node.heard) > 1
                     || !up.has(from);
-                record.returned(token, result, dead)
+                record.change(|record| record.returned(token, result, dead))
             }
-            Event::Arrived(_) => record.own(*cell),
-            Event::Stayed { .. } => record.own(*cell),
+            Event::Arrived(_) | Event::Stayed { .. } => record.change(|record| record.own(*cell)),
             Event::Left { to, .. } => {
-                record.left(up.has(to));
+                record.change(|record| record.left(up.has(to)));
                 Ok(())
             }
             Event::Found { .. } | Event::Suspect(_) => Ok(()),
@@ -351,14 +368,12 @@ impl Case {
     fn act(&self, state: &State, cell: CellId, doing: Doing, how: How) -> Check<Option<State>> {
         let mut next = state.clone();
         let index = usize::from(cell.0);
-        let Some(node) = next.nodes[index].take() else { return Ok(None) };
-        // Its place in the live set is looked at while it acts.
-        next.nodes[index] = Some(node.clone());
+        let Some(before) = next.nodes[index].clone() else { return Ok(None) };
         let mut fail = how == How::Fails;
         let mut actor = Actor {
             state: &mut next,
             cell,
-            node: (*node).clone(),
+            node: (*before).clone(),
             refuse: how == How::Refuses,
             refused: false,
         };
@@ -396,7 +411,9 @@ impl Case {
                 }
             }
         }
-        next.nodes[index] = Some(Part::new(node));
+        if node != *before {
+            next.nodes[index] = Some(Part::new(node));
+        }
         Ok((next != *state).then_some(next))
     }
 }
@@ -448,7 +465,7 @@ impl Model for Case {
                 .collect(),
             agreed: Vec::new(),
             incarnations,
-            record: Record::new(self.cells, self.calls.len(), owner),
+            record: Part::new(Record::new(self.cells, self.calls.len(), owner)),
             moves: self.moves,
             refusals: self.refusals,
             deaths: self.deaths,
@@ -519,6 +536,16 @@ impl Model for Case {
     }
 
     fn next(&self, state: &State, action: Action) -> Check<Option<State>> {
+        Ok(self.follow(state, action)?.map(|state| self.parts.share(state)))
+    }
+
+    fn is_end(&self, state: &State) -> Check<bool> {
+        self.has_ended(state)
+    }
+}
+
+impl Case {
+    fn follow(&self, state: &State, action: Action) -> Check<Option<State>> {
         match action {
             Action::Does(cell, doing) => self.act(state, cell, doing, How::Well),
             Action::FailsTo(cell, doing) => self.act(state, cell, doing, How::Fails),
@@ -552,7 +579,7 @@ impl Model for Case {
         }
     }
 
-    fn is_end(&self, state: &State) -> Check<bool> {
+    fn has_ended(&self, state: &State) -> Check<bool> {
         let record = &state.record;
         let mut settled = record.transit.is_none() && (record.lost || record.owner.is_some());
         for cell in self.cell_ids() {
