@@ -6,7 +6,7 @@
 //! goes out with that poll.
 
 use super::event::{CellDown, Event, Refusal, Sent, Undelivered};
-use super::line::{Fabric, Packet};
+use super::line::{Fabric, Packet, Slot};
 use super::live::{CellSet, Epoch, Incarnation, Live};
 use super::message::{Entry, Message, Outbox, Want};
 use super::mutant::{Mutant, seeded};
@@ -316,11 +316,16 @@ impl Exchange {
     /// called until it says nothing: with those whose doorbells rang whenever the monitor is entered, and with
     /// all of them now and then, since a ring may be lost. `now` is in the unit of the patience.
     pub fn poll(&mut self, from: CellSet, now: u64, fabric: &mut impl Fabric) -> Option<Event> {
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
+        if !self.events.is_empty() {
+            return self.events.pop_front();
         }
         for cell in from.and(self.live.others()) {
-            if let Some(event) = self.hear(cell, fabric) {
+            let peer = &self.peers[usize::from(cell.0)];
+            // Most often there is nothing: two words are looked at, and no more.
+            let asks = peer.server.wants(fabric.commit(cell, Slot::Request));
+            if (asks || peer.client.wants(fabric.commit(cell, Slot::Reply)))
+                && let Some(event) = self.hear(cell, fabric)
+            {
                 return Some(event);
             }
         }
@@ -331,7 +336,9 @@ impl Exchange {
                 return Some(self.overdue(cell, now));
             }
         }
-        if let Some(event) = self.dispatch(now) {
+        if (!self.queued.is_empty() || self.outbox.len() != 0)
+            && let Some(event) = self.dispatch(now)
+        {
             return Some(event);
         }
         for cell in self.unwritten.minus(self.mute) {
@@ -480,9 +487,6 @@ impl Exchange {
 
     /// Gives idle lines something to say.
     fn dispatch(&mut self, now: u64) -> Option<Event> {
-        if self.queued.is_empty() && self.outbox.len() == 0 {
-            return None;
-        }
         let idle = self.queued.minus(self.busy);
         for cell in idle {
             if self.outbox.len() == 0 || !self.peers[usize::from(cell.0)].called {

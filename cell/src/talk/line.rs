@@ -14,6 +14,7 @@ use super::live::{Epoch, Incarnation};
 use super::mutant::{Mutant, seeded};
 use abi::CellId;
 use abi::ids::MAX_CELLS;
+use core::hash::{Hash, Hasher};
 
 /// Bytes of a line: the machine's cache line.
 pub const LINE_BYTES: usize = 128;
@@ -78,13 +79,13 @@ impl Commit {
 }
 
 /// What a line carries: a kind and some words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Packet {
     /// What it is; never 0 in a line that was written.
     pub kind: u8,
     /// How many words count.
     pub length: u8,
-    /// The words; those that don't count are 0.
+    /// The words. What those are that don't count means nothing, so that no time is spent on clearing them.
     pub words: [u64; PAYLOAD_WORDS],
 }
 
@@ -94,6 +95,7 @@ impl Packet {
     /// # Panics
     /// When there are more than [`PAYLOAD_WORDS`].
     #[must_use]
+    #[inline]
     pub fn new(kind: u8, words: &[u64]) -> Self {
         let mut packet = Self { kind, length: words.len() as u8, words: [0; PAYLOAD_WORDS] };
         packet.words[..words.len()].copy_from_slice(words);
@@ -102,8 +104,29 @@ impl Packet {
 
     /// The words that count.
     #[must_use]
+    #[inline]
     pub fn payload(&self) -> &[u64] {
         &self.words[..usize::from(self.length).min(PAYLOAD_WORDS)]
+    }
+
+    /// Becomes a packet of nothing.
+    #[inline]
+    pub fn clear(&mut self) {
+        (self.kind, self.length) = (0, 0);
+    }
+}
+
+impl PartialEq for Packet {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.payload() == other.payload()
+    }
+}
+
+impl Eq for Packet {}
+
+impl Hash for Packet {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (self.kind, self.payload()).hash(hasher);
     }
 }
 

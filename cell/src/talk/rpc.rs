@@ -16,7 +16,7 @@
 //!   only when the callee has left the live set: then nobody will execute it any more, since the callee's successor has another
 //!   incarnation and reads another epoch.
 
-use super::line::{self, Fabric, Packet, SEQUENCES, Slot};
+use super::line::{self, Commit, Fabric, Packet, SEQUENCES, Slot};
 use super::live::Live;
 use super::mutant::{Mutant, seeded};
 use abi::CellId;
@@ -74,15 +74,17 @@ impl Client {
         !self.unwritten
     }
 
+    /// Whether a line with this commit word may be the reply to the outstanding call.
+    #[inline]
+    pub fn wants(&self, commit: Commit) -> bool {
+        let any = seeded(Mutant::AnyReply) && commit.kind() != 0;
+        self.waiting && (commit.sequence() == self.sequence || any)
+    }
+
     /// The reply to the outstanding call, if it is there: the call has ended.
     pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
-        if !self.waiting {
-            return None;
-        }
         let commit = fabric.commit(from, Slot::Reply);
-        let mine =
-            commit.sequence() == self.sequence || (seeded(Mutant::AnyReply) && commit.kind() != 0);
-        if !mine || !live.accepts(from, commit) {
+        if !self.wants(commit) || !live.accepts(from, commit) {
             return None;
         }
         self.finish();
@@ -116,7 +118,7 @@ impl Client {
         self.waiting = false;
         self.unwritten = false;
         self.since = 0;
-        self.request = Packet::default();
+        self.request.clear();
     }
 }
 
@@ -149,18 +151,29 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether a line with this commit word may be the caller's next request.
+    #[inline]
+    pub fn wants(&self, commit: Commit) -> bool {
+        let sequence = commit.sequence();
+        if seeded(Mutant::NoDuplicateCheck) {
+            return commit.kind() != 0 && self.stage != Stage::Executing;
+        }
+        match self.stage {
+            Stage::Executing => false,
+            Stage::Void if sequence == self.sequence => true,
+            _ => sequence == (self.sequence + 1) % SEQUENCES,
+        }
+    }
+
     /// The caller's next request, if it is there: to be executed, and answered by [`Self::answer`].
     pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
         let commit = fabric.commit(from, Slot::Request);
-        let next = commit.sequence() == (self.sequence + 1) % SEQUENCES
-            || (self.stage == Stage::Void && commit.sequence() == self.sequence)
-            || (seeded(Mutant::NoDuplicateCheck) && commit.kind() != 0);
-        if !next || self.stage == Stage::Executing || !live.accepts(from, commit) {
+        if !self.wants(commit) || !live.accepts(from, commit) {
             return None;
         }
         self.sequence = commit.sequence();
         self.stage = Stage::Executing;
-        self.reply = Packet::default();
+        self.reply.clear();
         Some(line::read(fabric, from, Slot::Request, commit))
     }
 
@@ -201,7 +214,7 @@ impl Server {
             Stage::Nothing | Stage::Executing | Stage::Void => {}
             Stage::Unwritten | Stage::Answered if !self.lasting => {
                 self.stage = Stage::Void;
-                self.reply = Packet::default();
+                self.reply.clear();
             }
             Stage::Unwritten => {}
             Stage::Answered => {
