@@ -12,6 +12,8 @@ use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::Pmap;
 use cell::rng::Rng;
+use cell::talk::line::{Commit, Slot};
+use cell::talk::{Fabric, Unreachable};
 use cell::vm::Vcpu;
 use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
 pub use cluster::Cluster;
@@ -54,10 +56,34 @@ pub struct Sim {
     cell: CellId,
     rings: Rc<RefCell<Rings>>,
     programs: Vec<Program>,
+    wires: Alone,
+}
+
+/// No wires: there is no other cell.
+#[derive(Clone, Debug)]
+pub struct Alone;
+
+impl Fabric for Alone {
+    fn commit(&self, _: CellId, _: Slot) -> Commit {
+        Commit(0)
+    }
+
+    fn payload(&self, _: CellId, _: Slot, _: &mut [u64]) {}
+
+    fn put(&mut self, _: CellId, _: Slot, _: &[u64]) -> Result<(), Unreachable> {
+        Err(Unreachable)
+    }
+
+    fn publish(&mut self, _: CellId, _: Slot, _: Commit) -> Result<(), Unreachable> {
+        Err(Unreachable)
+    }
+
+    fn ring(&mut self, _: CellId) {}
 }
 
 impl Machine for Sim {
     type Guest = Toy;
+    type Wires = Alone;
 
     fn now(&self) -> u64 {
         self.world.borrow().now
@@ -81,6 +107,10 @@ impl Machine for Sim {
             Program::Big => Err(CreateError::NoMemory("the heap is too full".into())),
             _ => Ok(made),
         }
+    }
+
+    fn wires(&mut self) -> &mut Alone {
+        &mut self.wires
     }
 
     fn kick(&mut self, cpu: CpuId) {
@@ -243,7 +273,7 @@ impl Build {
         let memmap = Memmap::new(&regions, &monitor).unwrap();
         let kicked = vec![false; usize::from(self.cpus)];
         let world = Rc::new(RefCell::new(World { kicked, ..World::default() }));
-        let sim = Sim { world: world.clone(), cell, rings: rings.clone(), programs };
+        let sim = Sim { world: world.clone(), cell, rings: rings.clone(), programs, wires: Alone };
         let cpus: Vec<(CpuId, NodeId)> =
             (0..self.cpus).map(|i| (CpuId(i), NodeId(i / 2))).collect();
         let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script);

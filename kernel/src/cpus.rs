@@ -4,14 +4,18 @@
 
 use crate::host::Host;
 use crate::lock::Lock;
-use crate::{cells, clock, doorbell, link};
+use crate::{cells, clock, doorbell, link, talk};
 use abi::CpuId;
+use cell::talk::CellSet;
 use cell::vm::Vcpu;
 use cell::{LocalCell, Next};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How often an idle cell looks for what the host or another cell has left for it, in nanoseconds.
 const INPUT_POLL_NS: u64 = 1_000_000;
+
+/// How often the first CPU looks at what comes from outside its cell, in nanoseconds.
+const LOOK_NS: u64 = 500_000;
 
 /// The cell, once it is there.
 static CELL: Lock<Option<LocalCell<Host>>> = Lock::new("cell", None);
@@ -31,10 +35,16 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
         clock::sleep_until(u64::MAX / 8);
     }
     let nap = if first { NAP_NS.load(Ordering::Relaxed) } else { u64::MAX / 8 };
+    let mut looked = 0;
     loop {
-        doorbell::answer();
+        let rung = doorbell::answer();
         let next = with_cell(|cell| {
-            if first {
+            let now = clock::now();
+            cell.talk(talk::cells_of(rung));
+            if first && now >= looked + LOOK_NS {
+                looked = now;
+                // A ring may have been lost.
+                cell.talk(CellSet::ALL);
                 link::poll_input(|stream, bytes| cell.input(stream, bytes));
                 if cells::is_ending() {
                     cell.end_run();

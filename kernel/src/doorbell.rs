@@ -1,39 +1,40 @@
 //! Doorbells: how one CPU of the machine makes another look up from what it does.
 //!
-//! No CPU can interrupt another. A doorbell is a word that its CPU looks at on every entry to the monitor,
+//! No CPU can interrupt another. A doorbell is a word in a hub that its CPU looks at on every entry to the monitor,
 //! and between two of them on a tick: a guest does not run longer, and a CPU does not sleep longer. The tick
 //! is short for a while after the bell has rung, since who is called once is soon called again, and gets
 //! longer up to [`LONGEST_TICK_NS`]. Nothing depends on a bell having been heard: it only saves time.
 
-use crate::page::{cell_page, cpu};
-use crate::{asm, clock};
+use crate::page::cell_page;
+use crate::{asm, clock, hub, machine};
 use abi::CpuId;
-use abi::ids::MAX_CPUS;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 /// The tick of a CPU whose bell has just rung.
 const SHORTEST_TICK_NS: u64 = 50_000;
 /// The tick of a CPU whose bell has not rung for long.
 const LONGEST_TICK_NS: u64 = 1_000_000;
 
-/// The bells of the cell's own CPUs: in the cell's memory, whatever happens to another.
-static BELLS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-
-/// Rings for a CPU of this cell.
+/// Rings for a CPU of the machine. Silent if its hub can't be reached.
 pub(crate) fn ring(cpu: CpuId) {
-    BELLS[usize::from(cpu.0)].store(1, Ordering::Release);
+    if let Ok(words) = hub::words(cpu) {
+        words.doorbell.fetch_or(1 << machine::this_cpu().0, Ordering::Release);
+    }
 }
 
 /// Whether this CPU's bell has rung.
 pub(crate) fn is_rung() -> bool {
-    BELLS[cpu() as usize].load(Ordering::Relaxed) != 0
+    hub::own().doorbell.load(Ordering::Relaxed) != 0
 }
 
-/// This CPU answers its bell: what it was called for is to be looked for from now on.
-pub(crate) fn answer() {
-    if BELLS[cpu() as usize].swap(0, Ordering::AcqRel) != 0 {
-        cell_page().tick.store(SHORTEST_TICK_NS, Ordering::Relaxed);
+/// This CPU answers its bell: what it was called for is to be looked for from now on. Who has rung: a bit
+/// for each CPU.
+pub(crate) fn answer() -> u64 {
+    if !is_rung() {
+        return 0;
     }
+    cell_page().tick.store(SHORTEST_TICK_NS, Ordering::Relaxed);
+    hub::own().doorbell.swap(0, Ordering::AcqRel)
 }
 
 /// The bell has not rung for a tick.

@@ -3,6 +3,7 @@
 use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
+use crate::talk::Wires;
 use crate::{cells, clock, doorbell, link, machine, selftest};
 use abi::config::{self, Config};
 use abi::{CellId, CpuId, Mpa, VmId, map};
@@ -31,6 +32,7 @@ pub(crate) struct Host {
     epoch_s: u64,
     rng: Rng,
     rings: Rings,
+    wires: Wires,
 }
 
 impl Host {
@@ -43,12 +45,14 @@ impl Host {
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
             rings: Rings::new(machine::cell()),
+            wires: Wires,
         }
     }
 }
 
 impl Machine for Host {
     type Guest = LocalGuest;
+    type Wires = Wires;
 
     fn now(&self) -> u64 {
         clock::now()
@@ -87,6 +91,10 @@ impl Machine for Host {
             seed,
         };
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
+    }
+
+    fn wires(&mut self) -> &mut Wires {
+        &mut self.wires
     }
 
     fn kick(&mut self, cpu: CpuId) {

@@ -55,6 +55,12 @@ pub(crate) fn words(cpu: CpuId) -> Result<&'static CpuWords, Unreachable> {
     Ok(&reach(layout.node_of(cpu))?.cpus[hub::slot(layout, cpu)])
 }
 
+/// This CPU's words: its own node's hub is always there.
+pub(crate) fn own() -> &'static CpuWords {
+    let (layout, cpu) = (machine::layout(), machine::this_cpu());
+    &page(layout.node_of(cpu)).cpus[hub::slot(layout, cpu)]
+}
+
 /// The system controller's page.
 pub(crate) fn controller() -> &'static Controller {
     // SAFETY: low RAM that is set aside for it; all of its fields are atomic.

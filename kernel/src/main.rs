@@ -64,6 +64,8 @@ mod stack;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
+mod talk;
+#[cfg(target_os = "none")]
 mod trap;
 #[cfg(target_os = "none")]
 mod uart;

@@ -42,6 +42,8 @@ pub enum Command<'a> {
     StressMigrate(u64),
     /// `stats VM`.
     Stats(&'a str),
+    /// `ping CELL [CALLS]`.
+    Ping(u8, u64),
     /// `mem`: the memory accounting.
     Mem,
     /// `selfcheck`: the monitor's own image.
@@ -88,6 +90,11 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
             other => return Err(format!("stress: there is no `{other}`: try `stress migrate 10`")),
         },
         "stats" => Command::Stats(next(VM)?),
+        "ping" => {
+            let cell = number(name, "cell", next("cell")?)?;
+            let calls = words.next().map(|word| number(name, "number of calls", word));
+            Command::Ping(cell, calls.transpose()?.unwrap_or(1))
+        }
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
         "debug" => Command::Debug(words.next().unwrap_or("?")),

@@ -179,6 +179,15 @@ pub const HELP: &[Topic] = &[
         reach: Reach::Vm,
     },
     Topic {
+        usage: "ping CELL [CALLS]",
+        what: "have another cell answer calls, one after the other",
+        more: "Once if not said how often. When all have been answered it says what time a call took: both\n\
+               cells' work, and the time until the other one looked.",
+        example: "ping 1 1000",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
         usage: "mem",
         what: "machine memory by owner, for each node, checked page by page",
         more: "Every page has one owner, and the sums are checked against the records of all pages and the\n\
@@ -291,6 +300,7 @@ mod tests {
             Command::Unpin(_) => "unpin",
             Command::StressMigrate(_) => "stress",
             Command::Stats(_) => "stats",
+            Command::Ping(..) => "ping",
             Command::Mem => "mem",
             Command::SelfCheck => "selfcheck",
             Command::Debug(_) => "debug",
@@ -306,8 +316,10 @@ mod tests {
             assert_eq!(name(&command), Some(topic.name()), "{}", topic.example);
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
-            let usage =
-                topic.usage.replace("[-v]", "-v").replace(" CPU", " 1").replace("SECONDS", "1");
+            let mut usage = topic.usage.replace("[-v]", "-v");
+            for number in ["CPU", "SECONDS", "CELL", "[CALLS]"] {
+                usage = usage.replace(number, "1");
+            }
             assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));
         }
         let mut names: Vec<&str> = HELP.iter().map(Topic::name).collect();

@@ -12,6 +12,7 @@ mod others;
 mod out;
 mod post;
 mod show;
+mod talking;
 mod turns;
 
 use crate::console::Editor;
@@ -21,6 +22,7 @@ use crate::pmap::Pmap;
 use crate::rng::Rng;
 use crate::sched::Scheduler;
 use crate::script::Player;
+use crate::talk::Fabric;
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -35,6 +37,7 @@ use alloc::vec::Vec;
 use moves::Stress;
 use out::Out;
 use post::Post;
+use talking::Talk;
 
 pub use turns::{Next, Turn};
 
@@ -42,6 +45,8 @@ pub use turns::{Next, Turn};
 pub trait Machine {
     /// What runs a VM.
     type Guest: Guest;
+    /// What carries lines between cells.
+    type Wires: Fabric;
 
     /// Virtual time of the machine: nanoseconds since power-on. Never decreases.
     fn now(&self) -> u64;
@@ -73,6 +78,9 @@ pub trait Machine {
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
     ) -> Result<Created<Self::Guest>, CreateError>;
+
+    /// The wires to other cells.
+    fn wires(&mut self) -> &mut Self::Wires;
 
     /// Has a CPU of the cell call [`LocalCell::step`] soon: out of [`crate::vm::Vcpu::run`], or out of
     /// its sleep. Also when it has been told what to do, but has not begun to.
@@ -135,6 +143,8 @@ pub struct LocalCell<M: Machine> {
     out: Out<M>,
     frames: Arc<Frames>,
     sched: Scheduler,
+    /// None where the cell is alone.
+    talk: Option<Talk>,
     vms: Vec<Vm<M::Guest>>,
     editor: Editor,
     /// The machine has several cells.
@@ -191,6 +201,7 @@ impl<M: Machine> LocalCell<M> {
             out: Out::new(machine, cell, first, player, scripted),
             frames: Arc::new(Frames::new(cell, memmap)),
             sched: Scheduler::new(cpus, Rng::new(seed)),
+            talk: Talk::new(cell, config),
             vms: config.vms.iter().cloned().map(Vm::new).collect(),
             editor: Editor::default(),
             shared,

@@ -7,7 +7,7 @@ use crate::vm::{Life, State, Then, VcpuId};
 use abi::event::Cause;
 use abi::ring::stream;
 use abi::script::Outcome;
-use abi::{CpuId, VmId};
+use abi::{CellId, CpuId, VmId};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -99,6 +99,7 @@ impl<M: Machine> LocalCell<M> {
             }
             Command::StressMigrate(seconds) => self.begin_stress(seconds),
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
+            Command::Ping(cell, calls) => self.ping(CellId(cell), calls),
             Command::Mem => Ok(self.memory()),
             Command::SelfCheck => Ok(self.out.machine.self_check()),
             Command::Debug(fault) => self.out.machine.debug(fault),

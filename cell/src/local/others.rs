@@ -1,6 +1,7 @@
 //! The cell among others: where VMs start, who leads, how a run ends that all cells are part of.
 
 use super::{LocalCell, Machine};
+use crate::talk::CellSet;
 use abi::CellId;
 use abi::config::{self, Config};
 use abi::event::Kind;
@@ -24,6 +25,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// Takes note of the cells that are lost, a bit each; the one that leads reports them.
     pub fn lost(&mut self, cells: u8) {
+        self.cells_died(CellSet(cells));
         let new = cells & !self.lost;
         if new == 0 || !self.out.machine.leads() {
             return;

@@ -158,6 +158,10 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
+    /// One in which nothing was ever written.
+    pub const EMPTY: Self =
+        Self { lines: [[Line { commit: 0, payload: [0; PAYLOAD_WORDS] }; 2]; MAX_CELLS] };
+
     /// Bytes from the mailbox's beginning to the line that `from` writes.
     #[must_use]
     pub const fn offset(from: CellId, slot: Slot) -> usize {

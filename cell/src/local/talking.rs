@@ -1,0 +1,134 @@
+//! What the cell says to other cells, and does for them.
+
+use super::{LocalCell, Machine};
+use crate::talk::{CellSet, Epoch, Event, Exchange, Incarnation, Live, Reply, Request};
+use abi::CellId;
+use abi::config::Config;
+use abi::ids::MAX_CELLS;
+use alloc::format;
+use alloc::string::String;
+
+/// How long a cell may keep a caller waiting before it is suspected, in nanoseconds: host threads stand still
+/// for two seconds, and that is no evidence.
+const PATIENCE_NS: u64 = 3_000_000_000;
+/// Messages that may wait at a time.
+const ROOM: usize = 64;
+
+/// The exchange, and what was asked through it.
+#[derive(Debug)]
+pub(super) struct Talk {
+    exchange: Exchange,
+    pinging: Option<Pinging>,
+}
+
+/// An operator's calls to another cell.
+#[derive(Clone, Copy, Debug)]
+struct Pinging {
+    to: CellId,
+    calls: u64,
+    answered: u64,
+    since: u64,
+}
+
+/// The token of an operator's ping.
+const PING: u32 = 0;
+
+impl Talk {
+    /// The talking of cell `me`; nothing where it is alone.
+    pub fn new(me: CellId, config: &Config) -> Option<Self> {
+        let cells = config.cells.len();
+        let vcpus = config.vms.iter().map(|vm| vm.vcpus as usize).sum();
+        // Every cell boots once, with the machine.
+        let mut incarnations = [Incarnation::default(); MAX_CELLS];
+        incarnations[..cells].fill(Incarnation(1));
+        let live = Live::new(me, Epoch(1), incarnations);
+        let exchange = || Exchange::new(live, cells, vcpus, ROOM, PATIENCE_NS);
+        (cells > 1).then(|| Self { exchange: exchange(), pinging: None })
+    }
+}
+
+impl<M: Machine> LocalCell<M> {
+    /// Looks at what the cells in `from` have written, does what they want, and writes what is to be written.
+    pub fn talk(&mut self, from: CellSet) {
+        let Some(mut talk) = self.talk.take() else { return };
+        let now = self.out.machine.now();
+        while let Some(event) = talk.exchange.poll(from, now, self.out.machine.wires()) {
+            self.heard(&mut talk, event, now);
+        }
+        self.talk = Some(talk);
+    }
+
+    fn heard(&mut self, talk: &mut Talk, event: Event, now: u64) {
+        match event {
+            Event::Returned { token: PING, from, result } => {
+                let Some(mut ping) = talk.pinging.take() else { return };
+                match result {
+                    Ok(Reply::Pong(value)) if value == ping.answered => {
+                        ping.answered += 1;
+                        if ping.answered < ping.calls {
+                            self.ping_again(talk, ping);
+                        } else {
+                            let ns = now.saturating_sub(ping.since) / ping.calls;
+                            let calls = ping.calls;
+                            self.say(&format!(
+                                "cell {from} has answered {calls} calls, {ns} ns each\n"
+                            ));
+                        }
+                    }
+                    Ok(other) => self.say(&format!("cell {from} answered nonsense: {other:?}\n")),
+                    Err(_) => self.say(&format!("cell {from} died before it answered\n")),
+                }
+            }
+            Event::Suspect(cell) => {
+                self.say(&format!("cell {cell} is suspected: it does not answer\n"));
+            }
+            // Nobody can ask for these yet.
+            Event::Asked { from, .. } | Event::Offered { from, .. } => {
+                talk.exchange.answer(from, Reply::Refused(0));
+            }
+            _ => {}
+        }
+    }
+
+    fn ping_again(&mut self, talk: &mut Talk, ping: Pinging) {
+        match talk.exchange.call(ping.to, &Request::Ping(ping.answered), PING) {
+            Ok(()) => talk.pinging = Some(ping),
+            Err(why) => self.say(&format!("cell {} can't be asked: {why:?}\n", ping.to)),
+        }
+    }
+
+    /// Calls another cell so many times, one call after the other.
+    pub(super) fn ping(&mut self, to: CellId, calls: u64) -> Result<String, String> {
+        let since = self.out.machine.now();
+        let Some(talk) = &mut self.talk else {
+            return Err("ping: there is no other cell".into());
+        };
+        if talk.pinging.is_some() {
+            return Err("ping: the last one has not ended".into());
+        }
+        let ping = Pinging { to, calls: calls.max(1), answered: 0, since };
+        let request = Request::Ping(0);
+        if to == self.out.cell {
+            return Err(format!("ping: this is cell {to}"));
+        }
+        match talk.exchange.call(to, &request, PING) {
+            Ok(()) => {
+                talk.pinging = Some(ping);
+                Ok(String::new())
+            }
+            Err(_) => Err(format!("ping: there is no cell {to} that lives")),
+        }
+    }
+
+    /// Cells have died.
+    pub(super) fn cells_died(&mut self, cells: CellSet) {
+        if let Some(talk) = &mut self.talk {
+            for cell in cells {
+                if talk.exchange.live().is_up(cell) {
+                    let epoch = talk.exchange.live().epoch().next();
+                    talk.exchange.cell_down(cell, epoch);
+                }
+            }
+        }
+    }
+}
