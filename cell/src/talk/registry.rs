@@ -92,6 +92,17 @@ struct Entry {
     marks: Marks,
 }
 
+/// Why there is no entry for a life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// There is no such VCPU.
+    NoSuchVcpu,
+    /// The life is over.
+    Over,
+    /// This cell has not heard of it.
+    Unheard,
+}
+
 /// A cell's part of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registry {
@@ -134,12 +145,12 @@ impl Registry {
         (entry.life == vcpu.life).then_some(entry)
     }
 
-    /// The entry for this life, or what to tell a cell that asks for it.
-    fn entry(&mut self, vcpu: Vcpu) -> Result<&mut Entry, Reply> {
+    /// The entry for this life.
+    fn entry(&mut self, vcpu: Vcpu) -> Result<&mut Entry, Missing> {
         match self.entries.get_mut(usize::from(vcpu.index)) {
-            None => Err(Reply::Garbled),
-            Some(entry) if entry.life > vcpu.life => Err(Reply::Ended),
-            Some(entry) if entry.life < vcpu.life => Err(Reply::Elsewhere(None)),
+            None => Err(Missing::NoSuchVcpu),
+            Some(entry) if entry.life > vcpu.life => Err(Missing::Over),
+            Some(entry) if entry.life < vcpu.life => Err(Missing::Unheard),
             Some(entry) => Ok(entry),
         }
     }
@@ -237,7 +248,9 @@ impl Registry {
     pub(super) fn whereabouts(&mut self, vcpu: Vcpu) -> Reply {
         let entry = match self.entry(vcpu) {
             Ok(entry) => entry,
-            Err(answer) => return answer,
+            Err(Missing::NoSuchVcpu) => return Reply::Garbled,
+            Err(Missing::Over) => return Reply::Ended,
+            Err(Missing::Unheard) => return Reply::Elsewhere(None),
         };
         let moves = entry.moves;
         match entry.place {

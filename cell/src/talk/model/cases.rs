@@ -15,6 +15,8 @@ pub struct Case {
     pub hints: Vec<Option<usize>>,
     /// Messages that each cell sends to the VCPU.
     pub messages: Vec<u8>,
+    /// Searches for the VCPU by each cell.
+    pub searches: Vec<u8>,
     /// Calls: caller, callee, how many.
     pub calls: Vec<(usize, usize, u8)>,
     /// Hand-overs to anywhere.
@@ -43,6 +45,7 @@ impl Default for Case {
             owner: 0,
             hints: Vec::new(),
             messages: Vec::new(),
+            searches: Vec::new(),
             calls: Vec::new(),
             moves: 0,
             refusals: 0,
@@ -111,6 +114,16 @@ fn two_senders() -> Case {
     Case { name: "2 senders, a stale hint, a move, a death", messages: vec![0, 1, 1], ..one_move() }
 }
 
+/// A search for a VCPU that moves.
+fn one_search() -> Case {
+    Case {
+        name: "1 search, a stale hint, a move, a death",
+        messages: Vec::new(),
+        searches: vec![0, 0, 1],
+        ..one_move()
+    }
+}
+
 /// Searched by every test run.
 pub fn small() -> Vec<Case> {
     vec![
@@ -122,6 +135,7 @@ pub fn small() -> Vec<Case> {
             reboots: 0,
             ..two_calls()
         },
+        one_search(),
         one_move(),
         two_messages(),
         sender_reboots(),
@@ -147,6 +161,16 @@ pub fn refused_moves() -> Case {
         messages: vec![0, 0, 2],
         moves: 2,
         refusals: 1,
+        ..one_move()
+    }
+}
+
+/// A cell that dies and comes back, with a VCPU that moves.
+pub fn returns() -> Case {
+    Case {
+        name: "2 senders, a stale hint, a move, a death, a reboot",
+        messages: vec![0, 1, 1],
+        reboots: 1,
         ..one_move()
     }
 }

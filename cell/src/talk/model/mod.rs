@@ -4,6 +4,7 @@
 
 mod cases;
 mod explore;
+mod memory;
 mod mutants;
 mod part;
 mod record;
@@ -60,6 +61,12 @@ mod large {
     #[ignore = "takes long"]
     fn refused_moves_are_in_order() {
         search(&cases::refused_moves());
+    }
+
+    #[test]
+    #[ignore = "takes long"]
+    fn returns_are_in_order() {
+        search(&cases::returns());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Record {
     pub messages: Vec<[Vec<Fate>; 2]>,
     /// Calls, by number in the case and the caller's incarnation (less 1).
     pub calls: Vec<[Vec<Fate>; 2]>,
+    /// Searches by each cell: begun, and ended.
+    pub searches: Vec<(u8, u8)>,
     /// The cell that may let the VCPU run.
     pub owner: Option<CellId>,
     /// Its hand-over.
@@ -62,6 +64,7 @@ impl Record {
         Self {
             messages: fates(cells),
             calls: fates(calls),
+            searches: vec![(0, 0); cells],
             owner: Some(owner),
             transit: None,
             lost: false,
@@ -160,6 +163,19 @@ impl Record {
             _ => {}
         }
         fate.told = Some(result.is_ok());
+        Ok(())
+    }
+
+    /// A search of a cell has ended.
+    pub fn found(&mut self, cell: CellId, found: Option<CellId>) -> Check {
+        let (begun, ended) = &mut self.searches[usize::from(cell.0)];
+        *ended += 1;
+        if ended > begun {
+            return broken("a search ended twice");
+        }
+        if found.is_none() && !self.lost {
+            return broken("a VCPU was not found that lives");
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::super::registry::Place;
 use super::super::{
     CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Reply, Sent, Vcpu,
 };
-use super::world::{Line, View, Write};
+use super::memory::{Line, View, Write};
 use crate::rng::Rng;
 use abi::CellId;
 use abi::ids::{CPUS_PER_NODE, MAX_CELLS};

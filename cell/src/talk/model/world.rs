@@ -5,7 +5,6 @@
 //! between any two actions, and between any two writes of one action. Beside the machine goes a record of what was said and done,
 //! against which every event is checked.
 
-use super::super::line::{Commit, Fabric, PAYLOAD_WORDS, Slot, Unreachable};
 use super::super::registry::Place;
 use super::super::{
     CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Refusal, Reply, Request,
@@ -13,6 +12,7 @@ use super::super::{
 };
 use super::cases::Case;
 use super::explore::Model;
+use super::memory::{Line, View, Write};
 use super::part::{Part, Shared};
 use super::record::{Check, Fate, Record, broken, name};
 use crate::loan::Payload;
@@ -21,20 +21,6 @@ use abi::ids::MAX_CELLS;
 
 /// The VCPU that all is about.
 pub const VCPU: Vcpu = Vcpu { index: 0, life: 1 };
-
-/// One line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Line {
-    pub commit: Commit,
-    pub payload: [u64; PAYLOAD_WORDS],
-}
-
-/// Half of the writing of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Write {
-    Payload(CellId, Slot, [u64; PAYLOAD_WORDS]),
-    Commit(CellId, Slot, Commit),
-}
 
 /// A live cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +83,8 @@ pub enum Doing {
     Impatient(CellId),
     /// Sends its next message.
     Send,
+    /// Searches for the VCPU.
+    Find,
     /// Makes its next call of that number in the case.
     Call(usize),
     /// Answers what it was asked first.
@@ -124,44 +112,6 @@ pub enum Action {
     Lands(CellId),
     /// A dead cell comes back.
     Reboots(CellId),
-}
-
-/// A cell's view of the machine.
-pub struct View<'a> {
-    pub mail: &'a [[Line; 2]],
-    pub up: CellSet,
-    pub fail: &'a mut bool,
-    pub writes: &'a mut Vec<Write>,
-}
-
-impl View<'_> {
-    fn reach(&mut self, to: CellId) -> Result<(), Unreachable> {
-        let fails = std::mem::take(self.fail) || !self.up.has(to);
-        if fails { Err(Unreachable) } else { Ok(()) }
-    }
-}
-
-impl Fabric for View<'_> {
-    fn commit(&self, from: CellId, slot: Slot) -> Commit {
-        self.mail[usize::from(from.0)][slot as usize].commit
-    }
-    fn payload(&self, from: CellId, slot: Slot, words: &mut [u64]) {
-        let line = &self.mail[usize::from(from.0)][slot as usize];
-        words.copy_from_slice(&line.payload[..words.len()]);
-    }
-    fn put(&mut self, to: CellId, slot: Slot, words: &[u64]) -> Result<(), Unreachable> {
-        self.reach(to)?;
-        let mut payload = [0; PAYLOAD_WORDS];
-        payload[..words.len()].copy_from_slice(words);
-        self.writes.push(Write::Payload(to, slot, payload));
-        Ok(())
-    }
-    fn publish(&mut self, to: CellId, slot: Slot, commit: Commit) -> Result<(), Unreachable> {
-        self.reach(to)?;
-        self.writes.push(Write::Commit(to, slot, commit));
-        Ok(())
-    }
-    fn ring(&mut self, _: CellId) {}
 }
 
 impl Case {
@@ -270,6 +220,14 @@ impl Actor<'_> {
                     }
                 })
             }
+            Doing::Find => {
+                let index = usize::from(self.cell.0);
+                self.state.record.change(|record| record.searches[index].0 += 1);
+                match self.node.exchange.find(VCPU, 0) {
+                    Ok(()) => Ok(()),
+                    Err(_) => broken("a search was not taken"),
+                }
+            }
             Doing::Call(call) => {
                 let callee = CellId(case.calls[call].1 as u8);
                 let incarnation = self.node.incarnation;
@@ -359,7 +317,8 @@ impl Actor<'_> {
                 record.change(|record| record.left(up.has(to)));
                 Ok(())
             }
-            Event::Found { .. } | Event::Suspect(_) => Ok(()),
+            Event::Found { cell: found, .. } => record.change(|record| record.found(*cell, found)),
+            Event::Suspect(_) => Ok(()),
         }
     }
 }
@@ -516,6 +475,10 @@ impl Model for Case {
             if sent < usize::from(wanted) {
                 actions.push(Action::Does(cell, Doing::Send));
             }
+            let wanted = self.searches.get(usize::from(cell.0)).copied().unwrap_or(0);
+            if state.record.searches[usize::from(cell.0)].0 < wanted {
+                actions.push(Action::Does(cell, Doing::Find));
+            }
             for (call, &(caller, _, wanted)) in self.calls.iter().enumerate() {
                 let made = state.record.calls[call][usize::from(node.incarnation) - 1].len();
                 if caller == usize::from(cell.0) && made < usize::from(wanted) {
@@ -586,6 +549,8 @@ impl Case {
             let Some(node) = state.node(cell) else { continue };
             let incarnation = usize::from(node.incarnation) - 1;
             let wanted = self.messages.get(usize::from(cell.0)).copied().unwrap_or(0);
+            let searches = self.searches.get(usize::from(cell.0)).copied().unwrap_or(0);
+            settled &= searches == record.searches[usize::from(cell.0)].0;
             settled &= node.exchange.is_quiet()
                 && node.writes.is_empty()
                 && node.asked.is_empty()
@@ -604,6 +569,10 @@ impl Case {
             let here = node.exchange.registry().place(VCPU) == Place::Here;
             if here != (record.owner == Some(cell)) {
                 return broken("the registry is wrong about who owns the VCPU");
+            }
+            let (begun, ended) = record.searches[usize::from(cell.0)];
+            if begun != ended {
+                return broken("a search never ended");
             }
             let incarnation = usize::from(node.incarnation) - 1;
             let sent = &record.messages[usize::from(cell.0)][incarnation];
