@@ -26,5 +26,6 @@ pub mod image;
 pub mod interp;
 pub mod isa;
 pub mod mem;
+pub mod state;
 pub mod time;
 pub mod vm;

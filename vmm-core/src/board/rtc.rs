@@ -12,6 +12,8 @@
 use super::calendar::{DateTime, SECONDS_PER_DAY};
 
 const SECOND: u64 = 1_000_000_000;
+/// No warp is longer (nanoseconds): none goes beyond the next second.
+pub const WARP_MAX: u64 = 2 * SECOND;
 /// How long before the end of an update its bit is set: 244 µs of warning and 1,984 µs of update.
 const UIP_NS: u64 = 2_228_000;
 /// From the release of the divider's reset to the first update.

@@ -2,7 +2,9 @@
 
 use super::Vcpu;
 use super::status::{Cause, Status};
+use super::tlb::LO_ALL;
 use crate::endian::Endian;
+use crate::state::{StateError, Visit, check};
 
 /// What a register that does not exist reads as (UNPREDICTABLE in the manual; as QEMU has it).
 const ABSENT: u64 = !0;
@@ -136,12 +138,87 @@ impl Cp0 {
     }
 }
 
+impl Cp0 {
+    /// Shows the registers to `v`, one after the other.
+    pub(super) fn visit(&mut self, v: &mut impl Visit) -> Result<(), StateError> {
+        let (mut status, mut cause) = (self.status.bits(), self.cause.bits());
+        for field in [
+            &mut status,
+            &mut cause,
+            &mut self.index,
+            &mut self.page_mask,
+            &mut self.wired,
+            &mut self.hwrena,
+            &mut self.count,
+            &mut self.compare,
+            &mut self.int_ctl,
+            &mut self.config[0],
+            &mut self.frame_mask,
+            &mut self.debug,
+            &mut self.desave,
+            &mut self.performance,
+            &mut self.err_ctl,
+            &mut self.tag_lo,
+            &mut self.data_lo,
+            &mut self.tag_hi,
+            &mut self.data_hi,
+        ] {
+            v.u32(field)?;
+        }
+        self.status = Status::from_bits_retain(status);
+        self.cause = Cause::from_bits_retain(cause);
+        for field in self.srs.iter_mut().chain(&mut self.random).chain(&mut self.watch_hi) {
+            v.u32(field)?;
+        }
+        v.all(&mut self.entry_lo)?;
+        v.all(&mut self.watch_lo)?;
+        for field in [
+            &mut self.context,
+            &mut self.user_local,
+            &mut self.bad_vaddr,
+            &mut self.timer_at,
+            &mut self.entry_hi,
+            &mut self.epc,
+            &mut self.ebase,
+            &mut self.ll_addr,
+            &mut self.xcontext,
+            &mut self.depc,
+            &mut self.error_epc,
+        ] {
+            v.u64(field)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the registers can have come to be what they are, of what they were at reset, by what a guest does:
+    /// as far as anything relies on it.
+    pub(super) fn check(&self, reset: &Self, model: &super::CpuModel) -> Result<(), StateError> {
+        let lo = model.physical_mask() >> 6 & LO_ALL;
+        let entry_hi = (!0x1fff | ASID_MASK | EHINV) & model.segment_mask();
+        for (holds, what) in [
+            (self.status.bits() & !model.status_mask == 0, "Status"),
+            (self.index & 0x7fff_ffff < model.tlb_entries, "Index"),
+            (self.page_mask == page_mask(self.page_mask.into()), "PageMask"),
+            (self.wired < model.tlb_entries, "Wired"),
+            (self.hwrena & !(HWRENA_MASK | HWRENA_ULR) == 0, "HWREna"),
+            (self.int_ctl & !0x3e0 == reset.int_ctl, "IntCtl"),
+            ((self.config[0] ^ reset.config[0]) & !7 == 0, "Config"),
+            (self.entry_lo.iter().all(|value| value & !lo == 0), "EntryLo"),
+            (self.entry_hi & !entry_hi == 0, "EntryHi"),
+            ((self.ebase ^ reset.ebase) & 0x7ff == 0, "EBase"),
+        ] {
+            check(holds, what)?;
+        }
+        Ok(())
+    }
+}
+
 const fn sign_extend(value: u32) -> u64 {
     value as i32 as u64
 }
 
 /// PageMask: pairs of ones from bit 13 up, else the smallest page.
-fn page_mask(value: u64) -> u32 {
+pub(super) fn page_mask(value: u64) -> u32 {
     let field = (value >> 13) as u32 & 0xffff;
     let ones = field.trailing_ones();
     if field >> ones == 0 && ones.is_multiple_of(2) { field << 13 } else { 0 }
@@ -241,7 +318,7 @@ impl Vcpu {
                 cp0.index = cp0.index & 1 << 31 | low & 0x7fff_ffff;
             }
             (2 | 3, 0) => {
-                let mask = model.physical_mask() >> 6 & 0x3fff_ffff;
+                let mask = model.physical_mask() >> 6 & LO_ALL;
                 cp0.entry_lo[reg as usize - 2] = value & mask;
             }
             (4, 0) => cp0.context = cp0.context & 0x7f_ffff | value & !0x7f_ffff,

@@ -8,6 +8,7 @@ mod cp0;
 mod exception;
 mod fpr;
 mod model;
+mod save;
 mod stale;
 mod status;
 mod timer;

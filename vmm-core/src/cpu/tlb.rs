@@ -4,6 +4,8 @@
 //! Where several entries match (UNPREDICTABLE in the manual), the one with the lowest index wins, as
 //! in QEMU.
 
+use super::CpuModel;
+use super::cp0::page_mask;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -24,6 +26,8 @@ pub const LO_G: u64 = 1;
 pub const LO_V: u64 = 2;
 /// EntryLo.D.
 pub const LO_D: u64 = 4;
+/// The bits that EntryLo has.
+pub const LO_ALL: u64 = 0x3fff_ffff;
 /// Position of EntryLo.PFN.
 pub const LO_PFN_SHIFT: u32 = 6;
 
@@ -47,6 +51,15 @@ pub struct Entry {
 impl Entry {
     const RESET: Self =
         Self { vpn: 0, mask: 0, asid: 0, global: false, invalid: false, lo: [0; 2] };
+
+    /// Whether the TLB instructions of a model can have made it.
+    #[must_use]
+    pub fn is_possible(&self, model: &CpuModel) -> bool {
+        let lo_mask = model.physical_mask() >> 6 & LO_ALL;
+        self.mask == u64::from(page_mask(self.mask))
+            && self.vpn & !(model.segment_mask() & !PAIR_MASK) == 0
+            && self.lo.iter().all(|lo| lo & !lo_mask == 0 && (lo & LO_G != 0) == self.global)
+    }
 
     /// The offset bits of the pair.
     #[must_use]
@@ -153,6 +166,11 @@ impl Tlb {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// All entries, by index.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// Entry `index`, which must be below [`Tlb::len`].

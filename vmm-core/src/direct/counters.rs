@@ -1,5 +1,7 @@
 //! What direct execution counts, for whoever wants to know where the time goes.
 
+use crate::state::{StateError, Visit};
+
 /// Events since the VCPU was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -24,6 +26,24 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Shows each to `v`.
+    pub(super) fn visit(&mut self, v: &mut impl Visit) -> Result<(), StateError> {
+        for field in [
+            &mut self.entries,
+            &mut self.interrupts,
+            &mut self.filled,
+            &mut self.faults,
+            &mut self.syscalls,
+            &mut self.reflected,
+            &mut self.fpu,
+            &mut self.emulated,
+            &mut self.linked,
+        ] {
+            v.count(field)?;
+        }
+        Ok(())
+    }
+
     /// Each with its name.
     pub fn each(&self, f: &mut dyn FnMut(&'static str, u64)) {
         f("entries", self.entries);

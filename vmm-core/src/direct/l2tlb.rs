@@ -55,7 +55,7 @@ pub struct L2Tlb {
 }
 
 /// The bits of an address that a tag has: R and VPN2 of 42 address bits.
-const TAG_VA: u64 = (3 << 62) | ((1 << 42) - (1 << 13));
+pub(super) const TAG_VA: u64 = (3 << 62) | ((1 << 42) - (1 << 13));
 
 /// The tag of `va` in real address space `asid`.
 #[must_use]
@@ -64,6 +64,9 @@ pub const fn tag(va: u64, asid: u8) -> u64 {
 }
 
 impl L2Tlb {
+    /// Pairs that it has room for.
+    pub const PAIRS: usize = 2 * SETS;
+
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -125,6 +128,12 @@ impl L2Tlb {
             pair.tag.set(0);
         }
         found.is_some()
+    }
+
+    /// All pairs, each as its tag and EntryLo values.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u64, [u64; 2])> {
+        let pairs = self.sets.0.iter().flat_map(|set| &set.0);
+        pairs.map(|pair| (pair.tag.get(), pair.lo.get())).filter(|(tag, _)| *tag != 0)
     }
 
     /// Forgets everything.

@@ -20,6 +20,7 @@ mod cpu;
 mod fill;
 mod l2tlb;
 mod policy;
+mod save;
 mod single;
 mod space;
 mod spaces;
@@ -123,8 +124,9 @@ impl Direct {
         &self.counters
     }
 
-    /// Forgets what the guest's TLB instructions have made void since the last time.
-    fn follow_notes<R: RealCpu>(&mut self, vcpu: &mut Vcpu, cpu: &mut R) {
+    /// Forgets what the guest's TLB instructions have made void since the last time; `gone` is told what the
+    /// real TLB is to forget.
+    fn follow_notes(&mut self, vcpu: &mut Vcpu, mut gone: impl FnMut(u64)) {
         match vcpu.stale.notes() {
             Notes::None => return,
             Notes::All => {
@@ -134,7 +136,7 @@ impl Direct {
             Notes::Some(count) => {
                 for index in 0..count {
                     let void = vcpu.stale.void(index);
-                    self.spacing.forget(&self.l2, void, cpu);
+                    self.spacing.forget(&self.l2, void, &mut gone);
                 }
             }
         }
@@ -251,7 +253,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             if self.has_posts(vcpu) {
                 self.read_posts(vcpu);
             }
-            direct.follow_notes(vcpu, cpu);
+            direct.follow_notes(vcpu, |tag| cpu.forget_pair(tag));
             let asid = direct.spacing.real(&direct.l2, vcpu.asid(), cpu);
             let entry = direct.entry(vcpu, asid, until);
             direct.counters.entries += 1;

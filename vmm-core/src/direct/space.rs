@@ -18,6 +18,7 @@ use super::cpu::RealCpu;
 use super::l2tlb::{L2Tlb, tag};
 use super::spaces::{Asids, Claim, new_owner};
 use crate::cpu::Void;
+use crate::state::{StateError, check};
 use abi::PAGE_SIZE;
 
 /// Pairs of pages that are forgotten one by one; where there are more, the whole address space is.
@@ -109,6 +110,37 @@ impl Spacing {
         }
     }
 
+    /// The real address spaces by guest ASID, eight to a word, as they are in the tags of the L2TLB.
+    pub fn saved(&self) -> [u64; 32] {
+        let mut words = [0; 32];
+        for (word, bytes) in words.iter_mut().zip(self.real.as_chunks::<8>().0) {
+            *word = u64::from_be_bytes(*bytes);
+        }
+        words
+    }
+
+    /// The real address spaces that are some guest ASID's: what other tags name is lost.
+    pub fn live(&self) -> Asids {
+        let mut live = Asids::NONE;
+        self.real.iter().filter(|real| **real != 0).for_each(|&real| live.insert(real));
+        live
+    }
+
+    /// Takes over saved ones; those that tags may have. They are not held on any CPU yet.
+    pub fn restore(&mut self, words: &[u64; 32]) -> Result<Asids, StateError> {
+        let mut tagged = Asids::NONE;
+        for (bytes, word) in self.real.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.to_be_bytes();
+            for &mut asid in bytes.iter_mut().filter(|asid| **asid != 0) {
+                check(!tagged.contains(asid), "two address spaces with one number")?;
+                tagged.insert(asid);
+                self.any = true;
+            }
+        }
+        self.tagged = tagged;
+        Ok(tagged)
+    }
+
     /// Gives all address spaces up: what is known of them is never looked at again.
     pub fn forget_all(&mut self) {
         if self.any {
@@ -124,16 +156,22 @@ impl Spacing {
         self.held.remove(guest);
     }
 
-    /// Forgets some translations.
-    pub fn forget<R: RealCpu>(&mut self, l2: &L2Tlb, void: Void, cpu: &mut R) {
+    /// Nothing is held any more: whatever a real TLB has is forgotten before it is used again.
+    pub const fn release(&mut self) {
+        self.held = Asids::NONE;
+        self.generation = 0;
+    }
+
+    /// Forgets some translations. `gone` is told what pairs the L2TLB had.
+    pub fn forget(&mut self, l2: &L2Tlb, void: Void, mut gone: impl FnMut(u64)) {
         let pairs = (void.pair_mask + 1) / (2 * PAGE_SIZE);
         match void.asid {
             None if pairs > PAIRS_MAX => self.forget_all(),
             Some(asid) if pairs > PAIRS_MAX => self.forget_space(asid),
-            Some(asid) => forget_in(l2, void, self.real[usize::from(asid)], cpu),
+            Some(asid) => forget_in(l2, void, self.real[usize::from(asid)], &mut gone),
             None => {
                 for &real in &self.real {
-                    forget_in(l2, void, real, cpu);
+                    forget_in(l2, void, real, &mut gone);
                 }
             }
         }
@@ -141,7 +179,7 @@ impl Spacing {
 }
 
 /// Forgets pairs in one real address space.
-fn forget_in<R: RealCpu>(l2: &L2Tlb, void: Void, real: u8, cpu: &mut R) {
+fn forget_in(l2: &L2Tlb, void: Void, real: u8, gone: &mut impl FnMut(u64)) {
     if real == 0 {
         return;
     }
@@ -151,7 +189,7 @@ fn forget_in<R: RealCpu>(l2: &L2Tlb, void: Void, real: u8, cpu: &mut R) {
         let tag = tag(first + offset, real);
         // What the L2TLB does not have, the real TLB has not either, where the VCPU is.
         if l2.forget(tag) {
-            cpu.forget_pair(tag);
+            gone(tag);
         }
         offset += 2 * PAGE_SIZE;
     }

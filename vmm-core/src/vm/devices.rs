@@ -8,9 +8,10 @@
 //! ([`Own::take_look`]), so that the owner lets it look. What belongs to one VCPU alone, the IPI device
 //! ([`abi::ipi`]) above all, is in [`Own`] and needs no lock.
 
-use crate::board::{Board, Request};
+use crate::board::{Board, Request, rtc};
 use crate::bus::{Bus, BusError};
 use crate::endian::Endian;
+use crate::state::{StateError, Visit, check};
 use abi::{Gpa, ipi};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -123,6 +124,33 @@ impl Own {
 
     pub const fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Shows what it has to `v`.
+    pub fn visit(&mut self, v: &mut impl Visit) -> Result<(), StateError> {
+        v.bool(&mut self.interrupted)?;
+        v.bool(&mut self.look)?;
+        let mut raised = self.raised.map_or(0, |to| to + 1);
+        v.u32(&mut raised)?;
+        self.raised = raised.checked_sub(1);
+        check(self.raised.is_none_or(|to| to < self.of), "whom it interrupts")?;
+        let mut request = match self.request {
+            None => [0, 0],
+            Some(Request::PowerOff) => [1, 0],
+            Some(Request::Reset) => [2, 0],
+            Some(Request::Output) => [3, 0],
+            Some(Request::Warp(ns)) => [4, ns],
+        };
+        v.all(&mut request)?;
+        self.request = match request {
+            [0, 0] => None,
+            [1, 0] => Some(Request::PowerOff),
+            [2, 0] => Some(Request::Reset),
+            [3, 0] => Some(Request::Output),
+            [4, ns] if ns <= rtc::WARP_MAX => Some(Request::Warp(ns)),
+            _ => return Err(StateError::Value("what it asks of its owner")),
+        };
+        Ok(())
     }
 
     /// Raises its interrupt of the IPI device.

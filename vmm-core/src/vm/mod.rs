@@ -15,6 +15,8 @@
 mod devices;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod moved;
 mod report;
 mod runner;
 #[cfg(test)]

@@ -6,11 +6,13 @@ use crate::board::{Request, ram};
 use crate::cpu::Vcpu;
 use crate::direct::{self, Direct, Policy, RealCpu};
 use crate::image::Entry;
-use crate::interp::{self, UnreachableVector};
+use crate::interp::{self, CodeMap, UnreachableVector};
 use crate::mem::GuestMemory;
+use crate::state::{Restorer, Saver, StateError, Visit, check};
 use crate::time::Clock;
-use abi::{Gpa, PAGE_SHIFT};
+use abi::{Gpa, Mpa, PAGE_SHIFT};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +22,9 @@ const GRACE: u64 = 1000;
 
 /// Status at entry: the boot vectors, and nothing else.
 pub(super) const STATUS_BEV: u64 = 1 << 22;
+
+/// "HCVCPU" and the number of the format in which state is saved.
+const VERSION: u64 = 0x4843_5643_5055_0001;
 
 /// A VCPU of a [`Vm`] and what executes it: architectural state, cached translations and decoded code. It is
 /// run with the VM that it was made with.
@@ -68,15 +73,21 @@ impl Runner {
         const STATUS: u32 = 12;
         const A0: usize = 4;
         const SP: usize = 29;
-        let pages = code_pages(params.memory, params.vcpus);
-        let mut vcpu = Vcpu::with_code_pages(params.model, params.endian, pages);
-        vcpu.set_number(number);
+        let mut runner = Self::at_reset(number, params);
+        let vcpu = &mut runner.vcpu;
         vcpu.write_cp0(STATUS, 0, STATUS_BEV, 0);
         for (i, value) in entry.args.into_iter().enumerate() {
             vcpu.set_gpr(A0 + i, value);
         }
         vcpu.set_gpr(SP, entry.sp);
         vcpu.set_pc(entry.pc);
+        runner
+    }
+
+    fn at_reset(number: u32, params: &VmParams) -> Self {
+        let pages = code_pages(params.memory, params.vcpus);
+        let mut vcpu = Vcpu::with_code_pages(params.model, params.endian, pages);
+        vcpu.set_number(number);
         Self { vcpu, own: Own::new(number, params.vcpus), direct: None, direct_ns: 0 }
     }
 
@@ -210,6 +221,56 @@ impl Runner {
                 },
             }
         }
+    }
+
+    /// Appends its state to `out`: everything that [`Runner::restore`] needs to make it anew in another place.
+    /// Decoded code and the interpreter's cached translations are not in it.
+    pub fn save(&mut self, out: &mut Vec<u64>) {
+        let saved = self.write(out);
+        debug_assert_eq!(saved, Ok(()));
+    }
+
+    fn write(&mut self, out: &mut Vec<u64>) -> Result<(), StateError> {
+        out.push(VERSION);
+        self.vcpu.save(out)?;
+        self.own.visit(&mut Saver(out))?;
+        let mut is_direct = self.direct.is_some();
+        Saver(out).count(&mut self.direct_ns)?;
+        Saver(out).bool(&mut is_direct)?;
+        match &mut self.direct {
+            Some(direct) => direct.save(&mut self.vcpu, out),
+            None => Ok(()),
+        }
+    }
+
+    /// VCPU `number` of `vm` from what [`Runner::save`] has written elsewhere. `is_own` tells whether a machine
+    /// page holds memory of this VM: of translations to others nothing is kept.
+    ///
+    /// # Errors
+    /// When the words are not the state of that VCPU.
+    pub fn restore<M>(
+        vm: &Vm<M>,
+        number: u32,
+        words: &[u64],
+        is_own: &mut dyn FnMut(Mpa) -> bool,
+    ) -> Result<Self, StateError> {
+        check(number < vm.params.vcpus, "its number")?;
+        let mut words = Restorer(words);
+        if *words.take()? != [VERSION] {
+            return Err(StateError::Version);
+        }
+        let mut runner = Self::at_reset(number, &vm.params);
+        runner.vcpu.restore(&mut words)?;
+        // Code that others keep is not known to this one yet.
+        runner.vcpu.posts_read = vm.codes.as_ref().map_or(0, CodeMap::posts);
+        runner.own.visit(&mut words)?;
+        let mut is_direct = false;
+        words.count(&mut runner.direct_ns)?;
+        words.bool(&mut is_direct)?;
+        if is_direct {
+            runner.direct = Some(Box::new(Direct::restore(&mut words, is_own)?));
+        }
+        if words.0.is_empty() { Ok(runner) } else { Err(StateError::Long) }
     }
 
     /// Raises its interrupt of the IPI device ([`abi::ipi`]).

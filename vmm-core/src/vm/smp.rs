@@ -56,7 +56,7 @@ const fn mtc0(rt: u32, rd: u32) -> u32 {
 
 /// A program under construction.
 #[derive(Default)]
-struct Program(Vec<u32>);
+pub(super) struct Program(Vec<u32>);
 
 impl Program {
     fn add(&mut self, words: &[u32]) -> &mut Self {
@@ -118,10 +118,10 @@ impl Program {
 }
 
 /// A generator of numbers: SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -130,7 +130,7 @@ impl Random {
     }
 }
 
-fn made(endian: Endian, vcpus: u32, program: &Program) -> (Vm<Ram>, Vec<Runner>) {
+pub(super) fn made(endian: Endian, vcpus: u32, program: &Program) -> (Vm<Ram>, Vec<Runner>) {
     vm_of(VmParams { vcpus, ..params(endian) }, &program.0)
 }
 
@@ -206,7 +206,7 @@ const ADDED: u64 = 1 << 33 | 1;
 
 /// Each of `vcpus` counts under a lock and without, `rounds` times; then a token goes round among them, as an
 /// interrupt, as often.
-fn locks_and_tokens(vcpus: u32, rounds: i32) -> Program {
+pub(super) fn locks_and_tokens(vcpus: u32, rounds: i32) -> Program {
     let mut p = Program::default();
     p.begin().add(&[
         addiu(LEFT, 0, rounds),
@@ -285,7 +285,7 @@ fn locks_counters_and_interrupts_are_exact_on_threads() {
 /// VCPU 0 changes a function `rounds` times, and each time has all others execute it; of those, `WRONG` counts who
 /// got what it was before. If `also`, VCPU 0 executes it as well: then it keeps decoded code itself. (Else it does
 /// nothing at which it would notice what the others do: stores are in order where tests run.)
-fn changing_code(vcpus: u32, rounds: i32, also: bool) -> Program {
+pub(super) fn changing_code(vcpus: u32, rounds: i32, also: bool) -> Program {
     let call = |p: &mut Program| {
         p.add(&[r(0x09, RA, CODE, 0), NOP]);
     };
@@ -334,7 +334,7 @@ fn changing_code(vcpus: u32, rounds: i32, also: bool) -> Program {
 }
 
 /// The function as it is at first: it returns.
-fn place_function(vm: &Vm<Ram>, endian: Endian) {
+pub(super) fn place_function(vm: &Vm<Ram>, endian: Endian) {
     let page = vm.memory().resolve(Gpa(CODE_GPA), Access::Write).expect("in memory");
     for (n, word) in [NOP, r(0x08, 0, RA, 0), NOP].into_iter().enumerate() {
         page.copy_in(4 * n as u64, &endian.bytes32(word));

@@ -11,8 +11,9 @@ use crate::endian::Endian;
 use crate::interp::Around;
 use crate::interp::tests::machine::Board;
 use crate::mem::{GuestMemory, Page};
+use crate::state::Restorer;
 use crate::time::Clock;
-use abi::{Gpa, PAGE_SIZE};
+use abi::{Gpa, Mpa, PAGE_SIZE};
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
@@ -195,6 +196,22 @@ fn change(vcpu: &mut Vcpu, random: &mut Random, spaces: u64) {
     vcpu.write_cp0(12, 0, 0xf0, 0);
 }
 
+/// Saves a VCPU and what runs it, and, if `away`, replaces them by what comes of that.
+fn carry(vcpu: &mut Vcpu, direct: &mut Direct, away: bool) {
+    let mut words = Vec::new();
+    vcpu.save(&mut words).unwrap();
+    direct.save(vcpu, &mut words).unwrap();
+    let mut other = Vcpu::with_code_pages(*vcpu.model(), vcpu.endian(), 1);
+    let mut words = Restorer(&words);
+    other.restore(&mut words).unwrap();
+    let is_ours = &mut |mpa: Mpa| mpa.0 < (MACHINE_PAGES as u64) * PAGE_SIZE;
+    let restored = Direct::restore(&mut words, is_ours).unwrap();
+    assert!(words.0.is_empty());
+    if away {
+        (*vcpu, *direct) = (other, restored);
+    }
+}
+
 /// So many moves; what the CPUs have counted.
 fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
     let mut random = Random(seed);
@@ -233,6 +250,9 @@ fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
         let cpu = &mut cpus[random.next() as usize % CPUS];
         for _ in 0..1 + random.next() % 3 {
             change(vcpu, &mut random, spaces);
+            if random.next().is_multiple_of(32) {
+                carry(vcpu, direct, random.next().is_multiple_of(4));
+            }
             let around = Around::alone(&memory, &mut board, &ticks);
             let until = ticks.0.get() + 1;
             let exit = direct::run(direct, vcpu, cpu, around, ALL, 1, until);
