@@ -128,7 +128,7 @@ impl Vcpu {
     /// To the program counter.
     pub const PC_OFFSET: usize = core::mem::offset_of!(Self, pc);
 
-    /// A VCPU at reset. All memory that it will ever use is allocated here.
+    /// A VCPU at reset. All memory that it will ever use is allocated here, but for that of decoded code.
     #[must_use]
     pub fn new(model: CpuModel, endian: Endian) -> Self {
         Self::with_code_pages(model, endian, CODE_PAGES)

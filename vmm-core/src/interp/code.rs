@@ -12,9 +12,10 @@
 use crate::isa::Insn;
 use crate::mem::Page;
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, OnceCell};
 use core::ops::Range;
 
 /// Instructions in a page.
@@ -37,10 +38,11 @@ struct Slot {
     next: Cell<u32>,
 }
 
-/// Decoded pages, a fixed number of them, replaced in turn.
+/// Decoded pages, at most a fixed number of them, replaced in turn. Each place for one is made when it is first
+/// needed, for a VCPU often needs few; where there is no heap for it, those that there are are replaced.
 #[derive(Debug)]
 pub struct CodeCache {
-    insns: Vec<Cell<Insn>>,
+    insns: Vec<OnceCell<Box<CodePage>>>,
     slots: Vec<Slot>,
     /// Hash heads, a power of two of them.
     heads: Vec<Cell<u32>>,
@@ -56,12 +58,28 @@ impl CodeCache {
             distrusted: Cell::new(0),
             next: Cell::new(NONE),
         };
-        Self {
-            insns: vec![Cell::new(Insn::UNDECODED); pages * INSNS],
+        let cache = Self {
+            insns: (0..pages).map(|_| OnceCell::new()).collect(),
             slots: vec![free; pages],
             heads: vec![Cell::new(NONE); (2 * pages).next_power_of_two()],
             victim: Cell::new(0),
+        };
+        assert!(cache.make(0), "memory for one page of decoded code");
+        cache
+    }
+
+    /// Makes the place of a slot; whether it is there.
+    fn make(&self, index: usize) -> bool {
+        let place = &self.insns[index];
+        let mut page = Vec::new();
+        if place.get().is_some() {
+            return true;
         }
+        if page.try_reserve_exact(INSNS).is_err() {
+            return false;
+        }
+        page.resize(INSNS, Cell::new(Insn::UNDECODED));
+        page.into_boxed_slice().try_into().is_ok_and(|page| place.set(page).is_ok())
     }
 
     /// The cache, leaving one without any slots behind.
@@ -93,6 +111,7 @@ impl CodeCache {
     /// A slot for `page`, which has none; whether another page has lost it.
     pub(super) fn allocate(&self, page: Page) -> (usize, bool) {
         let index = self.victim.get();
+        let index = if self.make(index as usize) { index } else { 0 };
         self.victim.set((index + 1) % self.slots.len() as u32);
         let slot = &self.slots[index as usize];
         let replaced = slot.page.get().is_some();
@@ -149,7 +168,7 @@ impl CodeCache {
     /// The instructions of a slot.
     #[inline(always)]
     pub(super) fn code(&self, index: usize) -> &CodePage {
-        self.insns.as_chunks().0.get(index).expect("slots and instructions correspond")
+        self.insns[index].get().expect("a slot in use has its place")
     }
 
     /// The page of a slot.
