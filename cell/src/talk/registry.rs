@@ -129,12 +129,6 @@ impl Registry {
         }
     }
 
-    /// How often a VCPU had moved when this cell last heard of it.
-    #[must_use]
-    pub fn moves(&self, vcpu: Vcpu) -> u32 {
-        self.entries.get(usize::from(vcpu.index)).map_or(0, |entry| entry.moves)
-    }
-
     /// The entry for this life, which begins now if it is a later one. Nothing if it is over, or there is no
     /// such VCPU.
     fn renew(&mut self, vcpu: Vcpu) -> Option<&mut Entry> {

@@ -43,12 +43,6 @@ impl Client {
         self.waiting
     }
 
-    /// Whether [`Self::push`] has something to do.
-    #[must_use]
-    pub const fn is_unwritten(&self) -> bool {
-        self.unwritten
-    }
-
     /// Since when the outstanding call has waited, or was last found late.
     #[must_use]
     pub const fn since(&self) -> u64 {
@@ -188,12 +182,6 @@ impl Server {
         self.lasting = lasting || seeded(Mutant::AnswersOutlast);
         self.stage = Stage::Unwritten;
         true
-    }
-
-    /// Whether [`Self::push`] has something to do.
-    #[must_use]
-    pub fn is_unwritten(&self) -> bool {
-        self.stage == Stage::Unwritten
     }
 
     /// Writes the reply if it has to be; whether the caller's memory answered.

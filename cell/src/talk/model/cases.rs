@@ -86,6 +86,16 @@ pub fn one_move() -> Case {
     }
 }
 
+/// The same, with a write that fails although its reader lives, and cells that lose their patience.
+fn one_failure() -> Case {
+    Case {
+        name: "1 message, a stale hint, a move, a death, a bus error",
+        failures: 1,
+        impatience: true,
+        ..one_move()
+    }
+}
+
 /// Two messages of one sender.
 pub fn two_messages() -> Case {
     Case {
@@ -137,6 +147,7 @@ pub fn small() -> Vec<Case> {
         },
         one_search(),
         one_move(),
+        one_failure(),
         two_messages(),
         sender_reboots(),
         two_senders(),
