@@ -55,7 +55,7 @@ impl Vcpu {
         out.push(0);
         for (index, entry) in self.tlb.entries().enumerate().filter(|(_, entry)| !entry.invalid) {
             let small = index as u64 | u64::from(entry.asid) << 16 | u64::from(entry.global) << 24;
-            out.extend([entry.mask << 32 | small, entry.vpn, entry.lo[0], entry.lo[1]]);
+            out.extend_from_slice(&[entry.mask << 32 | small, entry.vpn, entry.lo[0], entry.lo[1]]);
         }
         out[count_at] = ((out.len() - count_at) / ENTRY) as u64;
         Ok(())

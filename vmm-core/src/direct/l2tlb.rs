@@ -64,9 +64,6 @@ pub const fn tag(va: u64, asid: u8) -> u64 {
 }
 
 impl L2Tlb {
-    /// Pairs that it has room for.
-    pub const PAIRS: usize = 2 * SETS;
-
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -130,10 +127,16 @@ impl L2Tlb {
         found.is_some()
     }
 
-    /// All pairs, each as its tag and EntryLo values.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (u64, [u64; 2])> {
-        let pairs = self.sets.0.iter().flat_map(|set| &set.0);
-        pairs.map(|pair| (pair.tag.get(), pair.lo.get())).filter(|(tag, _)| *tag != 0)
+    /// The pairs that the last `count` insertions have put here, each as its tag and EntryLo values.
+    pub(super) fn newest(&self, count: u64, mut each: impl FnMut(u64, [u64; 2])) {
+        let before = self.clock.get().saturating_sub(count);
+        for set in &self.sets.0 {
+            for pair in &set.0 {
+                if pair.tag.get() != 0 && pair.age.get() > before {
+                    each(pair.tag.get(), pair.lo.get());
+                }
+            }
+        }
     }
 
     /// Forgets everything.
