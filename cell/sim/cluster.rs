@@ -162,13 +162,13 @@ impl Cluster {
         assert_eq!(self.run(until), None);
     }
 
-    /// What the console cell's monitor console has printed.
+    /// What the leader's monitor console has printed.
     pub fn monitor(&self) -> String {
         let leader = usize::from(self.rings.borrow().leader().0);
         self.cells[leader].printed(stream::MONITOR)
     }
 
-    /// Types at the console cell.
+    /// Types at the leader.
     pub fn type_at(&mut self, console: u16, text: &str) {
         let leader = usize::from(self.rings.borrow().leader().0);
         self.cells[leader].cell.input(console, text.as_bytes());

@@ -1,4 +1,4 @@
-//! The player rings: how the console cell and the others reach each other, in low RAM.
+//! The player rings: how the leader and the others reach each other, in low RAM.
 
 use crate::link::LowRam;
 use abi::ids::MAX_CELLS;

@@ -1,11 +1,11 @@
-//! Where commands go when there are several cells: the console cell's side.
+//! Where commands go when there are several cells: the leader's side.
 //!
-//! The *console cell* (the lowest that lives) has the monitor console, its line editor and the script. A line
-//! is asked of the cells it concerns: of the cell that has the VM it names, of all, or of the console cell
-//! itself; its answer is shown when all have answered, died, or let [`PATIENCE_NS`] pass. The console cell
+//! The *leader* (the lowest cell that lives) has the monitor console, its line editor and the script. A line
+//! is asked of the cells it concerns: of the cell that has the VM it names, of all, or of the leader
+//! itself; its answer is shown when all have answered, died, or let [`PATIENCE_NS`] pass. The leader
 //! asks itself as it asks the others. One question is open at a time.
 //!
-//! # If the console cell dies
+//! # If the leader dies
 //!
 //! Nothing here is needed by a successor but what the others can tell it: it makes a new [`Desk`], whose idea
 //! of where VMs are is the configuration's; where that is wrong, "elsewhere" is answered and all are asked. A
@@ -35,7 +35,7 @@ pub struct Place {
 /// An order and the cell it goes to.
 pub type Sent = (CellId, Order);
 
-/// The console cell's desk.
+/// The leader's desk.
 #[derive(Debug)]
 pub struct Desk {
     me: CellId,

@@ -19,7 +19,7 @@ pub enum Argument {
 /// Which cells a command concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// The console cell.
+    /// The leader.
     Here,
     /// The one that has the VM that is named.
     Vm,
@@ -59,7 +59,8 @@ pub const HELP: &[Topic] = &[
         what: "explain the commands, or one of them in detail",
         more: "In a usage, capital letters stand for something to be named and brackets for what may be\n\
                left out. Tab completes the names of commands and VMs, the arrow keys bring back and\n\
-               edit earlier lines, Ctrl-U throws the line away.",
+               edit earlier lines, Ctrl-U throws the line away. With several cells, `on CELL` behind a\n\
+               command asks only that cell.",
         example: "help stats",
         argument: Argument::Command,
         reach: Reach::Here,
@@ -79,7 +80,8 @@ pub const HELP: &[Topic] = &[
         usage: "start VM",
         what: "start a VM that does not run, from the beginning",
         more: "Its memory is taken, cleared, and loaded with its images anew: nothing is left of an earlier\n\
-               life. It is refused, with the figures, if its memory is not free.",
+               life. It is refused, with the figures, if its memory is not free. With several cells it starts\n\
+               where it was last, or with `on CELL` there, if its configuration permits that.",
         example: "start linux",
         argument: Argument::Vm,
         reach: Reach::Vm,

@@ -102,17 +102,17 @@ pub trait Machine {
     /// Writes a record of at most [`abi::ring::RECORD_MAX`] bytes to a stream of the host link.
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]);
 
-    /// Leaves a record for the console cell ([`abi::player::Report`]); `false`: there is no room for it yet.
+    /// Leaves a record for the leader ([`abi::player::Report`]); `false`: there is no room for it yet.
     fn report(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool;
 
-    /// Takes the next record that the console cell has left for this one ([`abi::player::Order`]): stream
+    /// Takes the next record that the leader has left for this one ([`abi::player::Order`]): stream
     /// and payload.
     fn take_order(&mut self) -> Option<(u16, Vec<u8>)>;
 
-    /// In the console cell: leaves an order for another; `false`: there is no room for it yet.
+    /// In the leader: leaves an order for another; `false`: there is no room for it yet.
     fn order(&mut self, cell: CellId, stream: u16, t_ns: u64, bytes: &[u8]) -> bool;
 
-    /// In the console cell: takes the next report of another: stream, time and payload.
+    /// In the leader: takes the next report of another: stream, time and payload.
     fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)>;
 }
 

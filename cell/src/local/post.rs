@@ -1,7 +1,7 @@
 //! What goes between this cell and the others through the player rings: commands and their answers, what is
 //! typed at VMs, what is announced, and for the script what VMs print.
 //!
-//! A full ring holds up its writer, never the other way round: the console cell keeps its orders until there
+//! A full ring holds up its writer, never the other way round: the leader keeps its orders until there
 //! is room and goes on reading, while a cell whose reports don't fit runs no guests until they do.
 
 use super::out::Out;
@@ -25,7 +25,7 @@ const READ_MAX: usize = 64;
 /// This cell's part in the talk between cells.
 #[derive(Debug)]
 pub(super) struct Post {
-    /// Where commands go, when this is the console cell.
+    /// Where commands go, when this is the leader.
     desk: Desk,
     /// Of each VM, whether it is this cell's.
     own: Vec<bool>,
@@ -64,7 +64,7 @@ impl Post {
 }
 
 impl<M: Machine> Out<M> {
-    /// Leaves a report for the console cell.
+    /// Leaves a report for the leader.
     pub fn report(&mut self, report: &Report) {
         let (stream, bytes) = report.encode();
         self.reports.push_back((stream, self.machine.now(), bytes));
@@ -110,7 +110,7 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    /// The console cell's part.
+    /// The leader's part.
     fn serve(&mut self) {
         if !self.post.serves {
             self.take_console();
@@ -192,7 +192,7 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    /// An order from the console cell.
+    /// An order from the leader.
     fn ordered(&mut self, order: Order) {
         if let Some((id, result, text)) = self.obey(order) {
             for answer in Report::answers(id, result, &text) {

@@ -51,15 +51,15 @@ pub const SCRIPT_BASE: u64 = 0x00c0_0000;
 pub const SCRIPT_MAX: u64 = 4 << 20;
 /// Low physical address of cell 0's rings.
 pub const RING_BASE: u64 = 0x0100_0000;
-/// Bytes of one cell's rings: to the host, from the host, to the console cell, from the console cell.
+/// Bytes of one cell's rings: to the host, from the host, to the leader, from the leader.
 pub const RING_SIZE: u64 = 8 << 20;
 /// Bytes of the output ring (header included) at the start of a cell's ring area.
 pub const OUT_RING_SIZE: u64 = 6 << 20;
 /// Bytes of the input ring, which follows.
 pub const IN_RING_SIZE: u64 = 1 << 20;
-/// Bytes of the ring from a cell to the console cell ([`player_out`]).
+/// Bytes of the ring from a cell to the leader ([`player_out`]).
 pub const PLAYER_OUT_SIZE: u64 = 768 << 10;
-/// Bytes of the ring from the console cell to a cell ([`player_in`]).
+/// Bytes of the ring from the leader to a cell ([`player_in`]).
 pub const PLAYER_IN_SIZE: u64 = 256 << 10;
 /// Low physical address of the guest images.
 pub const IMAGES_BASE: u64 = 0x0500_0000;
@@ -117,13 +117,13 @@ pub const fn in_ring(cell: CellId) -> u64 {
     out_ring(cell) + OUT_RING_SIZE
 }
 
-/// Low physical address of the ring from a cell to the console cell.
+/// Low physical address of the ring from a cell to the leader.
 #[must_use]
 pub const fn player_out(cell: CellId) -> u64 {
     in_ring(cell) + IN_RING_SIZE
 }
 
-/// Low physical address of the ring from the console cell to a cell.
+/// Low physical address of the ring from the leader to a cell.
 #[must_use]
 pub const fn player_in(cell: CellId) -> u64 {
     player_out(cell) + PLAYER_OUT_SIZE

@@ -1,4 +1,4 @@
-//! What travels in the player rings: between the console cell, which serves the monitor console and plays the
+//! What travels in the player rings: between the leader, which serves the monitor console and plays the
 //! script, and the others. Each cell has a pair of rings in low RAM ([`crate::map::player_out`],
 //! [`crate::map::player_in`]), which belong to the system controller: nothing is agreed on through them.
 //!
@@ -18,7 +18,7 @@ const RELEASE: u16 = 5;
 /// Most bytes of text in one record.
 const TEXT_MAX: usize = RECORD_MAX - 16;
 
-/// From the console cell.
+/// From the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Type these bytes (at most [`RECORD_MAX`]) at the console of a VM of yours.
@@ -58,7 +58,7 @@ pub enum Result {
     Elsewhere = 2,
 }
 
-/// To the console cell.
+/// To the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A VM's console has printed bytes, at the record's time: for the script.

@@ -33,7 +33,7 @@ impl Fake {
         server.open(place.path()).unwrap();
         let serve = move || {
             let ram = Ram::new(map::IMAGES_BASE).unwrap();
-            let mut keys = Keys::new(&ram, Vec::new());
+            let mut keys = Keys::new(&ram);
             let (base, size) = (map::in_ring(abi::CellId(0)), map::IN_RING_SIZE);
             let mut typed = Consumer::new(ram.window(base, size), size);
             typed.attach(true);

@@ -177,24 +177,29 @@ pub fn stream_name(vms: &[String], number: u16) -> String {
     }
 }
 
-/// The writer of the cells' input rings: what is typed.
+/// The writer of the cells' input rings: what is typed goes to the lowest cell that lives, which passes it on.
 #[derive(Debug)]
 pub struct Keys {
     rings: Vec<Producer<Window>>,
-    /// The cell that each VM starts in.
-    homes: Vec<CellId>,
+    /// The cells that were lost, a bit each.
+    lost: u8,
     next: BTreeMap<u16, u64>,
 }
 
 impl Keys {
-    /// The input rings of all cells, initialised before the machine starts, of VMs that start in `homes`.
-    pub fn new(ram: &Ram, homes: Vec<CellId>) -> Self {
+    /// The input rings of all cells, initialised before the machine starts.
+    pub fn new(ram: &Ram) -> Self {
         let ring = |cell: u8| {
             let (base, size) = (map::in_ring(CellId(cell)), map::IN_RING_SIZE);
             Producer::new(ram.window(base, size), size, true)
         };
         let rings = (0..MAX_CELLS as u8).map(ring).collect();
-        Self { rings, homes, next: BTreeMap::new() }
+        Self { rings, lost: 0, next: BTreeMap::new() }
+    }
+
+    /// A cell was lost: from now on the lowest of the others is typed at.
+    pub fn lost(&mut self, cell: CellId) {
+        self.lost |= 1 << cell.0;
     }
 
     /// Whether anything was typed in this run.
@@ -204,9 +209,8 @@ impl Keys {
 
     /// Types bytes at a console; how many the ring took.
     pub fn type_at(&mut self, console: u16, bytes: &[u8]) -> usize {
-        let vm = console.checked_sub(stream::VM_BASE).map(usize::from);
-        // The monitor's console is served by the lowest cell.
-        let cell = vm.and_then(|vm| self.homes.get(vm)).map_or(0, |cell| usize::from(cell.0));
+        // Without any cell nobody listens, wherever it goes.
+        let cell = (self.lost.trailing_ones() as usize).min(MAX_CELLS - 1);
         let mut taken = 0;
         for chunk in bytes.chunks(RECORD_MAX) {
             let seq = self.next.entry(console).or_insert(0);
@@ -319,8 +323,8 @@ mod tests {
     #[test]
     fn what_is_typed_arrives() {
         let ram = Ram::new(map::IMAGES_BASE).unwrap();
-        let mut keys = Keys::new(&ram, vec![CellId(1)]);
-        // The ring of the VM's own cell.
+        let mut keys = Keys::new(&ram);
+        keys.lost(CellId(0));
         let (base, size) = (map::in_ring(CellId(1)), map::IN_RING_SIZE);
         let mut consumer = Consumer::new(ram.window(base, size), size);
         consumer.attach(true);

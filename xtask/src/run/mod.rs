@@ -329,7 +329,7 @@ impl Prepared<'_> {
         let consoles = consoles(&self.names);
         // Both ends of the link that are ours are ready before the machine is.
         let drain = Drain::new(&self.ram, &self.plan.layout, self.names.clone());
-        let keys = Keys::new(&self.ram, self.plan.homes());
+        let keys = Keys::new(&self.ram);
         let qemu = Qemu::start(self.command, self.plan, self.options, &self.ram, self.endian)?;
         if self.options.gdb {
             eprintln!("waiting for a debugger: target remote {}", qemu::GDB_ADDRESS);

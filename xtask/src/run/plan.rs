@@ -99,11 +99,6 @@ impl Plan {
         self.layout.cpus()
     }
 
-    /// The cell that each VM starts in. All VMs of a plan have one.
-    pub fn homes(&self) -> Vec<CellId> {
-        self.packed().homes().into_iter().flatten().collect()
-    }
-
     /// The configuration as the cells get it, as far as the places of VMs depend on it.
     fn packed(&self) -> Config {
         let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };

@@ -175,7 +175,7 @@ impl Machine {
         };
         let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
         let drain = Drain::new(&ram, &plan.layout, names.clone());
-        let keys = Keys::new(&ram, plan.homes());
+        let keys = Keys::new(&ram);
         let command = setup::qemu(self.endian, None)?.command();
         let qemu = Qemu::start(command, &plan, &options, &ram, self.endian)?;
         let reserve = plan.layout.reserve(cell);

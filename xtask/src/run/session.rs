@@ -207,6 +207,9 @@ impl Session<'_> {
                     } else {
                         verdict.event(&event);
                     }
+                    if let Kind::CellLost { lost } = event.kind {
+                        self.keys.lost(lost);
+                    }
                     self.logs.event(&event.to_string())?;
                     self.front.event(&event);
                 }
