@@ -3,6 +3,7 @@
 use super::World;
 use abi::event::Cause;
 use abi::{NodeId, VmId};
+use cell::Created;
 use cell::pmap::Pmap;
 use cell::rng::Rng;
 use cell::vm::{Exit, Guest, Vcpu};
@@ -85,7 +86,7 @@ pub fn make(
     program: &Program,
     world: &Rc<RefCell<World>>,
     pmap: &Arc<Pmap>,
-) -> (Toy, Vec<Box<ToyVcpu>>) {
+) -> Created<Toy> {
     let none = vec![0; vcpus as usize];
     let shared = Shared { sent: none.clone(), seen: none.clone(), by: none, ..Shared::default() };
     let shared = Rc::new(RefCell::new(shared));
