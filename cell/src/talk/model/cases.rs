@@ -186,6 +186,15 @@ pub fn returns() -> Case {
     }
 }
 
+/// Two senders of two messages each to a VCPU that moves once.
+pub fn contention() -> Case {
+    Case {
+        name: "2 senders of 2, a stale hint, a move, a death",
+        messages: vec![0, 2, 2],
+        ..one_move()
+    }
+}
+
 /// Two senders of two messages each to a VCPU that moves twice.
 pub fn many_messages() -> Case {
     Case {

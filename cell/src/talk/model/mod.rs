@@ -71,6 +71,12 @@ mod large {
 
     #[test]
     #[ignore = "takes long"]
+    fn contention_is_in_order() {
+        search(&cases::contention());
+    }
+
+    #[test]
+    #[ignore = "takes long"]
     fn messages_are_in_order() {
         search(&cases::many_messages());
     }
