@@ -123,6 +123,14 @@ impl Machine for Sim {
         "simulated: nothing to compare\n".into()
     }
 
+    fn cells(&self, _: bool) -> String {
+        "simulated: no cells to show\n".into()
+    }
+
+    fn nodes(&self) -> String {
+        "simulated: no nodes to show\n".into()
+    }
+
     fn write(&mut self, to: u16, t_ns: u64, bytes: &[u8]) {
         assert!(bytes.len() <= RECORD_MAX);
         let world = &mut *self.world.borrow_mut();

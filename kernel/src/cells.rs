@@ -8,10 +8,13 @@
 use crate::{clock, hub, machine};
 use abi::hub::{Hub, Run};
 use abi::{CellId, CpuId, NodeId};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long the leader waits for the others to end their VMs, in nanoseconds.
 const PATIENCE_NS: u64 = 2_000_000_000;
+
+/// How often a cell looks how the others are, in nanoseconds.
+const NEWS_NS: u64 = 1_000_000;
 
 /// The cells but this one.
 fn others() -> impl Iterator<Item = CellId> {
@@ -52,9 +55,24 @@ pub(crate) fn leads() -> bool {
     others().all(|cell| cell > machine::cell() || is_lost(cell))
 }
 
-/// The cells that are lost, a bit each.
-pub(crate) fn lost() -> u8 {
-    others().filter(|cell| is_lost(*cell)).fold(0, |set, cell| set | 1 << cell.0)
+/// What there is to know of the other cells.
+pub(crate) struct News {
+    /// Those that are lost, a bit each.
+    pub(crate) lost: u8,
+    /// One of them has ended the run for all.
+    pub(crate) ending: bool,
+}
+
+/// How the other cells are; nothing if that has just been asked. By the cell's lowest CPU alone.
+pub(crate) fn news() -> Option<News> {
+    static ASK_AT: AtomicU64 = AtomicU64::new(0);
+    let now = clock::now();
+    if now < ASK_AT.load(Ordering::Relaxed) {
+        return None;
+    }
+    ASK_AT.store(now + NEWS_NS, Ordering::Relaxed);
+    let lost = others().filter(|cell| is_lost(*cell)).fold(0, |set, cell| set | 1 << cell.0);
+    Some(News { lost, ending: is_ending() })
 }
 
 /// This cell has nothing left to do, or has again (`idle`): whether the run is over.
@@ -65,7 +83,7 @@ pub(crate) fn idle(idle: bool) -> bool {
 }
 
 /// Whether a cell has ended the run for all.
-pub(crate) fn is_ending() -> bool {
+fn is_ending() -> bool {
     others().any(|cell| run_of(cell) == Run::Ending as u64 && !is_lost(cell))
 }
 

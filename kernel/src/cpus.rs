@@ -46,10 +46,12 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
                 // A ring may have been lost.
                 cell.talk(CellSet::ALL);
                 link::poll_input(|stream, bytes| cell.input(stream, bytes));
-                if cells::is_ending() {
-                    cell.end_run();
+                if let Some(news) = cells::news() {
+                    if news.ending {
+                        cell.end_run();
+                    }
+                    cell.lost(news.lost);
                 }
-                cell.lost(cells::lost());
             }
             cell.step(me)
         });

@@ -4,7 +4,7 @@ use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
-use crate::{cells, clock, doorbell, link, machine, selftest};
+use crate::{cells, clock, doorbell, link, machine, places, selftest};
 use abi::config::{self, Config};
 use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
@@ -103,6 +103,14 @@ impl Machine for Host {
 
     fn self_check(&self) -> String {
         selftest::compare_image()
+    }
+
+    fn cells(&self, places: bool) -> String {
+        places::cells(places)
+    }
+
+    fn nodes(&self) -> String {
+        places::nodes()
     }
 
     fn debug(&mut self, fault: &str) -> Result<String, String> {

@@ -13,13 +13,18 @@ use spin::Once;
 struct Place {
     layout: Layout,
     cell: CellId,
+    cell_pages: u64,
 }
 
 static PLACE: Once<Place> = Once::new();
 
 /// Remembers what machine this is, and which cell.
 pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
-    PLACE.call_once(|| Place { layout, cell: CellId(handoff.cell as u8) });
+    PLACE.call_once(|| Place {
+        layout,
+        cell: CellId(handoff.cell as u8),
+        cell_pages: handoff.cell_pages,
+    });
 }
 
 fn place() -> &'static Place {
@@ -34,6 +39,11 @@ pub(crate) fn layout() -> &'static Layout {
 /// This cell.
 pub(crate) fn cell() -> CellId {
     place().cell
+}
+
+/// Offset in a cell's copy of the monitor of the CPUs' private pages.
+pub(crate) fn cell_pages() -> u64 {
+    place().cell_pages
 }
 
 /// This CPU.

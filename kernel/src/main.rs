@@ -56,6 +56,8 @@ mod page;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
+mod places;
+#[cfg(target_os = "none")]
 mod player;
 #[cfg(target_os = "none")]
 mod selftest;

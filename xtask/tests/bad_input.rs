@@ -96,7 +96,7 @@ fn a_dry_run_prints_the_command_line_and_fetches_nothing() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(text.lines().count(), 1);
     assert!(
-        text.starts_with("qemu-system-mips64el -M malta,memory-backend=ram -m 448M "),
+        text.starts_with("qemu-system-mips64el -M malta,memory-backend=ram -m 1024M "),
         "{text}"
     );
     assert!(text.contains(" -icount shift=0,sleep=off ") && text.contains(" -seed 5 "), "{text}");

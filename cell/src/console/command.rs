@@ -46,6 +46,13 @@ pub enum Command<'a> {
     Ping(u8, u64),
     /// `mem`: the memory accounting.
     Mem,
+    /// `cells`: list the cells; `cells -v`: what lies where in them.
+    Cells {
+        /// With `-v`.
+        places: bool,
+    },
+    /// `nodes`: list the nodes.
+    Nodes,
     /// `selfcheck`: the monitor's own image.
     SelfCheck,
     /// `debug FAULT`: make the monitor fail.
@@ -72,6 +79,12 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
             Some("-v") => Command::Vms { places: true },
             Some(excess) => return Err(format!("vms: nothing is known to do with `{excess}`")),
         },
+        "cells" => match words.next() {
+            None => Command::Cells { places: false },
+            Some("-v") => Command::Cells { places: true },
+            Some(excess) => return Err(format!("cells: nothing is known to do with `{excess}`")),
+        },
+        "nodes" => Command::Nodes,
         "vcpus" => Command::Vcpus,
         "start" => Command::Start(next(VM)?),
         "stop" => Command::Stop(next(VM)?),

@@ -208,6 +208,24 @@ pub const HELP: &[Topic] = &[
         reach: Reach::All,
     },
     Topic {
+        usage: "cells [-v]",
+        what: "list the cells; with -v, the machine addresses of what each holds",
+        more: "Shows whether a cell lives, how often it has booted, and its nodes and CPUs. With -v: its own copy of\n\
+               the monitor's text, constants and data, the stacks and private page of each of its CPUs, its heap\n\
+               (VMs' page tables are in it), and what of windows and slices is left for VMs.",
+        example: "cells -v",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
+        usage: "nodes",
+        what: "list the nodes: cell, router, CPUs, memory",
+        more: "A node is unreachable when it has no power, or no way over routers and links leads to it.",
+        example: "nodes",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
         usage: "debug FAULT",
         what: "make the monitor itself fail, to test its own handling; `debug ?` lists faults",
         more: "Most faults end the run with status 3, as the monitor's own mistakes do.",
@@ -304,6 +322,8 @@ mod tests {
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
             Command::Mem => "mem",
+            Command::Cells { .. } => "cells",
+            Command::Nodes => "nodes",
             Command::SelfCheck => "selfcheck",
             Command::Debug(_) => "debug",
             Command::Quit => "quit",

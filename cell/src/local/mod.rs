@@ -90,6 +90,12 @@ pub trait Machine {
     /// of it, in lines.
     fn self_check(&self) -> String;
 
+    /// The machine's cells, in lines; with what lies where in them, if `places`.
+    fn cells(&self, places: bool) -> String;
+
+    /// The machine's nodes, in lines.
+    fn nodes(&self) -> String;
+
     /// Makes the monitor fail in the way called `fault`, to test its own handling; `?` asks which
     /// there are. What it answers, if it comes back.
     ///

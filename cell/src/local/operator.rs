@@ -101,6 +101,8 @@ impl<M: Machine> LocalCell<M> {
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Ping(cell, calls) => self.ping(CellId(cell), calls),
             Command::Mem => Ok(self.memory()),
+            Command::Cells { places } => Ok(self.out.machine.cells(places)),
+            Command::Nodes => Ok(self.out.machine.nodes()),
             Command::SelfCheck => Ok(self.out.machine.self_check()),
             Command::Debug(fault) => self.out.machine.debug(fault),
             Command::Quit => {

@@ -36,5 +36,9 @@ impl<M: Machine> LocalCell<M> {
             self.show(&format!("cell {cell} is lost: its CPUs have parked\n"));
             self.forget_cell(CellId(cell));
         }
+        if self.out.player.is_none() && !self.stays {
+            // Nobody is left who would play a script to its end.
+            self.ends_with_vms = true;
+        }
     }
 }

@@ -54,7 +54,10 @@ impl Plan {
     /// # Errors
     /// The first thing that is wrong or not supported yet, with its source and a remedy.
     pub fn new(file: Option<Spec>, flags: &Flags) -> Result<Self> {
-        let mut spec = file.unwrap_or_else(|| Spec::built_in(default_guests(flags.endian)));
+        let mut spec = file.unwrap_or_else(|| match flags.kernel {
+            Some(_) => Spec::built_in(1, &[]),
+            None => Spec::built_in(DEFAULT_NODES, &default_guests(flags.endian)),
+        });
         apply_flags(&mut spec, flags)?;
         let machine = &spec.machine;
         supported(&spec)?;
@@ -222,12 +225,15 @@ impl Plan {
     }
 }
 
-/// The built-in guests that run when nothing was asked for.
-fn default_guests(endian: Option<Endian>) -> &'static [&'static str] {
+/// Nodes, and cells, of the machine that runs when nothing was asked for.
+const DEFAULT_NODES: u8 = 4;
+
+/// The built-in guests that run when nothing was asked for, one a cell.
+fn default_guests(endian: Option<Endian>) -> [&'static str; DEFAULT_NODES as usize] {
     match endian.unwrap_or_default() {
-        Endian::Little => &["linux", "irix"],
+        Endian::Little => ["linux", "irix", "irix", "irix"],
         // Nobody packages a stock kernel for a big-endian Malta.
-        Endian::Big => &["irix"],
+        Endian::Big => ["irix"; DEFAULT_NODES as usize],
     }
 }
 

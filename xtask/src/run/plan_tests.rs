@@ -23,16 +23,20 @@ fn a_small_file_gets_every_default() {
 }
 
 #[test]
-fn nothing_asked_for_runs_the_built_in_guests() {
-    let both: &[&str] = &["linux", "irix"];
+fn nothing_asked_for_runs_a_built_in_guest_in_each_of_four_cells() {
+    let little = ["linux", "irix", "irix-2", "irix-3"];
+    let big = ["irix", "irix-2", "irix-3", "irix-4"];
     for (endian, guests) in
-        [(None, both), (Some(Endian::Little), both), (Some(Endian::Big), &both[1..])]
+        [(None, little), (Some(Endian::Little), little), (Some(Endian::Big), big)]
     {
         let plan = Plan::new(None, &Flags { endian, ..Flags::default() }).unwrap();
         let names: Vec<_> = plan.vms.iter().map(|vm| vm.name.value.as_str()).collect();
         assert_eq!(names, guests);
+        assert_eq!(plan.homes(), [0, 1, 2, 3].map(abi::CellId));
+        assert_eq!((plan.cpus(), plan.layout.cells(), plan.layout.ram_size()), (8, 4, 1 << 30));
         for vm in &plan.vms {
-            assert_eq!(vm.kernel.value, Kernel::BuiltIn(vm.name.value.clone()));
+            let image = vm.name.value.split('-').next().unwrap();
+            assert_eq!(vm.kernel.value, Kernel::BuiltIn(image.into()));
         }
     }
 }

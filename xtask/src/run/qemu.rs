@@ -285,8 +285,8 @@ mod tests {
             assert!(!line.contains("semihosting"), "it would open host files to a guest");
             assert!(line.contains("-nodefaults") && line.contains("-no-reboot"));
             assert!(line.contains("addr=0x1fc00480,force-raw=on"), "Debug Mode is closed");
-            assert!(line.contains("size=469762048,") && line.contains("-m 448M"));
-            let window = "size=67108864,mem-path=RAM-FILE,offset=469762048,share=on -device nvme,serial=node0,pmrdev=node0,addr=0x12 ";
+            assert!(line.contains("size=1073741824,") && line.contains("-m 1024M"));
+            let window = "size=67108864,mem-path=RAM-FILE,offset=1275068416,share=on -device nvme,serial=node3,pmrdev=node3,addr=0x15 ";
             assert!(line.contains(window), "{line}");
             assert!(line.ends_with("-kernel boot.elf -extra"));
             assert!(!line.contains("socket") && !line.contains("tcp:"));

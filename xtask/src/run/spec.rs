@@ -186,14 +186,21 @@ impl Vm {
 }
 
 impl Spec {
-    /// What runs when nothing was asked for: a VM for each of these built-in images, named after it.
-    pub fn built_in(names: &[&str]) -> Self {
-        let vm = |name: &&str| {
-            let kernel = Item::default(Kernel::BuiltIn(name.to_string()));
-            Vm::new(Item::default(name.to_string()), kernel)
+    /// The machine that runs when nothing was asked for: as many cells of one node each, and a VM for each of
+    /// these built-in images, named after it (and numbered, when there are several of it).
+    pub fn built_in(nodes: u8, images: &[&str]) -> Self {
+        let vm = |(i, image): (usize, &&str)| {
+            let kernel = Item::default(Kernel::BuiltIn(image.to_string()));
+            let name = match 1 + images[..i].iter().filter(|other| *other == image).count() {
+                1 => image.to_string(),
+                number => format!("{image}-{number}"),
+            };
+            Vm::new(Item::default(name), kernel)
         };
-        let vms = names.iter().map(vm).collect();
-        Self { machine: Machine::default(), cells: Vec::new(), vms }
+        let vms = images.iter().enumerate().map(vm).collect();
+        let machine = Machine { nodes: Item::default(nodes.into()), ..Machine::default() };
+        let cells = (0..nodes).map(|node| Cell { nodes: Item::default(vec![node]) }).collect();
+        Self { machine, cells, vms }
     }
 
     /// Reads a configuration file. Paths in it are relative to it.
