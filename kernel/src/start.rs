@@ -7,7 +7,7 @@ use crate::{asm, cells, clock, cpus, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{CpuId, Mpa, map, script};
+use abi::{CellId, CpuId, Mpa, map, script};
 use alloc::vec::Vec;
 use cell::LocalCell;
 use cell::memmap::{Kind, Memmap, Region};
@@ -99,8 +99,8 @@ fn memmap(reserve: Range<u64>) -> Memmap {
 
 /// Makes the cell, starts its VMs, and opens it to its CPUs.
 fn open(config: &Config, reserve: Range<u64>) {
-    // The leader plays it.
-    let script = (config.script_len != 0 && cells::leads()).then(|| {
+    // The first leader plays it: whoever leads after it does not know how far it has come.
+    let script = (config.script_len != 0 && machine::cell() == CellId(0)).then(|| {
         script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
             .unwrap_or_else(|error| panic!("bad script: expected {error}"))
     });

@@ -160,6 +160,8 @@ pub struct LocalCell<M: Machine> {
     prompted: bool,
     /// The run ends when every VM has.
     ends_with_vms: bool,
+    /// An operator ends the run, if no script does.
+    stays: bool,
     /// The cells that are known to be lost, a bit each.
     lost: u8,
     /// How the run ends, once it is to end.
@@ -214,6 +216,7 @@ impl<M: Machine> LocalCell<M> {
             post: Post::new(cell, config, &others::homes(config)),
             prompted: false,
             ends_with_vms,
+            stays: config.machine.stay,
             lost: 0,
             over,
             finished: false,
