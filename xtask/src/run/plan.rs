@@ -103,7 +103,7 @@ impl Plan {
     }
 
     /// The configuration as the cells get it, as far as the places of VMs depend on it.
-    fn packed(&self) -> Config {
+    pub fn packed(&self) -> Config {
         let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };
         pack::config(self, &vec![Default::default(); self.vms.len()], &[], mode)
     }

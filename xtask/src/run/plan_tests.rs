@@ -32,7 +32,7 @@ fn nothing_asked_for_runs_a_built_in_guest_in_each_of_four_cells() {
         let plan = Plan::new(None, &Flags { endian, ..Flags::default() }).unwrap();
         let names: Vec<_> = plan.vms.iter().map(|vm| vm.name.value.as_str()).collect();
         assert_eq!(names, guests);
-        assert_eq!(plan.homes(), [0, 1, 2, 3].map(abi::CellId));
+        assert_eq!(plan.packed().homes(), [0, 1, 2, 3].map(|cell| Some(abi::CellId(cell))));
         assert_eq!((plan.cpus(), plan.layout.cells(), plan.layout.ram_size()), (8, 4, 1 << 30));
         for vm in &plan.vms {
             let image = vm.name.value.split('-').next().unwrap();
