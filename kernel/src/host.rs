@@ -45,7 +45,7 @@ impl Host {
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
             rings: Rings::new(machine::cell()),
-            wires: Wires,
+            wires: Wires::new(),
         }
     }
 }

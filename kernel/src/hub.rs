@@ -29,21 +29,19 @@ pub(crate) fn reach(node: NodeId) -> Result<&'static Hub, Unreachable> {
         return Err(Unreachable(node));
     }
     let here = layout.node_of(machine::this_cpu());
+    let powered = |n| page(n).power.load(Ordering::Acquire) != 0;
     let controller = controller();
-    let failed = Failed {
-        nodes: layout.node_ids().fold(0, |set, n| {
-            let dead = page(n).power.load(Ordering::Acquire) == 0;
-            set | u8::from(dead) << n.0
-        }),
-        routers: controller.failed_routers.load(Ordering::Acquire) as u8,
-        links: controller.failed_links.load(Ordering::Acquire) as u16,
-    };
-    // The way that is always taken while nothing has failed.
-    if failed == Failed::default() || Topology::new(layout.nodes).reach(failed).is(here, node) {
-        Ok(page(node))
+    let routers = controller.failed_routers.load(Ordering::Acquire) as u8;
+    let links = controller.failed_links.load(Ordering::Acquire) as u16;
+    let reached = if routers == 0 && links == 0 {
+        // A dead node is in nobody's way.
+        powered(here) && powered(node)
     } else {
-        Err(Unreachable(node))
-    }
+        let dead = layout.node_ids().filter(|n| !powered(*n)).fold(0, |set, n| set | 1 << n.0);
+        let failed = Failed { nodes: dead, routers, links };
+        Topology::new(layout.nodes).reach(failed).is(here, node)
+    };
+    if reached { Ok(page(node)) } else { Err(Unreachable(node)) }
 }
 
 /// A CPU's words in its node's hub.

@@ -5,7 +5,8 @@
 
 use crate::careful;
 use crate::{asm, doorbell, hub, machine};
-use abi::{CellId, Mpa, map};
+use abi::ids::MAX_CELLS;
+use abi::{CellId, CpuId, Mpa, NodeId, map};
 use cell::talk::line::{Commit, LINE_BYTES, Slot};
 use cell::talk::{CellSet, Fabric, Mailbox, Unreachable};
 use core::cell::UnsafeCell;
@@ -19,16 +20,53 @@ unsafe impl Sync for Own {}
 
 static MAILBOX: Own = Own(UnsafeCell::new(Mailbox::EMPTY));
 
+/// The way to another cell.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Its lowest node: where its mailbox is.
+    node: NodeId,
+    /// Its lowest CPU, which is rung for.
+    cpu: CpuId,
+    /// Where in the machine this cell's lines in its mailbox begin, by [`Slot`].
+    lines: [Mpa; 2],
+}
+
 /// The wires of this cell.
 #[derive(Debug)]
-pub(crate) struct Wires;
+pub(crate) struct Wires([Option<Way>; MAX_CELLS]);
+
+impl Wires {
+    /// The ways that the machine's layout says there are.
+    pub(crate) fn new() -> Self {
+        let layout = machine::layout();
+        let mailbox = MAILBOX.0.get() as u64 - map::MONITOR_VA;
+        let way = |to: CellId| {
+            let line = |slot| {
+                let offset = Mailbox::offset(machine::cell(), slot) as u64;
+                Mpa(layout.reserve(to).start + mailbox + offset)
+            };
+            let (node, cpu) = layout.nodes_of(to).next().zip(layout.cpus_of(to).next())?;
+            Some(Way { node, cpu, lines: [line(Slot::Request), line(Slot::Reply)] })
+        };
+        let others = |cell: &CellId| cell.0 < layout.cells() && *cell != machine::cell();
+        Self(core::array::from_fn(|to| Some(CellId(to as u8)).filter(others).and_then(way)))
+    }
+
+    /// Where this cell's line in `to`'s mailbox is; none if no way leads there.
+    fn line(&self, to: CellId, slot: Slot) -> Result<u64, Unreachable> {
+        let way = self.0[usize::from(to.0)].as_ref().ok_or(Unreachable)?;
+        hub::reach(way.node).map_err(|_| Unreachable)?;
+        Ok(way.lines[slot as usize].0)
+    }
+}
 
 /// The cells whose CPUs have rung.
 pub(crate) fn cells_of(rung: u64) -> CellSet {
     let layout = machine::layout();
-    let mut cells = CellSet::NONE;
-    for cpu in (0..u64::BITS as u8).filter(|cpu| rung >> cpu & 1 != 0) {
-        cells = cells.with(layout.cell(layout.node_of(abi::CpuId(cpu))));
+    let (mut cells, mut left) = (CellSet::NONE, rung);
+    while left != 0 {
+        cells = cells.with(layout.cell(layout.node_of(CpuId(left.trailing_zeros() as u8))));
+        left &= left - 1;
     }
     cells
 }
@@ -38,15 +76,6 @@ fn own_word(from: CellId, slot: Slot, word: usize) -> *const u64 {
     let offset = Mailbox::offset(from, slot);
     assert!(offset + LINE_BYTES <= size_of::<Mailbox>() && word < LINE_BYTES / 8, "a line");
     (MAILBOX.0.get() as *const u64).wrapping_byte_add(offset).wrapping_add(word)
-}
-
-/// The machine address of a word of this cell's line in `to`'s mailbox; none if no way leads there.
-fn word_at(to: CellId, slot: Slot, word: usize) -> Result<Mpa, Unreachable> {
-    let layout = machine::layout();
-    let node = layout.nodes_of(to).next().ok_or(Unreachable)?;
-    hub::reach(node).map_err(|_| Unreachable)?;
-    let mailbox = MAILBOX.0.get() as u64 - map::MONITOR_VA + layout.reserve(to).start;
-    Ok(Mpa(mailbox + (Mailbox::offset(machine::cell(), slot) + 8 * word) as u64))
 }
 
 impl Fabric for Wires {
@@ -65,25 +94,25 @@ impl Fabric for Wires {
     }
 
     fn put(&mut self, to: CellId, slot: Slot, words: &[u64]) -> Result<(), Unreachable> {
-        let at = word_at(to, slot, 1)?;
+        let line = self.line(to, slot)?;
         for (i, word) in words.iter().enumerate() {
             // SAFETY: the line of `to`'s mailbox that this cell, and it alone, writes.
-            unsafe { careful::store64(Mpa(at.0 + 8 * i as u64), *word) }
+            unsafe { careful::store64(Mpa(line + 8 + 8 * i as u64), *word) }
                 .map_err(|_| Unreachable)?;
         }
         Ok(())
     }
 
     fn publish(&mut self, to: CellId, slot: Slot, commit: Commit) -> Result<(), Unreachable> {
-        let at = word_at(to, slot, 0)?;
+        let line = self.line(to, slot)?;
         asm::sync();
         // SAFETY: as above.
-        unsafe { careful::store64(at, commit.0) }.map_err(|_| Unreachable)
+        unsafe { careful::store64(Mpa(line), commit.0) }.map_err(|_| Unreachable)
     }
 
     fn ring(&mut self, to: CellId) {
-        if let Some(cpu) = machine::layout().cpus_of(to).next() {
-            doorbell::ring(cpu);
+        if let Some(way) = &self.0[usize::from(to.0)] {
+            doorbell::ring(way.cpu);
         }
     }
 }

@@ -163,6 +163,15 @@ pub(crate) fn interrupts_on() {
     }
 }
 
+/// A marker for instruction counters: does nothing, and counts as nothing.
+#[inline(always)]
+pub(crate) fn marker<const N: u16>() {
+    // SAFETY: writes to $0.
+    unsafe {
+        asm!("lui $0, {n}", n = const N, options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// Executes 4,002 instructions between the markers 1 and 2 (`lui $zero, N`): what instruction counters
 /// are checked with.
 pub(crate) fn between_markers() {
