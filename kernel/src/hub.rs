@@ -25,23 +25,31 @@ impl fmt::Display for Unreachable {
 /// The node is dead, or no way leads to it.
 pub(crate) fn reach(node: NodeId) -> Result<&'static Hub, Unreachable> {
     let layout = machine::layout();
-    if node.0 >= layout.nodes as u8 {
+    if u32::from(node.0) >= layout.nodes {
         return Err(Unreachable(node));
     }
-    let here = layout.node_of(machine::this_cpu());
-    let powered = |n| page(n).power.load(Ordering::Acquire) != 0;
-    let controller = controller();
-    let routers = controller.failed_routers.load(Ordering::Acquire) as u8;
-    let links = controller.failed_links.load(Ordering::Acquire) as u16;
-    let reached = if routers == 0 && links == 0 {
+    let hub = page(node);
+    let whole = hub.power.load(Ordering::Acquire) != 0 && {
+        let controller = controller();
         // A dead node is in nobody's way.
-        powered(here) && powered(node)
-    } else {
-        let dead = layout.node_ids().filter(|n| !powered(*n)).fold(0, |set, n| set | 1 << n.0);
-        let failed = Failed { nodes: dead, routers, links };
-        Topology::new(layout.nodes).reach(failed).is(here, node)
+        controller.failed_routers.load(Ordering::Relaxed)
+            | controller.failed_links.load(Ordering::Relaxed)
+            == 0
     };
-    if reached { Ok(page(node)) } else { Err(Unreachable(node)) }
+    if whole || finds_a_way(node) { Ok(hub) } else { Err(Unreachable(node)) }
+}
+
+/// Whether a way leads from this CPU to a node, now that something has failed.
+#[cold]
+fn finds_a_way(node: NodeId) -> bool {
+    let (layout, controller) = (machine::layout(), controller());
+    let dead = |n: &NodeId| page(*n).power.load(Ordering::Acquire) == 0;
+    let failed = Failed {
+        nodes: layout.node_ids().filter(dead).fold(0, |set, n| set | 1 << n.0),
+        routers: controller.failed_routers.load(Ordering::Acquire) as u8,
+        links: controller.failed_links.load(Ordering::Acquire) as u16,
+    };
+    Topology::new(layout.nodes).reach(failed).is(layout.node_of(machine::this_cpu()), node)
 }
 
 /// A CPU's words in its node's hub.

@@ -150,7 +150,7 @@ pub struct LocalCell<M: Machine> {
     frames: Arc<Frames>,
     sched: Scheduler,
     /// None where the cell is alone.
-    talk: Option<Talk>,
+    talk: Option<Box<Talk>>,
     vms: Vec<Vm<M::Guest>>,
     editor: Editor,
     /// The machine has several cells.

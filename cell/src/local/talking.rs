@@ -5,6 +5,7 @@ use crate::talk::{CellSet, Epoch, Event, Exchange, Incarnation, Live, Reply, Req
 use abi::CellId;
 use abi::config::Config;
 use abi::ids::MAX_CELLS;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -35,7 +36,7 @@ const PING: u32 = 0;
 
 impl Talk {
     /// The talking of cell `me`; nothing where it is alone.
-    pub fn new(me: CellId, config: &Config) -> Option<Self> {
+    pub fn new(me: CellId, config: &Config) -> Option<Box<Self>> {
         let cells = config.cells.len();
         let vcpus = config.vms.iter().map(|vm| vm.vcpus as usize).sum();
         // Every cell boots once, with the machine.
@@ -43,7 +44,7 @@ impl Talk {
         incarnations[..cells].fill(Incarnation(1));
         let live = Live::new(me, Epoch(1), incarnations);
         let exchange = || Exchange::new(live, cells, vcpus, ROOM, PATIENCE_NS);
-        (cells > 1).then(|| Self { exchange: exchange(), pinging: None })
+        (cells > 1).then(|| Box::new(Self { exchange: exchange(), pinging: None }))
     }
 }
 

@@ -27,6 +27,7 @@
 
 mod fpu;
 mod guest;
+mod mem;
 mod tlb;
 mod trap;
 

@@ -42,7 +42,7 @@ pub(crate) fn compare_image() -> String {
 
 type Fault = fn() -> String;
 
-const FAULTS: [(&str, &str, Fault); 11] = [
+const FAULTS: [(&str, &str, Fault); 12] = [
     ("panic", "a failed assertion", panic),
     ("trap", "a load from an unmapped address", trap),
     ("bus", "a load that nothing answers", bus),
@@ -53,6 +53,7 @@ const FAULTS: [(&str, &str, Fault); 11] = [
     ("hang", "an endless loop", hang),
     ("markers", "4002 instructions between two markers, for counting: comes back", markers),
     ("direct", "guest code on the CPU, in all modes: comes back", direct::run),
+    ("copies", "copying and filling at all alignments: comes back", copies),
     ("careful", "the same bad loads, carefully: comes back", careful_loads),
 ];
 
@@ -131,6 +132,33 @@ fn hang() -> String {
 fn markers() -> String {
     asm::between_markers();
     "markers: 1 and 2\n".into()
+}
+
+/// Compares what the compiler calls to copy and fill with a byte at a time, and looks around what was written.
+fn copies() -> String {
+    const ROOM: usize = 224;
+    const EDGE: usize = 16;
+    let from: Vec<u8> = (0..ROOM as u32).map(|i| (i * 37 + 11) as u8).collect();
+    let mut to = [0; ROOM];
+    let mut cases = 0;
+    for (len, a, b) in (0..160).flat_map(|n| (0..64).map(move |ab| (n, ab / 8, ab % 8))) {
+        let place = EDGE + a..EDGE + a + len;
+        let [len, a, b] = core::hint::black_box([len, a, b]);
+        to.fill(0xaa);
+        to[EDGE + a..][..len].copy_from_slice(&from[b..][..len]);
+        let copied = to.iter().enumerate().all(|(i, byte)| match i.checked_sub(EDGE + a) {
+            Some(at) if place.contains(&i) => *byte == from[b + at],
+            _ => *byte == 0xaa,
+        });
+        to.fill(0xaa);
+        to[EDGE + a..][..len].fill(b as u8);
+        let filled = (0..ROOM).all(|i| to[i] == if place.contains(&i) { b as u8 } else { 0xaa });
+        if !copied || !filled {
+            return format!("copies are WRONG: {len} bytes from {b} to {a}\n");
+        }
+        cases += 1;
+    }
+    format!("copies: {cases} cases as a byte at a time\n")
 }
 
 fn careful_loads() -> String {
