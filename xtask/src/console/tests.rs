@@ -6,7 +6,7 @@ use abi::map;
 use abi::ring::{Consumer, RECORD_MAX};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 
 /// Streams and what was typed there.
@@ -16,7 +16,8 @@ type Typed = Vec<(u16, Vec<u8>)>;
 struct Fake {
     place: tempfile::TempDir,
     orders: mpsc::SyncSender<(&'static str, Vec<u8>)>,
-    server: Option<JoinHandle<Typed>>,
+    typed: Arc<Mutex<Typed>>,
+    server: JoinHandle<()>,
 }
 
 impl Fake {
@@ -31,13 +32,14 @@ impl Fake {
             ("boot".to_string(), None),
         ]);
         server.open(place.path()).unwrap();
+        let shared = Arc::new(Mutex::new(Typed::new()));
+        let got = shared.clone();
         let serve = move || {
             let ram = Ram::new(map::IMAGES_BASE).unwrap();
             let mut keys = Keys::new(&ram);
             let (base, size) = (map::in_ring(abi::CellId(0)), map::IN_RING_SIZE);
             let mut typed = Consumer::new(ram.window(base, size), size);
             typed.attach(true);
-            let mut got = Typed::new();
             let mut buffer = [0; RECORD_MAX];
             loop {
                 match told.recv_timeout(Duration::from_millis(1)) {
@@ -47,6 +49,7 @@ impl Fake {
                 }
                 server.serve(&mut keys);
                 while let Ok(Some(record)) = typed.read(&mut buffer) {
+                    let mut got = got.lock().unwrap();
                     match got.last_mut() {
                         Some((stream, bytes)) if *stream == record.stream => {
                             bytes.extend(&buffer[..record.len]);
@@ -56,10 +59,9 @@ impl Fake {
                 }
             }
             server.finish();
-            assert_eq!(keys.used(), !got.is_empty());
-            got
+            assert_eq!(keys.used(), !got.lock().unwrap().is_empty());
         };
-        Self { place, orders, server: Some(std::thread::spawn(serve)) }
+        Self { place, orders, typed: shared, server: std::thread::spawn(serve) }
     }
 
     fn prints(&self, name: &'static str, bytes: &[u8]) {
@@ -78,11 +80,18 @@ impl Fake {
         Operator { keyboard, screen, seen: Vec::new(), attend: std::thread::spawn(attend) }
     }
 
-    /// Ends the run; what was typed.
-    fn end(mut self) -> Typed {
-        let server = self.server.take().unwrap();
-        drop(std::mem::replace(&mut self.orders, mpsc::sync_channel(0).0));
-        server.join().unwrap()
+    /// Ends the run when this has been typed and nothing else.
+    fn end(self, expected: &[(u16, &[u8])]) {
+        let count = |typed: &Typed| typed.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let all: usize = expected.iter().map(|(_, bytes)| bytes.len()).sum();
+        while count(&self.typed.lock().unwrap()) < all {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(self.orders);
+        self.server.join().unwrap();
+        let typed = self.typed.lock().unwrap();
+        let typed: Vec<(u16, &[u8])> = typed.iter().map(|(to, bytes)| (*to, &bytes[..])).collect();
+        assert_eq!(typed, expected);
     }
 }
 
@@ -141,9 +150,8 @@ fn attaching_replays_then_goes_on_live_for_several_at_once() {
     assert_eq!(one.ends(), (Left::Operator, b"login: # ".to_vec()));
     fake.prints("linux", b"bin\r\n");
     two.sees(b"bin\r\n");
-    let typed = fake.end();
+    fake.end(&[(16, b"root\rls\r")]);
     assert_eq!(two.ends(), (Left::RunOver, b"login: # bin\r\n".to_vec()));
-    assert_eq!(typed, [(16, b"root\rls\r".to_vec())]);
 }
 
 #[test]
@@ -159,10 +167,9 @@ fn what_is_typed_goes_to_its_own_console_and_nowhere_if_it_can_only_be_read() {
     drop(monitor.keyboard.shutdown(std::net::Shutdown::Write));
     fake.prints("monitor", b"no VM");
     monitor.sees(b"no VM");
-    let typed = fake.end();
+    fake.end(&[(0, b"vms\r")]);
     assert_eq!(monitor.ends().0, Left::RunOver);
     assert_eq!(boot.ends().0, Left::RunOver);
-    assert_eq!(typed, [(0, b"vms\r".to_vec())]);
 }
 
 #[test]
@@ -183,7 +190,7 @@ fn what_is_not_kept_any_more_is_said() {
     fake.prints("linux", b"still here");
     operator.sees(b"still here");
     drop(run);
-    assert!(fake.end().is_empty());
+    fake.end(&[]);
 }
 
 #[test]
@@ -194,7 +201,7 @@ fn a_machine_that_nobody_types_at_is_not_touched() {
     operator.sees(b"x");
     operator.types(b"\x1d");
     assert_eq!(operator.ends().0, Left::Operator);
-    assert!(fake.end().is_empty());
+    fake.end(&[]);
 }
 
 #[test]
@@ -235,5 +242,5 @@ fn mistakes_are_named_with_a_remedy() {
     let empty = tempfile::tempdir().unwrap();
     let none = "no machine runs: start one with `cargo xtask run`";
     assert_eq!(said(choose(empty.path(), None)), none);
-    fake.end();
+    fake.end(&[]);
 }
