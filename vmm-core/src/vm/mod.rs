@@ -178,6 +178,12 @@ impl<M: GuestMemory> Vm<M> {
         plan.load(images, &memory)?;
         let runners = (0..params.vcpus).map(|number| Runner::new(number, &params, plan.entry()));
         let runners = runners.collect();
+        let policy = match params.engine {
+            Engine::Auto => {
+                Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false }
+            }
+            Engine::Interpreter => Policy::NEVER,
+        };
         let board = Board::new(params.endian, params.epoch_s, params.console_rate);
         let vm = Self {
             devices: Devices::new(board, params.endian),
@@ -187,7 +193,7 @@ impl<M: GuestMemory> Vm<M> {
             warped: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             end: SpinMutex::new(None),
-            policy: Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false },
+            policy,
         };
         Ok((vm, runners))
     }

@@ -169,6 +169,14 @@ fn starts_as_firmware_would_and_resets() {
 }
 
 #[test]
+fn the_interpreter_alone_if_so_configured() {
+    for (engine, user) in [(Engine::Auto, true), (Engine::Interpreter, false)] {
+        let single = vm_with(VmParams { engine, ..params(Endian::Little) }, &FINISH);
+        assert_eq!(single.vm.policy, Policy { user, ..Policy::NEVER });
+    }
+}
+
+#[test]
 fn prints_and_reads_at_the_console() {
     // Echoes whatever it gets, one byte at a time, for ever.
     let code = [

@@ -74,6 +74,17 @@ pub fn answer() {
     }
 }
 
+/// What other CPUs' TLBs know of a space that no other CPU runs is not used again: its process may have run
+/// there before, and may come back.
+pub fn forget_elsewhere(spaces: &mut Spaces, slot: usize) {
+    let me = pda().number;
+    for (number, stamp) in spaces[slot].asid.iter_mut().enumerate() {
+        if number != me {
+            *stamp = 0;
+        }
+    }
+}
+
 /// No CPU's TLB knows any more of a space than its page tables say now.
 pub fn shoot_down(spaces: &mut Spaces, slot: usize) {
     let me = pda().number;

@@ -174,8 +174,12 @@ impl Kernel {
         let slot = self.processes.current().space;
         let (pages, heap) = (self.spaces[slot].pages(), self.spaces[slot].heap);
         let found = pages.resolve(&mut self.frames, &self.spaces.image, heap, va, write)?;
-        if found.replaced && self.spaces[slot].users > 1 {
-            smp::shoot_down(&mut self.spaces, slot);
+        if found.replaced {
+            if self.spaces[slot].users > 1 {
+                smp::shoot_down(&mut self.spaces, slot);
+            } else {
+                smp::forget_elsewhere(&mut self.spaces, slot);
+            }
         }
         Ok(found.seen)
     }
