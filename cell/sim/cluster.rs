@@ -1,11 +1,12 @@
 //! Several simulated cells with a console between them.
 
+use super::wires::{Key, Line};
 use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 /// How far the cells' clocks are apart at most.
@@ -24,17 +25,31 @@ pub struct Rings {
     room: usize,
     /// How often there was none.
     full: usize,
+    /// The cells' mailboxes.
+    pub lines: HashMap<Key, Line>,
 }
 
 impl Rings {
     pub fn new(cells: usize) -> Self {
         let rings = || vec![VecDeque::new(); cells];
         let (dead, idle) = (vec![false; cells], vec![false; cells]);
-        Self { reports: rings(), orders: rings(), dead, idle, room: 1000, full: 0 }
+        Self {
+            reports: rings(),
+            orders: rings(),
+            dead,
+            idle,
+            room: 1000,
+            full: 0,
+            lines: HashMap::new(),
+        }
     }
 
     pub fn cells(&self) -> usize {
         self.dead.len()
+    }
+
+    pub fn is_dead(&self, cell: CellId) -> bool {
+        self.dead[usize::from(cell.0)]
     }
 
     pub fn leader(&self) -> CellId {
@@ -89,18 +104,30 @@ impl Cluster {
         vms: &[(&str, u8, Program)],
         script: Option<Vec<Step>>,
     ) -> Self {
-        let mut rings = Rings::new(cells);
-        rings.room = room;
-        let rings = Rc::new(RefCell::new(rings));
-        let boot = |cell: usize| {
-            let all = (1u8 << cells) - 1;
+        let all = (1u8 << cells) - 1;
+        let build = || {
             let build = vms.iter().fold(Build::new(64), |build, (name, home, program)| {
                 // A configuration's arithmetic needs megabytes: what is permitted decides.
                 build.vm_with(name, 8, program.clone(), |vm| vm.cells = all & !0 << home)
             });
-            let build = if script.is_some() { build } else { build.stay() };
+            if script.is_some() { build } else { build.stay() }
+        };
+        Self::of(cells, room, build, script.clone())
+    }
+
+    /// So many cells, booted, each of a machine that is put together so.
+    pub fn of(
+        cells: usize,
+        room: usize,
+        build: impl Fn() -> Build,
+        script: Option<Vec<Step>>,
+    ) -> Self {
+        let mut rings = Rings::new(cells);
+        rings.room = room;
+        let rings = Rc::new(RefCell::new(rings));
+        let boot = |cell: usize| {
             let mine = script.clone().filter(|_| cell == 0);
-            build.boot_cell(CellId(cell as u8), &rings, script.is_some(), mine)
+            build().boot_cell(CellId(cell as u8), &rings, script.is_some(), mine)
         };
         Self { cells: (0..cells).map(boot).collect(), rings, now: 0 }
     }

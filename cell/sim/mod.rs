@@ -3,6 +3,7 @@
 
 mod cluster;
 mod toy;
+mod wires;
 
 use abi::config::{self, Blob, Config, Placement, Restart};
 use abi::event::{Event, Kind};
@@ -12,8 +13,7 @@ use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::Pmap;
 use cell::rng::Rng;
-use cell::talk::line::{Commit, Slot};
-use cell::talk::{Fabric, Unreachable};
+use cell::talk::CellSet;
 use cell::vm::Vcpu;
 use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
 pub use cluster::Cluster;
@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use toy::ToyVcpu;
 pub use toy::{Program, Toy};
+use wires::Wires;
 
 /// How often a cell looks what others have left for it.
 const TICK_NS: u64 = 1_000_000;
@@ -56,34 +57,12 @@ pub struct Sim {
     cell: CellId,
     rings: Rc<RefCell<Rings>>,
     programs: Vec<Program>,
-    wires: Alone,
-}
-
-/// No wires: there is no other cell.
-#[derive(Clone, Debug)]
-pub struct Alone;
-
-impl Fabric for Alone {
-    fn commit(&self, _: CellId, _: Slot) -> Commit {
-        Commit(0)
-    }
-
-    fn payload(&self, _: CellId, _: Slot, _: &mut [u64]) {}
-
-    fn put(&mut self, _: CellId, _: Slot, _: &[u64]) -> Result<(), Unreachable> {
-        Err(Unreachable)
-    }
-
-    fn publish(&mut self, _: CellId, _: Slot, _: Commit) -> Result<(), Unreachable> {
-        Err(Unreachable)
-    }
-
-    fn ring(&mut self, _: CellId) {}
+    wires: Wires,
 }
 
 impl Machine for Sim {
     type Guest = Toy;
-    type Wires = Alone;
+    type Wires = Wires;
 
     fn now(&self) -> u64 {
         self.world.borrow().now
@@ -109,8 +88,12 @@ impl Machine for Sim {
         }
     }
 
-    fn wires(&mut self) -> &mut Alone {
+    fn wires(&mut self) -> &mut Wires {
         &mut self.wires
+    }
+
+    fn is_fenced(&self, cell: CellId) -> bool {
+        self.rings.borrow().is_dead(cell)
     }
 
     fn kick(&mut self, cpu: CpuId) {
@@ -270,18 +253,26 @@ impl Build {
             vms,
             script_len: u64::from(scripted),
         };
-        let (low, high) = (self.pages / 3, self.pages - self.pages / 3);
+        // Two nodes of a cell that is alone; of others one each.
+        let (low, high) = if cells == 1 {
+            (self.pages / 3, self.pages - self.pages / 3)
+        } else {
+            (self.pages, 0)
+        };
+        let base = config.layout().slice_of(NodeId(cell.0)).start;
         let region = |node, base: u64, pages| Region {
             node: NodeId(node),
             kind: memmap::Kind::Slice,
             range: Mpa(base)..Mpa(base + pages * PAGE_SIZE),
         };
-        let regions = [region(0, 0x9000_0000, low), region(1, 0xa000_0000, high)];
-        let monitor = [Mpa(0x9000_0000)..Mpa(0x9001_0000)];
-        let memmap = Memmap::new(&regions, &monitor).unwrap();
+        let regions = [region(cell.0, base, low), region(cell.0 + 1, 0xa000_0000, high)];
+        let regions = &regions[..if high == 0 { 1 } else { 2 }];
+        let monitor = [Mpa(base)..Mpa(base + 0x1_0000)];
+        let memmap = Memmap::new(regions, &monitor).unwrap();
         let kicked = vec![false; usize::from(self.cpus)];
         let world = Rc::new(RefCell::new(World { kicked, ..World::default() }));
-        let sim = Sim { world: world.clone(), cell, rings: rings.clone(), programs, wires: Alone };
+        let wires = Wires { me: cell, rings: rings.clone() };
+        let sim = Sim { world: world.clone(), cell, rings: rings.clone(), programs, wires };
         let cpus: Vec<(CpuId, NodeId)> =
             (0..self.cpus).map(|i| (CpuId(i), NodeId(i / 2))).collect();
         let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script);
@@ -373,6 +364,11 @@ impl Run {
         }
     }
 
+    fn talk_and_step(&mut self, cpu: CpuId) -> Next<ToyVcpu> {
+        self.cell.talk(CellSet::ALL);
+        self.cell.step(cpu)
+    }
+
     fn act(&mut self, cpu: usize) {
         let id = CpuId(cpu as u8);
         let now = self.now();
@@ -383,7 +379,7 @@ impl Run {
                 let exit = turn.vcpu.run(now.min(end));
                 self.cell.done(id, turn, from, now, exit);
             }
-            Cpu::Awake | Cpu::Asleep(_) => match self.cell.step(id) {
+            Cpu::Awake | Cpu::Asleep(_) => match self.talk_and_step(id) {
                 Next::Run(mut turn) => {
                     let end = turn.vcpu.begin(turn.until);
                     self.cpus[cpu] = Cpu::Running(turn, now, end);

@@ -34,6 +34,12 @@ pub(crate) fn is_lost(cell: CellId) -> bool {
     first(cell).is_none_or(|(cpu, _)| parked(cpu).unwrap_or(true))
 }
 
+/// Whether all CPUs of a cell have parked, for all that can be seen from here.
+pub(crate) fn is_fenced(cell: CellId) -> bool {
+    let parked = |cpu| hub::words(cpu).is_ok_and(|words| words.parked.load(Ordering::Acquire) != 0);
+    machine::layout().cpus_of(cell).all(parked)
+}
+
 /// The hub of a cell's lowest node.
 fn hub_of(cell: CellId) -> Option<&'static Hub> {
     hub::reach(first(cell)?.1).ok()

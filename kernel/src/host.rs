@@ -97,6 +97,10 @@ impl Machine for Host {
         &mut self.wires
     }
 
+    fn is_fenced(&self, cell: CellId) -> bool {
+        cells::is_fenced(cell)
+    }
+
     fn kick(&mut self, cpu: CpuId) {
         doorbell::ring(cpu);
     }

@@ -44,6 +44,12 @@ pub enum Command<'a> {
     Stats(&'a str),
     /// `ping CELL [CALLS]`.
     Ping(u8, u64),
+    /// `lend CELL PAGES`.
+    Lend(u8, u32),
+    /// `return CELL`.
+    Return(u8),
+    /// `recall CELL`.
+    Recall(u8),
     /// `mem`: the memory accounting.
     Mem,
     /// `cells`: list the cells; `cells -v`: what lies where in them.
@@ -108,6 +114,13 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
             let calls = words.next().map(|word| number(name, "number of calls", word));
             Command::Ping(cell, calls.transpose()?.unwrap_or(1))
         }
+        "lend" => {
+            let cell = number(name, "cell", next("cell")?)?;
+            let pages = "number of pages";
+            Command::Lend(cell, number(name, pages, next(pages)?)?)
+        }
+        "return" => Command::Return(number(name, "cell", next("cell")?)?),
+        "recall" => Command::Recall(number(name, "cell", next("cell")?)?),
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
         "debug" => Command::Debug(words.next().unwrap_or("?")),

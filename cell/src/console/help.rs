@@ -190,6 +190,31 @@ pub const HELP: &[Topic] = &[
         reach: Reach::Here,
     },
     Topic {
+        usage: "lend CELL PAGES",
+        what: "let another cell use machine pages of this one",
+        more: "Pages that are neither used nor promised, or fewer if there are not so many in few pieces. VMs\n\
+               of the other cell get them that may depend on this one. `return` and `recall` end the loan.",
+        example: "lend 1 256",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
+        usage: "return CELL",
+        what: "give back the pages that another cell has lent",
+        more: "Loans of which a VM uses or is promised pages are kept.",
+        example: "return 1",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
+        usage: "recall CELL",
+        what: "have another cell give back the pages that this one has lent it",
+        more: "Loans that its VMs use stay with it: stop or move them first.",
+        example: "recall 1",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
         usage: "mem",
         what: "machine memory by owner, for each node, checked page by page",
         more: "Every page has one owner, and the sums are checked against the records of all pages and the\n\
@@ -321,6 +346,9 @@ mod tests {
             Command::StressMigrate(_) => "stress",
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
+            Command::Lend(..) => "lend",
+            Command::Return(_) => "return",
+            Command::Recall(_) => "recall",
             Command::Mem => "mem",
             Command::Cells { .. } => "cells",
             Command::Nodes => "nodes",

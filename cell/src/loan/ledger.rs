@@ -180,6 +180,13 @@ impl Loans {
         }
     }
 
+    /// What another cell was to be asked was not: it does not live. Pages that it was to have, it has never heard of.
+    pub fn not_asked(&mut self, to: CellId, request: &Request) {
+        if let Request::Borrow { loan, .. } = *request {
+            self.back(to, loan);
+        }
+    }
+
     /// Uses the pages of a loan.
     fn take(&self, from: CellId, loan: LoanId, runs: &Runs) -> Result<(), Refusal> {
         let is_theirs = |run: &Run| {

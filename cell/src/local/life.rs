@@ -30,11 +30,17 @@ pub const BACK_OFF_MAX_NS: u64 = 30_000_000_000;
 pub const STEADY_NS: u64 = 10_000_000_000;
 
 impl<M: Machine> LocalCell<M> {
-    /// Starts VM `id`.
+    /// Starts VM `id`; or asks other cells for memory that it is to have of them, and starts it when they have
+    /// answered.
     ///
     /// # Errors
     /// When it lives already, its memory is not free, or its images can't be loaded.
     pub fn start(&mut self, id: VmId) -> Result<(), Refused> {
+        self.start_with(id, false)
+    }
+
+    /// Starts VM `id`. `asked`: other cells have been asked for memory.
+    pub(super) fn start_with(&mut self, id: VmId, asked: bool) -> Result<(), Refused> {
         let vm = &mut self.vms[usize::from(id.0)];
         let name = &vm.config.name;
         if let State::Living(life) = &vm.state {
@@ -46,13 +52,20 @@ impl<M: Machine> LocalCell<M> {
         }
         vm.due = None;
         let pages = vm.config.memory >> PAGE_SHIFT;
+        let plan = Plan::new(vm.config.placement, self.out.cell, vm.config.cells);
+        let Ok(pages) = u32::try_from(pages) else {
+            let text = format!("VM `{name}` needs {}: no machine has that", Pages(pages));
+            return Err(Refused { cause: Some(Cause::NoMemory), text });
+        };
+        let missing = self.frames.missing(&plan, pages);
+        if !asked && self.talk.is_some() && self.borrow_for(id, &missing) {
+            return Ok(());
+        }
+        let vm = &mut self.vms[usize::from(id.0)];
+        let name = &vm.config.name;
         let refuse = |why: &dyn core::fmt::Display| Refused {
             cause: Some(Cause::NoMemory),
             text: format!("VM `{name}` {why}"),
-        };
-        let plan = Plan::new(vm.config.placement, self.out.cell, vm.config.cells);
-        let Ok(pages) = u32::try_from(pages) else {
-            return Err(refuse(&format!("needs {}: no machine has that", Pages(pages))));
         };
         let pmap = Pmap::new(&self.frames, id, plan, pages).map_err(|error| match error {
             NoPmap::Heap => refuse(&"can't be started: the monitor's own heap is too full"),
@@ -147,6 +160,7 @@ impl<M: Machine> LocalCell<M> {
         vm.typed.clear();
         // With the last that uses it the VM's memory comes back.
         drop(life);
+        self.return_unused();
         self.sched.remove(id);
         self.out.event(Kind::VmEnd { vm: name, cause });
         match then {

@@ -5,6 +5,7 @@
 //! lock again and hands it back with [`LocalCell::done`]. A VCPU is owned by its slot here or by that
 //! CPU. Whoever wants something of a VCPU that is away leaves it in its slot and has the CPU kicked.
 
+mod lending;
 mod life;
 mod moves;
 mod operator;
@@ -17,6 +18,7 @@ mod turns;
 
 use crate::console::Editor;
 use crate::frames::{Frames, Pages};
+use crate::loan::Loans;
 use crate::memmap::{Memmap, Violation};
 use crate::pmap::Pmap;
 use crate::rng::Rng;
@@ -34,6 +36,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use lending::Lending;
 use moves::Stress;
 use out::Out;
 use post::Post;
@@ -81,6 +84,9 @@ pub trait Machine {
 
     /// The wires to other cells.
     fn wires(&mut self) -> &mut Self::Wires;
+
+    /// Whether no CPU of `cell`, which has died, can reach any memory any more.
+    fn is_fenced(&self, cell: CellId) -> bool;
 
     /// Has a CPU of the cell call [`LocalCell::step`] soon: out of [`crate::vm::Vcpu::run`], or out of
     /// its sleep. Also when it has been told what to do, but has not begun to.
@@ -148,6 +154,7 @@ pub struct Refused {
 pub struct LocalCell<M: Machine> {
     out: Out<M>,
     frames: Arc<Frames>,
+    lending: Lending,
     sched: Scheduler,
     /// None where the cell is alone.
     talk: Option<Box<Talk>>,
@@ -205,9 +212,11 @@ impl<M: Machine> LocalCell<M> {
         let scripted = has_script && shared && player.is_none();
         // Cells are not to do the same at the same time.
         let seed = config.machine.seed ^ u64::from(cell.0) << 32;
+        let frames = Arc::new(Frames::new(cell, memmap));
         Self {
             out: Out::new(machine, cell, first, player, scripted),
-            frames: Arc::new(Frames::new(cell, memmap)),
+            lending: Lending::new(|all| Loans::new(frames.clone(), 1, all), config),
+            frames,
             sched: Scheduler::new(cpus, Rng::new(seed)),
             talk: Talk::new(cell, config),
             vms: config.vms.iter().cloned().map(Vm::new).collect(),

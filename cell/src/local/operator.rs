@@ -56,7 +56,10 @@ impl<M: Machine> LocalCell<M> {
             Command::Start(name) => {
                 let id = self.find(name)?;
                 self.start(id).map_err(|refused| refused.text)?;
-                Ok(format!("VM `{name}` started\n"))
+                Ok(match self.vm(id).life() {
+                    Some(_) => format!("VM `{name}` started\n"),
+                    None => format!("VM `{name}` starts when other cells have lent it memory\n"),
+                })
             }
             Command::Stop(name) => self.stop(name, Then::Stay),
             Command::Restart(name) => self.stop(name, Then::Restart),
@@ -100,6 +103,9 @@ impl<M: Machine> LocalCell<M> {
             Command::StressMigrate(seconds) => self.begin_stress(seconds),
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Ping(cell, calls) => self.ping(CellId(cell), calls),
+            Command::Lend(to, pages) => self.lend(CellId(to), pages),
+            Command::Return(lender) => self.give_back(CellId(lender)),
+            Command::Recall(borrower) => self.recall(CellId(borrower)),
             Command::Mem => Ok(self.memory()),
             Command::Cells { places } => Ok(self.out.machine.cells(places)),
             Command::Nodes => Ok(self.out.machine.nodes()),

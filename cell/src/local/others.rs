@@ -26,6 +26,7 @@ impl<M: Machine> LocalCell<M> {
     /// Takes note of the cells that are lost, a bit each; the one that leads reports them.
     pub fn lost(&mut self, cells: u8) {
         self.cells_died(CellSet(cells));
+        self.end_quarantines();
         let new = cells & !self.lost;
         if new == 0 || !self.out.machine.leads() {
             return;

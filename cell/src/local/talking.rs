@@ -1,6 +1,8 @@
 //! What the cell says to other cells, and does for them.
 
+use super::lending::TOKENS;
 use super::{LocalCell, Machine};
+use crate::loan::Payload;
 use crate::talk::{CellSet, Epoch, Event, Exchange, Incarnation, Live, Reply, Request};
 use abi::CellId;
 use abi::config::Config;
@@ -53,6 +55,7 @@ impl<M: Machine> LocalCell<M> {
     pub fn talk(&mut self, from: CellSet) {
         let Some(mut talk) = self.talk.take() else { return };
         let now = self.out.machine.now();
+        self.call_about_loans(|to, request, token| talk.exchange.call(to, request, token));
         while let Some(event) = talk.exchange.poll(from, now, self.out.machine.wires()) {
             self.heard(&mut talk, event, now);
         }
@@ -83,6 +86,15 @@ impl<M: Machine> LocalCell<M> {
             Event::Suspect(cell) => {
                 self.say(&format!("cell {cell} is suspected: it does not answer\n"));
             }
+            Event::Asked { from, request: Request::Loan(payload) } => {
+                let answer = self.asked_about_loan(from, &payload);
+                talk.exchange.answer(from, Reply::Loan(answer));
+            }
+            Event::Returned { token, result, .. } if token >= TOKENS => match result {
+                Ok(Reply::Loan(payload)) => self.returned_about_loan(token, Some(&payload)),
+                Ok(_) => self.returned_about_loan(token, Some(&Payload::default())),
+                Err(_) => self.returned_about_loan(token, None),
+            },
             // Nobody can ask for these yet.
             Event::Asked { from, .. } | Event::Offered { from, .. } => {
                 talk.exchange.answer(from, Reply::Refused(0));
@@ -123,13 +135,17 @@ impl<M: Machine> LocalCell<M> {
 
     /// Cells have died.
     pub(super) fn cells_died(&mut self, cells: CellSet) {
-        if let Some(talk) = &mut self.talk {
-            for cell in cells {
-                if talk.exchange.live().is_up(cell) {
-                    let epoch = talk.exchange.live().epoch().next();
-                    talk.exchange.cell_down(cell, epoch);
-                }
+        let Some(talk) = &mut self.talk else { return };
+        let mut died = CellSet::NONE;
+        for cell in cells {
+            if talk.exchange.live().is_up(cell) {
+                let epoch = talk.exchange.live().epoch().next();
+                talk.exchange.cell_down(cell, epoch);
+                died = died.with(cell);
             }
+        }
+        for cell in died {
+            self.lender_died(cell);
         }
     }
 }

@@ -77,7 +77,7 @@ fn one_console_serves_all_cells_while_guests_spin() {
     assert_eq!(cluster.command("start loop-2").0, "VM `loop-2` started\n");
     assert!(cluster.command("stop loop-7").0.starts_with("no VM `loop-7`: did you mean `loop-0`?"));
     assert!(cluster.command("help").0.contains("stats VM"));
-    assert!(cluster.command("mem on 3").0.starts_with("node 0: "));
+    assert!(cluster.command("mem on 3").0.starts_with("node 3: "));
     assert_eq!(cluster.command("mem").0.matches("consistent").count(), 4);
 }
 

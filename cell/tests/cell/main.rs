@@ -3,6 +3,7 @@
 mod cluster;
 mod cpus;
 mod lives;
+mod loans;
 #[path = "../../sim/mod.rs"]
 mod sim;
 

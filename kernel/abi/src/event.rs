@@ -100,10 +100,12 @@ pub enum Cause {
     BadImage,
     /// There was not enough free memory to start it.
     NoMemory,
+    /// A cell that it depended on has died.
+    CellLost,
 }
 
 impl Cause {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::PowerOff, "power-off"),
         (Self::Reset, "reset"),
         (Self::Stopped, "stopped"),
@@ -112,6 +114,7 @@ impl Cause {
         (Self::Budget, "budget"),
         (Self::BadImage, "bad-image"),
         (Self::NoMemory, "no-memory"),
+        (Self::CellLost, "cell-lost"),
     ];
 
     /// The word in the JSON line.

@@ -60,7 +60,6 @@ impl Plan {
         });
         apply_flags(&mut spec, flags)?;
         let machine = &spec.machine;
-        supported(&spec)?;
         let (window, slice) = memory::per_node(machine)?;
         let cells = cells(&spec)?;
         let mut cell_of = [CellId(0); MAX_NODES];
@@ -263,21 +262,6 @@ fn apply_flags(spec: &mut Spec, flags: &Flags) -> Result<()> {
     if let Some(budget) = flags.vm_budget {
         for vm in &mut spec.vms {
             vm.budget = Item::flag("--vm-budget", budget);
-        }
-    }
-    Ok(())
-}
-
-/// Refuses what the configuration can already say but the monitor can't do yet.
-fn supported(spec: &Spec) -> Result<()> {
-    fn refuse<T>(item: &Item<T>, what: impl std::fmt::Display, instead: &str) -> Result<()> {
-        Err(item.error(format_args!("{what}: not supported yet; {instead}")))
-    }
-    for vm in &spec.vms {
-        let name = &vm.name.value;
-        if vm.placement.value != Placement::Local {
-            let what = format!("VM {name:?}: placement = \"spread\"");
-            refuse(&vm.placement, what, "use \"local\"")?;
         }
     }
     Ok(())

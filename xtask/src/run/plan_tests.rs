@@ -183,15 +183,6 @@ fn each_kind_of_memory_has_its_usual_sizes() {
 }
 
 #[test]
-fn what_is_not_honoured_is_refused_as_not_supported_yet() {
-    for text in [format!("{VM}placement = \"spread\"\n")] {
-        let error = format!("{:#}", plan(&text, &Flags::default()).unwrap_err());
-        assert!(error.contains("not supported yet; use "), "{text:?} gave {error:?}");
-        assert!(error.starts_with("m.toml:"), "{error:?}");
-    }
-}
-
-#[test]
 fn flags_that_mean_one_vm_want_one_vm() {
     let two = format!("{VM}{}", VM.replace("\"a\"", "\"b\""));
     let flags = Flags { append: Some("x".into()), ..Flags::default() };

@@ -114,6 +114,7 @@ mod tests {
             (Cause::Budget, FAILED),
             (Cause::BadImage, FAILED),
             (Cause::NoMemory, FAILED),
+            (Cause::CellLost, FAILED),
         ] {
             let mut verdict = Verdict { outcome: Some(Outcome::Done), ..Verdict::default() };
             verdict.event(&ended(cause));
