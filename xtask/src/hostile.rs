@@ -67,7 +67,8 @@ fn script(lives: u32) -> String {
     );
     for life in 1..=lives {
         out.push_str(
-            "send start wild\nwait 0.06\nsend stop wild\nsend stats wild\nexpect \"exits\"\n",
+            "send start wild\nwait 0.06\nsend stop wild\nexpect \"VM `wild` (ended|does not run)\"\n\
+             send stats wild\nexpect \"exits\"\n",
         );
         if life.is_multiple_of(BETWEEN) || life == lives {
             out.push_str("console irix\nsend check\nexpect \"irix: check (passed|FAILED)\" 300\n");

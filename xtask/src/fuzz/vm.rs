@@ -1,7 +1,7 @@
 //! Batches in a VM on the monitor: the harness is the VM's kernel, the slots are in its memory.
 //!
 //! The VM's memory is part of the machine's RAM, which is a file. Where in it is the monitor's affair;
-//! marks in the control block and in every result page tell, and that all of them lie where they should
+//! marks in the control block and in every result page tell, and that these lie where they should
 //! from the first shows that the memory between them does.
 
 use super::case::{bytes32, bytes64, read64};
@@ -11,7 +11,7 @@ use super::qemu::{End, Watch};
 use crate::build::Built;
 use crate::endian::Endian;
 use crate::run::embedded::{Prepared, Running};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// The machine: one CPU, and one VM with QEMU's own processor model.
@@ -75,12 +75,13 @@ impl Machine {
         let kernel = kernel(self.endian, self.supervisor, first, slots);
         let mut running = self.prepared.start((self.command)(), kernel)?;
         self.last_words.clear();
-        let (base, how) = self.watch(&mut running, end)?;
+        let how = self.watch(&mut running, end)?;
         if how != End::Complete {
             self.last_words = running.words();
         }
-        let at = base + layout::slot_pa(first);
-        self.check_marks(&running, base, first..end)?;
+        let result = self.find(&running, first as u64).context("the first slot's mark has gone")?;
+        let at = result - layout::RESULT as u64;
+        self.check_marks(&running, at, first..end)?;
         running.read(at, slots);
         for slot in slots.chunks_exact_mut(layout::SLOT_SIZE) {
             // As bare QEMU's slots are.
@@ -90,39 +91,39 @@ impl Machine {
         Ok(how)
     }
 
-    /// Waits for the end; where the VM's memory begins, and how it ended.
-    fn watch(&self, running: &mut Running, end: usize) -> Result<(u64, End)> {
+    /// Waits for the end; how it ended.
+    fn watch(&self, running: &mut Running, end: usize) -> Result<End> {
         let mut watch = Watch::new();
-        let mut base = None;
+        let mut control = None;
         loop {
             let ended = running.ended()?;
-            if base.is_none() {
-                base = self.find(running, layout::CONTROL_MARK).map(|at| at - layout::CONTROL);
+            if control.is_none() {
+                control = self.find(running, layout::CONTROL_MARK);
             }
-            let at = base.map(|base| self.progress(running, base));
-            match (at, base, ended) {
-                (Some(at), Some(base), Some(status)) => {
+            let at = control.map(|control| self.progress(running, control));
+            match (at, ended) {
+                (Some(at), Some(status)) => {
                     let complete = at == end && status.success();
-                    return Ok((base, if complete { End::Complete } else { End::Died(at) }));
+                    return Ok(if complete { End::Complete } else { End::Died(at) });
                 }
-                (_, _, Some(status)) => {
+                (_, Some(status)) => {
                     bail!("QEMU ended before the first case: {status}\n{}", running.words());
                 }
                 _ => {}
             }
             if watch.hangs(at.unwrap_or(usize::MAX)) {
-                match (at, base) {
-                    (Some(at), Some(base)) => return Ok((base, End::Hang(at))),
-                    _ => bail!("the VM does not start\n{}", running.words()),
+                match at {
+                    Some(at) => return Ok(End::Hang(at)),
+                    None => bail!("the VM does not start\n{}", running.words()),
                 }
             }
         }
     }
 
     /// The slot that the harness is at.
-    fn progress(&self, running: &Running, base: u64) -> usize {
+    fn progress(&self, running: &Running, control: u64) -> usize {
         let mut bytes = [0; 8];
-        running.read(base + layout::CONTROL + layout::control::INDEX as u64, &mut bytes);
+        running.read(control + layout::control::INDEX as u64, &mut bytes);
         read64(self.endian, &bytes, 0) as usize
     }
 
@@ -138,16 +139,12 @@ impl Machine {
         pages.into_iter().find(|&page| self.mark(running, page) == Some(wanted))
     }
 
-    fn check_marks(
-        &self,
-        running: &Running,
-        base: u64,
-        slots: std::ops::Range<usize>,
-    ) -> Result<()> {
+    fn check_marks(&self, running: &Running, at: u64, slots: std::ops::Range<usize>) -> Result<()> {
+        let first = slots.start;
         for slot in slots {
-            let page = base + layout::slot_pa(slot) + layout::RESULT as u64;
+            let page = at + ((slot - first) * layout::SLOT_SIZE + layout::RESULT) as u64;
             if self.mark(running, page) != Some(slot as u64) {
-                bail!("the VM's memory is not in one piece: slot {slot} is not where it should be");
+                bail!("the slots are not in one piece: slot {slot} is not where it should be");
             }
         }
         Ok(())
