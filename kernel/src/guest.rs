@@ -148,8 +148,8 @@ impl Vcpu for LocalVcpu {
         self.runner.interrupt();
     }
 
-    fn forget(&mut self, _: Range<u32>) {
-        // A VM's memory stays where it is while it lives.
+    fn forget(&mut self, pages: Range<u32>) {
+        self.runner.forget(pages);
     }
 
     fn instructions(&self) -> u64 {
