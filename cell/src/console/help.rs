@@ -235,9 +235,9 @@ pub const HELP: &[Topic] = &[
     Topic {
         usage: "cells [-v]",
         what: "list the cells; with -v, the machine addresses of what each holds",
-        more: "Shows whether a cell lives, how often it has booted, and its nodes and CPUs. With -v: its own copy of\n\
-               the monitor's text, constants and data, the stacks and private page of each of its CPUs, its heap\n\
-               (VMs' page tables are in it), and what of windows and slices is left for VMs.",
+        more: "Shows whether a cell lives, how often it has booted, its nodes and CPUs. With -v: its own copy of\n\
+               the monitor's text, constants and data, its CPUs' stacks and private pages, its heap (VMs'\n\
+               page tables are in it), and what of windows and slices is left for VMs.",
         example: "cells -v",
         argument: Argument::None,
         reach: Reach::Here,
@@ -367,7 +367,7 @@ mod tests {
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
             let mut usage = topic.usage.replace("[-v]", "-v");
-            for number in ["CPU", "SECONDS", "CELL", "[CALLS]"] {
+            for number in ["CPU", "SECONDS", "CELL", "[CALLS]", "PAGES", "LOAN"] {
                 usage = usage.replace(number, "1");
             }
             assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));
