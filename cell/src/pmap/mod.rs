@@ -2,33 +2,32 @@
 //!
 //! A VM's memory is one run of pages, numbered from 0; guest-physical addresses above and below
 //! device windows, and their aliases, are folded onto it by the virtual board before they come here.
-//! The table has two levels, so that it needs no large contiguous piece of the monitor's heap: 4 bytes
-//! a page, 0.1 % of the memory it maps.
 //!
 //! A pmap is shared with the engines that run the VM, on any CPU. They look pages up without a lock
 //! ([`Pmap::get`]) and have those placed that are not there ([`Pmap::touch`]). Entries are atomic, so that a
 //! page can be taken away under them: unmap it, tell every engine to forget it, reuse it. All that is
 //! left goes back, promise and pages, when the last of them lets the pmap go.
+//!
+//! A VM's pmap is its home's. A cell that some of the VM's VCPUs visit has a [`Replica`] of what they use.
+
+mod replica;
+mod table;
 
 use crate::frames::{Frames, Shortage};
 use crate::placement::{Plan, Shares};
 use abi::ids::MAX_CELLS;
-use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
-use alloc::boxed::Box;
+use abi::{CellId, Mpa, NodeId, VmId};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use table::{Table, frame, mpa};
 
-/// log2 of the entries of a leaf: a leaf is a page.
-const LEAF_SHIFT: u32 = 10;
+pub use replica::Replica;
 
 /// Where the pages of a VM lie.
 pub struct Pmap {
-    /// Machine page numbers; 0: not there (machine page 0 is firmware's, never a VM's).
-    leaves: Box<[Box<[AtomicU32]>]>,
-    pages: u32,
+    table: Table,
     resident: AtomicU32,
     vm: VmId,
     plan: Plan,
@@ -40,7 +39,7 @@ pub struct Pmap {
 
 impl fmt::Debug for Pmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pmap({} of {} pages)", self.resident(), self.pages)
+        write!(f, "Pmap({} of {} pages)", self.resident(), self.pages())
     }
 }
 
@@ -65,21 +64,10 @@ impl Pmap {
     /// # Errors
     /// When there are not so many, or the monitor's heap has not enough room.
     pub fn new(frames: &Arc<Frames>, vm: VmId, plan: Plan, pages: u32) -> Result<Self, NoPmap> {
-        let mut leaves = Vec::new();
-        leaves.try_reserve_exact(pages.div_ceil(1 << LEAF_SHIFT) as usize)?;
-        let mut left = pages;
-        while left > 0 {
-            let len = left.min(1 << LEAF_SHIFT);
-            let mut leaf = Vec::new();
-            leaf.try_reserve_exact(len as usize)?;
-            leaf.resize_with(len as usize, AtomicU32::default);
-            leaves.push(leaf.into_boxed_slice());
-            left -= len;
-        }
+        let table = Table::new(pages)?;
         let due = frames.promise(&plan, pages).map_err(NoPmap::Shortage)?;
         Ok(Self {
-            leaves: leaves.into_boxed_slice(),
-            pages,
+            table,
             resident: AtomicU32::new(0),
             vm,
             plan,
@@ -104,7 +92,7 @@ impl Pmap {
     /// Pages of the VM's memory.
     #[must_use]
     pub const fn pages(&self) -> u32 {
-        self.pages
+        self.table.pages()
     }
 
     /// How many of them are there.
@@ -146,17 +134,11 @@ impl Pmap {
         to.store(to.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    #[inline]
-    fn entry(&self, page: u32) -> Option<&AtomicU32> {
-        let leaf = self.leaves.get((page >> LEAF_SHIFT) as usize)?;
-        leaf.get((page & ((1 << LEAF_SHIFT) - 1)) as usize)
-    }
-
     /// Where page `page` lies; `None` when it is not there or past the end.
     #[inline]
     #[must_use]
     pub fn get(&self, page: u32) -> Option<Mpa> {
-        mpa(self.entry(page)?.load(Ordering::Acquire))
+        self.table.get(page)
     }
 
     /// Where page `page` lies, which is placed if it is not there, near `node`: taken, zeroed by `clear`
@@ -165,7 +147,7 @@ impl Pmap {
     #[cold]
     #[must_use]
     pub fn touch(&self, page: u32, node: NodeId, clear: impl FnOnce(Mpa)) -> Option<Mpa> {
-        let entry = self.entry(page)?;
+        let entry = self.table.entry(page)?;
         let taken = loop {
             if let Some(there) = mpa(entry.load(Ordering::Acquire)) {
                 return Some(there);
@@ -180,8 +162,7 @@ impl Pmap {
             core::hint::spin_loop();
         };
         clear(taken);
-        let frame = u32::try_from(taken.page()).expect("machine memory below 2^44");
-        match entry.compare_exchange(0, frame, Ordering::AcqRel, Ordering::Acquire) {
+        match entry.compare_exchange(0, frame(taken), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 self.resident.fetch_add(1, Ordering::Relaxed);
                 self.frames.placed();
@@ -196,13 +177,13 @@ impl Pmap {
 
     /// The pages that are there, in order, with where they lie.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
-        (0..self.pages).filter_map(|page| self.get(page).map(|mpa| (page, mpa)))
+        self.table.iter()
     }
 
     /// Takes all pages out: each of those that were there, in order, with where it lay.
     pub(crate) fn unmap_all(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
-        (0..self.pages).filter_map(|page| {
-            let old = mpa(self.entry(page)?.swap(0, Ordering::AcqRel))?;
+        (0..self.pages()).filter_map(|page| {
+            let old = self.table.unmap(page)?;
             self.resident.fetch_sub(1, Ordering::Relaxed);
             Some((page, old))
         })
@@ -213,12 +194,6 @@ impl Drop for Pmap {
     fn drop(&mut self) {
         self.frames.release(self);
     }
-}
-
-/// Where an entry says that a page lies.
-#[inline]
-fn mpa(frame: u32) -> Option<Mpa> {
-    (frame != 0).then_some(Mpa(u64::from(frame) << PAGE_SHIFT))
 }
 
 #[cfg(test)]
