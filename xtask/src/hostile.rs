@@ -5,12 +5,12 @@
 //! constants, its records of machine pages. A seed makes a run: the same one goes the same way.
 
 use crate::endian::Endian;
-use crate::test::{folder, process};
-use anyhow::{Context, Result};
+use crate::test::place::Place;
+use crate::test::process;
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Runs hostile VMs in direct execution beside two that check themselves.
@@ -160,19 +160,12 @@ fn counter(line: &str) -> Option<(String, u64)> {
 pub fn main(args: &Args) -> Result<ExitCode> {
     let (lives, seed, endian) = (args.lives, args.seed, args.endian);
     let name = format!("hostile-{endian}-{lives}-{seed}");
-    let place = folder().join(&name);
-    fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
-    let file = |file: &str, text: &str| -> Result<String> {
-        let path = place.join(file);
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-        Ok(path.display().to_string())
-    };
-    let (config, script) = (file("machine.toml", CONFIG)?, file("script", &script(lives))?);
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .current_dir(crate::paths::workspace())
-        .args(["run", "--icount", "--config", &config, "--script", &script])
-        .args(["--seed", &seed.to_string(), "--endian", &endian.to_string()]);
+    let place = Place::new(&name)?;
+    let config = place.write("machine.toml", CONFIG)?;
+    let script = place.write("script", &script(lives))?;
+    let (mut command, _) =
+        process::xtask(&["run", "--icount", "--config", &config, "--script", &script]);
+    command.args(["--seed", &seed.to_string(), "--endian", &endian.to_string()]);
     let limit = Duration::from_secs(120 + 2 * u64::from(lives));
     let ended = process::run(command, &name, limit)?;
     let summary = Summary::new(&ended.output);

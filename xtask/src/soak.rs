@@ -4,11 +4,10 @@
 //! No cell may take another for dead, the monitor's console answers, and every VM makes progress.
 
 use crate::endian::Endian;
-use crate::test::folder;
+use crate::test::place::Place;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -174,15 +173,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.minutes == 0 {
         bail!("--minutes 0: nothing would be seen; give at least 1");
     }
-    let place = folder().join("soak");
-    fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
-    let file = |file: &str, text: &str| -> Result<String> {
-        let path = place.join(file);
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-        Ok(path.display().to_string())
-    };
-    let (config, script) =
-        (file("machine.toml", &config())?, file("script", &script(args.minutes))?);
+    let place = Place::new("soak")?;
+    let config = place.write("machine.toml", &config())?;
+    let script = place.write("script", &script(args.minutes))?;
     let core = args.core.to_string();
     let pinned = |words: &[&str]| {
         let mut command = Command::new("taskset");
@@ -208,7 +201,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let status = run.0.wait().context("the run")?;
     let (text, mut wrong) = watch.judge(Instant::now());
-    let path = file("output", &whole)?;
+    let path = place.write("output", &whole)?;
     if !status.success() {
         wrong.push(format!("the run ended with {status}"));
     }

@@ -378,11 +378,7 @@ fn finish(end: End, icount: bool) -> Result<ExitCode> {
             if icount && verdict.typed {
                 eprintln!("run: keys were typed: this run is not deterministic");
             }
-            let status = verdict.status();
-            if status == verdict::TIMED_OUT {
-                eprintln!("run: the time-out has passed");
-            }
-            Ok(ExitCode::from(status))
+            Ok(ExitCode::from(verdict.status()))
         }
     }
 }

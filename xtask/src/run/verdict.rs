@@ -79,6 +79,9 @@ impl Verdict {
         lines.extend(self.broken.iter().cloned());
         lines.extend(self.cells_lost.iter().cloned());
         lines.extend(self.set_up.iter().cloned());
+        if self.timed_out {
+            lines.push("the time-out has passed".into());
+        }
         if let Some(Outcome::ScriptFailed { line, report }) = &self.outcome {
             let mut report = report.lines();
             lines.push(format!("script line {line}: {}", report.next().unwrap_or("failed")));
@@ -144,5 +147,7 @@ mod tests {
         assert_eq!(verdict.status(), SET_UP);
         verdict.event(&event(Kind::Panic { message: "x".into() }));
         assert_eq!(verdict.status(), BROKEN);
+        let why = ["the monitor panicked: x", "disk full", "the time-out has passed"];
+        assert_eq!(verdict.lines()[..3], why, "the lesser reasons are told as well");
     }
 }

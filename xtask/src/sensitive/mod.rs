@@ -10,12 +10,12 @@ mod rules;
 mod table;
 
 use crate::endian::Endian;
+use crate::test::place::Place;
 use crate::test::process;
 use anyhow::{Context, Result, bail};
 use report::Report;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Tabulates what sensitive instructions and addresses do, on the bare machine and in a VM.
@@ -85,26 +85,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// The VM that the guest runs in.
 fn config() -> Result<String> {
-    let path = crate::test::folder().join("sensitive.toml");
     let text = "[[vm]]\nname = \"probe\"\nkernel = \"hello\"\nmemory = \"8M\"\ncpu = \"generic\"\n\
         cmdline = \"do=sensitive,off\"\n";
-    fs::create_dir_all(crate::test::folder())?;
-    fs::write(&path, text).with_context(|| path.display().to_string())?;
-    Ok(relative(&path))
-}
-
-fn relative(path: &Path) -> String {
-    path.strip_prefix(crate::paths::workspace()).unwrap_or(path).display().to_string()
+    Place::new("sensitive")?.write("machine.toml", text)
 }
 
 /// Runs `cargo xtask` with these words; what the guest's report says.
 fn run(endian: Endian, name: &str, words: &[&str]) -> Result<Report> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(words).args(["--endian", &endian.to_string()]);
-    command.current_dir(crate::paths::workspace());
+    let endian = endian.to_string();
+    let (command, typed) = process::xtask(&[words, &["--endian", &endian]].concat());
     let name = format!("sensitive-{name}-{endian}");
     let ended = process::run(command, &name, LIMIT)?;
-    let typed = format!("cargo xtask {} --endian {endian}", words.join(" "));
     if !ended.status.is_some_and(|status| status.success()) {
         bail!("`{typed}` did not end well; see target/tests/{name}.out");
     }

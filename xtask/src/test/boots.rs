@@ -2,8 +2,9 @@
 
 use super::bare::{Part, difference};
 use super::manifest::{Attach, Boot, Manifest, Other};
-use super::process::{Ended, run, run_with, shell_line, tail};
-use super::{Test, Verdict, folder};
+use super::place::{Place, relative};
+use super::process::{Ended, run, run_with, tail, xtask};
+use super::{Test, Verdict};
 use crate::console;
 use crate::endian::Endian;
 use crate::setup::{self, Need};
@@ -12,7 +13,6 @@ use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// What no boot may print: the monitor's last words, and those of the host tool about a broken run.
@@ -96,57 +96,42 @@ fn judge(name: &str, outcome: Outcome) -> Verdict {
     }
 }
 
-/// `cargo xtask`, as it is typed, and this very program, which runs instead: cargo would wait for
-/// the other boots, and the file may have been built anew since.
-fn xtask(args: &[String]) -> (Command, String) {
-    let mut typed = Command::new("cargo");
-    typed.arg("xtask").args(args);
-    let mut command = Command::new("/proc/self/exe");
-    command.args(args).current_dir(crate::paths::workspace());
-    (command, shell_line(&typed))
-}
-
 fn boot_test(name: &str, boot: &Boot, endian: Option<Endian>) -> Outcome {
-    let place = folder().join(name);
-    fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+    let place = Place::new(name)?;
     let mut args: Vec<String> = vec!["run".into()];
     for (flag, file, text) in
         [("--config", "machine.toml", &boot.config), ("--script", "script", &boot.script)]
     {
         if let Some(text) = text {
-            let file = place.join(file);
-            fs::write(&file, text).with_context(|| file.display().to_string())?;
-            args.extend([flag.to_string(), relative(&file)]);
+            args.extend([flag.to_string(), place.write(file, text)?]);
         }
     }
     if let Some(endian) = endian {
         args.extend(["--endian".into(), endian.to_string()]);
     }
     args.extend(["--timeout".into(), boot.timeout.to_string()]);
-    args.extend(boot.args.iter().map(|arg| arg.replace("{dir}", &relative(&place))));
+    let typed = relative(place.path());
+    args.extend(boot.args.iter().map(|arg| arg.replace("{dir}", &typed)));
 
-    let (first, why, reproduce) = one_run(name, "1", boot, &args)?;
+    let (first, why, reproduce) = one_run(&place, "1", boot, &args)?;
     if !why.is_empty() {
         return Ok((why, reproduce));
     }
     if boot.twice {
-        let (second, why, reproduce) = one_run(name, "2", boot, &args)?;
+        let (second, why, reproduce) = one_run(&place, "2", boot, &args)?;
         if !why.is_empty() {
             return Ok((why, reproduce));
         }
         let differing = differing(&first, &second)?;
         if !differing.is_empty() {
             let differing = differing.join(", ");
-            return Ok((
-                vec![format!("two runs differ in {differing}; see {}", relative(&place))],
-                reproduce,
-            ));
+            return Ok((vec![format!("two runs differ in {differing}; see {typed}")], reproduce));
         }
     }
     if let Some(seed) = boot.other_seed {
         let mut args = args.clone();
         args.extend(["--seed".into(), seed.to_string()]);
-        let (other, why, reproduce) = one_run(name, "seed", boot, &args)?;
+        let (other, why, reproduce) = one_run(&place, "seed", boot, &args)?;
         if !why.is_empty() {
             return Ok((why, reproduce));
         }
@@ -159,16 +144,13 @@ fn boot_test(name: &str, boot: &Boot, endian: Option<Endian>) -> Outcome {
 
 /// One run of a boot, its logs in a folder of their own; what was wrong with it.
 fn one_run(
-    name: &str,
+    place: &Place,
     run_name: &str,
     boot: &Boot,
     args: &[String],
 ) -> Result<(PathBuf, Vec<String>, String)> {
-    let logs = folder().join(name).join(run_name);
-    if logs.exists() {
-        fs::remove_dir_all(&logs).with_context(|| logs.display().to_string())?;
-    }
-    fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let logs = place.empty(run_name)?.path().to_owned();
+    let name = place.name();
     let mut args = args.to_vec();
     args.extend(["--log".into(), relative(&logs)]);
     args.extend(["--events".into(), relative(&logs.join("events.jsonl"))]);
@@ -301,11 +283,6 @@ fn differing(first: &Path, second: &Path) -> Result<Vec<String>> {
     all.dedup();
     all.retain(|name| fs::read(first.join(name)).ok() != fs::read(second.join(name)).ok());
     Ok(all)
-}
-
-/// A path as it is typed in the checkout.
-fn relative(path: &Path) -> String {
-    path.strip_prefix(crate::paths::workspace()).unwrap_or(path).display().to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod bare;
 mod boots;
 mod host;
 mod manifest;
+pub mod place;
 pub mod process;
 
 use anyhow::{Result, bail};

@@ -2,6 +2,7 @@
 
 use super::folder;
 use anyhow::{Context, Result};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -21,6 +22,16 @@ pub struct Ended {
 pub fn shell_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| crate::run::quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+/// `cargo xtask`, as it is typed, and this very program, which runs instead: cargo would wait for
+/// others of its kind, and the file may have been built anew since.
+pub fn xtask(args: &[impl AsRef<OsStr>]) -> (Command, String) {
+    let mut typed = Command::new("cargo");
+    typed.arg("xtask").args(args);
+    let mut command = Command::new("/proc/self/exe");
+    command.args(args).current_dir(crate::paths::workspace());
+    (command, shell_line(&typed))
 }
 
 /// Runs a program; its output goes to `target/tests/NAME.out` as well.
