@@ -136,6 +136,8 @@ impl Vcpu for LocalVcpu {
                 }
                 vm::Exit::Ipi { to } => return Exit::Send { to },
                 vm::Exit::Board => return Exit::Board,
+                // Of a VCPU that visits another cell: all of these are at home.
+                vm::Exit::Home => return Exit::Slice,
                 vm::Exit::PowerOff => return self.ended(Cause::PowerOff),
                 vm::Exit::Reset => return self.ended(Cause::Reset),
                 vm::Exit::Budget => return self.ended(Cause::Budget),

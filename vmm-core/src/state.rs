@@ -38,7 +38,7 @@ impl fmt::Display for StateError {
 impl core::error::Error for StateError {}
 
 /// More than anything counts up to in a century.
-const COUNT_MAX: u64 = 1 << 58;
+pub(crate) const COUNT_MAX: u64 = 1 << 58;
 
 /// Whether something is as it has to be.
 pub(crate) const fn check(holds: bool, what: &'static str) -> Result<(), StateError> {

@@ -1,6 +1,7 @@
 //! Images, good and bad.
 
 use super::*;
+use alloc::sync::Arc;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
@@ -272,9 +273,9 @@ fn every_error_is_one_line_with_a_remedy() {
     }
 }
 
-/// RAM in one piece.
-#[derive(Debug)]
-pub(crate) struct Ram(Vec<AtomicU64>);
+/// RAM in one piece; its clones are the same memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Ram(Arc<[AtomicU64]>);
 
 impl Ram {
     pub(crate) fn new(size: u64) -> Self {
@@ -282,7 +283,7 @@ impl Ram {
     }
 }
 
-// SAFETY: the vector is never resized, and is only accessed through pages.
+// SAFETY: the memory never moves, and is only accessed through pages.
 #[allow(unsafe_code)]
 unsafe impl GuestMemory for Ram {
     fn resolve(&self, gpa: Gpa, _: Access) -> Option<crate::mem::Page> {

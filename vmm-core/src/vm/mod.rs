@@ -12,6 +12,7 @@
 //! **Determinism.** With equal images, parameters, clock answers, limits and input, and, of several VCPUs,
 //! equal turns, two runs are equal to the last bit.
 
+pub mod away;
 mod devices;
 #[cfg(test)]
 mod hostile;
@@ -23,6 +24,8 @@ mod runner;
 mod smp;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod visits;
 
 use crate::board::Board;
 use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
@@ -34,6 +37,7 @@ use crate::mem::GuestMemory;
 use crate::time::Clock;
 use abi::PAGE_SIZE;
 use alloc::vec::Vec;
+pub use away::{Answer, Call, Home};
 use core::sync::atomic::{AtomicU64, Ordering};
 use devices::{Devices, Port};
 pub use report::Report;
@@ -80,7 +84,7 @@ pub struct VmParams {
     pub engine: Engine,
 }
 
-/// Why a VCPU stopped running. From the fifth on they are the end of the VM: whichever VCPU is run then
+/// Why a VCPU stopped running. From [`Exit::PowerOff`] on they are the end of the VM: whichever VCPU is run then
 /// answers the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -99,6 +103,9 @@ pub enum Exit {
     /// By what it did, the board has, or will have, an interrupt for VCPU 0: that one, if it waits or runs
     /// elsewhere, should be run anew.
     Board,
+    /// It visits ([`away`]), and has come to what ends the VM: it is to be moved home and run there, where it comes
+    /// to the same again.
+    Home,
     /// The guest switched its machine off.
     PowerOff,
     /// The guest reset its machine.
@@ -127,8 +134,6 @@ pub struct Vm<M> {
     devices: Devices,
     /// How stores of one VCPU reach code that another has decoded, where there are several.
     codes: Option<CodeMap>,
-    /// Virtual nanoseconds that warps have added.
-    warped: AtomicU64,
     /// Instructions that count against the budget: direct execution counts one a nanosecond, which is
     /// exact under icount.
     spent: AtomicU64,
@@ -190,7 +195,6 @@ impl<M: GuestMemory> Vm<M> {
             codes: (params.vcpus > 1).then(|| CodeMap::new(params.memory, params.vcpus)),
             params,
             memory,
-            warped: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             end: SpinMutex::new(None),
             policy,
@@ -205,13 +209,14 @@ impl<M: GuestMemory> Vm<M> {
 }
 
 impl<M> Vm<M> {
-    /// Types at the console; how many bytes were taken (the queue is bounded). VCPU 0, if it waits, should
-    /// be run anew.
+    /// Types at the console, at home; how many bytes were taken (the queue is bounded). VCPU 0, if it waits,
+    /// should be run anew, and if it visits, [`Vm::look`].
     pub fn input(&self, bytes: &[u8]) -> usize {
         self.devices.input(bytes)
     }
 
-    /// Hands over what the console has printed since the last call.
+    /// Hands over what the console has printed since the last call, at home. VCPU 0, if it visits and there was any,
+    /// should [`Vm::look`]: a transmitter that was held goes on.
     pub fn take_output(&self, sink: &mut dyn FnMut(&[u8])) {
         self.devices.take_output(sink);
     }
@@ -219,7 +224,7 @@ impl<M> Vm<M> {
     /// Virtual nanoseconds that warps have added to the VM's time.
     #[must_use]
     pub fn warped(&self) -> u64 {
-        self.warped.load(Ordering::Relaxed)
+        self.devices.warped().load(Ordering::Relaxed)
     }
 
     /// How many VCPUs there are.

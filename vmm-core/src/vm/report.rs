@@ -50,9 +50,10 @@ impl Report {
             number: vcpu.number(),
             ended_by: end.map(|end| end.by),
             reason: match end.map(|end| end.exit) {
-                None | Some(Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board) => {
-                    "running"
-                }
+                None
+                | Some(
+                    Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board | Exit::Home,
+                ) => "running",
                 Some(Exit::PowerOff) => "powered off by the guest",
                 Some(Exit::Reset) => "reset by the guest",
                 Some(Exit::Budget) => "budget of instructions used up",

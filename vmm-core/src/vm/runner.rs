@@ -24,7 +24,7 @@ const GRACE: u64 = 1000;
 pub(super) const STATUS_BEV: u64 = 1 << 22;
 
 /// "HCVCPU" and the number of the format in which state is saved.
-const VERSION: u64 = 0x4843_5643_5055_0001;
+const VERSION: u64 = 0x4843_5643_5055_0002;
 
 /// A VCPU of a [`Vm`] and what executes it: architectural state, cached translations and decoded code. It is
 /// run with the VM that it was made with.
@@ -36,6 +36,8 @@ pub struct Runner {
     direct: Option<Box<Direct>>,
     /// The owner's nanoseconds in it.
     direct_ns: u64,
+    /// What it has spent of the VM's budget where it visits, and home does not know of.
+    abroad: u64,
 }
 
 /// Why an engine stopped.
@@ -88,7 +90,8 @@ impl Runner {
         let pages = code_pages(params.memory, params.vcpus);
         let mut vcpu = Vcpu::with_code_pages(params.model, params.endian, pages);
         vcpu.set_number(number);
-        Self { vcpu, own: Own::new(number, params.vcpus), direct: None, direct_ns: 0 }
+        let own = Own::new(number, params.vcpus);
+        Self { vcpu, own, direct: None, direct_ns: 0, abroad: 0 }
     }
 
     /// Runs for at most `limit` instructions (a few more after a warp), all of them interpreted.
@@ -113,7 +116,7 @@ impl Runner {
         until: u64,
     ) -> Exit {
         self.run_by(vm, clock, limit, |runner, time, left| {
-            let Self { vcpu, own, direct, direct_ns } = runner;
+            let Self { vcpu, own, direct, direct_ns, .. } = runner;
             let mut port = Port { devices: &vm.devices, own };
             let around = vm.around(&mut port, time);
             match interp::run_until(vcpu, around, vm.policy, left) {
@@ -156,7 +159,8 @@ impl Runner {
             map.rests(self.number());
         }
         match exit {
-            Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board => exit,
+            Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board | Exit::Home => exit,
+            _ if vm.devices.is_away() => Exit::Home,
             _ => vm.finish(End { exit, by: self.number(), unreachable }),
         }
     }
@@ -178,6 +182,11 @@ impl Runner {
         let last = self.vcpu.retired().saturating_add(limit);
         let mut stop = last;
         loop {
+            match self.own.end() {
+                Some(Request::PowerOff) => return Exit::PowerOff,
+                Some(_) => return Exit::Reset,
+                None => {}
+            }
             if let Some(to) = self.own.take_raised() {
                 return Exit::Ipi { to };
             }
@@ -193,10 +202,14 @@ impl Runner {
                 return Exit::Limit;
             }
             let scale = u64::from(vm.params.clock_scale.max(1));
-            let time = VirtualClock { owner: clock, scale, warped: &vm.warped };
+            let time = VirtualClock { owner: clock, scale, warped: vm.devices.warped() };
             let before = self.spent();
             let why = engine(self, &time, left);
-            vm.spent.fetch_add(self.spent() - before, Ordering::Relaxed);
+            let spent = self.spent() - before;
+            vm.spent.fetch_add(spent, Ordering::Relaxed);
+            if vm.devices.is_away() {
+                self.abroad += spent;
+            }
             match why {
                 Stop::Engine(interp::Exit::Limit | interp::Exit::Direct) => {}
                 Stop::Time => return Exit::Limit,
@@ -207,17 +220,15 @@ impl Runner {
                     *unreachable = Some(what);
                     return Exit::UnreachableVector;
                 }
+                Stop::Engine(interp::Exit::Device) if self.own.end().is_some() => {}
                 Stop::Engine(interp::Exit::Device) => match self.own.take_request() {
-                    Some(Request::PowerOff) => return Exit::PowerOff,
-                    Some(Request::Reset) => return Exit::Reset,
-                    Some(Request::Warp(ns)) => {
-                        vm.warped.fetch_add(ns, Ordering::Relaxed);
+                    Some(Request::Warp(_)) => {
                         // Bounded by `last`, or a guest that only polls would never come back.
                         let grace = self.vcpu.retired().saturating_add(GRACE);
                         stop = stop.max(grace.min(last.saturating_add(GRACE)));
                     }
                     Some(Request::Output) => return Exit::Limit,
-                    None => {}
+                    _ => {}
                 },
             }
         }
@@ -236,6 +247,7 @@ impl Runner {
         self.own.visit(&mut Saver(out))?;
         let mut is_direct = self.direct.is_some();
         Saver(out).count(&mut self.direct_ns)?;
+        Saver(out).count(&mut self.abroad)?;
         Saver(out).bool(&mut is_direct)?;
         match &mut self.direct {
             Some(direct) => direct.save(&mut self.vcpu, out),
@@ -243,7 +255,7 @@ impl Runner {
         }
     }
 
-    /// VCPU `number` of `vm` from what [`Runner::save`] has written elsewhere. `is_own` tells whether a machine
+    /// VCPU `number` of `vm`, at home or visited, from what [`Runner::save`] has written elsewhere. `is_own` tells whether a machine
     /// page holds memory of this VM: of translations to others nothing is kept.
     ///
     /// # Errors
@@ -266,11 +278,22 @@ impl Runner {
         runner.own.visit(&mut words)?;
         let mut is_direct = false;
         words.count(&mut runner.direct_ns)?;
+        words.count(&mut runner.abroad)?;
         words.bool(&mut is_direct)?;
         if is_direct {
             runner.direct = Some(Box::new(Direct::restore(&mut words, is_own)?));
         }
-        if words.0.is_empty() { Ok(runner) } else { Err(StateError::Long) }
+        if !words.0.is_empty() {
+            return Err(StateError::Long);
+        }
+        if !vm.devices.is_away() {
+            vm.spent.fetch_add(core::mem::take(&mut runner.abroad), Ordering::Relaxed);
+        }
+        if number == 0 {
+            // What it was told when it was here before may no longer be so.
+            vm.look();
+        }
+        Ok(runner)
     }
 
     /// Raises its interrupt of the IPI device ([`abi::ipi`]).

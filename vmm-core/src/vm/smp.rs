@@ -248,7 +248,7 @@ pub(super) fn locks_and_tokens(vcpus: u32, rounds: i32) -> Program {
     p
 }
 
-fn check_totals(vm: &Vm<Ram>, endian: Endian, total: u64) {
+pub(super) fn check_totals(vm: &Vm<Ram>, endian: Endian, total: u64) {
     assert_eq!(doubleword(vm, GUARDED, endian), total, "under the lock");
     assert_eq!(word(vm, WORD, endian), total, "with ll and sc");
     assert_eq!(doubleword(vm, DOUBLE, endian), total * ADDED, "with lld and scd");
