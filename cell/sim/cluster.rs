@@ -5,6 +5,7 @@ use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
+use cell::talk::CellSet;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -140,7 +141,7 @@ impl Cluster {
     pub fn kill(&mut self, cell: usize) {
         self.rings.borrow_mut().dead[cell] = true;
         let lost = (0..self.cells.len()).filter(|cell| !self.lives(*cell));
-        let lost = lost.fold(0, |set, cell| set | 1 << cell);
+        let lost = lost.fold(CellSet::NONE, |set, cell| set.with(CellId(cell as u8)));
         for other in 0..self.cells.len() {
             if self.lives(other) {
                 self.cells[other].cell.lost(lost);

@@ -6,43 +6,27 @@
 //! when each has said that it is done (or is lost), the leader switches the machine off.
 
 use crate::{clock, hub, machine};
+use abi::CellId;
 use abi::hub::{Hub, Run};
-use abi::{CellId, CpuId, NodeId};
-use core::sync::atomic::{AtomicU64, Ordering};
+use cell::talk::CellSet;
+use core::sync::atomic::Ordering;
 
 /// How long the leader waits for the others to end their VMs, in nanoseconds.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// How often a cell looks how the others are, in nanoseconds.
-const NEWS_NS: u64 = 1_000_000;
-
-/// The cells but this one.
-fn others() -> impl Iterator<Item = CellId> {
-    let here = machine::cell();
-    (0..machine::layout().cells()).map(CellId).filter(move |cell| *cell != here)
-}
-
-/// A cell's lowest CPU and node.
-fn first(cell: CellId) -> Option<(CpuId, NodeId)> {
-    let layout = machine::layout();
-    layout.cpus_of(cell).next().zip(layout.nodes_of(cell).next())
-}
-
 /// Whether a cell can't be reached any more, or its lowest CPU has parked.
 pub(crate) fn is_lost(cell: CellId) -> bool {
-    let parked = |cpu| hub::words(cpu).map(|words| words.parked.load(Ordering::Acquire) != 0);
-    first(cell).is_none_or(|(cpu, _)| parked(cpu).unwrap_or(true))
+    machine::first(cell).is_none_or(|first| hub::is_parked(first.cpu).unwrap_or(true))
 }
 
 /// Whether all CPUs of a cell have parked, for all that can be seen from here.
 pub(crate) fn is_fenced(cell: CellId) -> bool {
-    let parked = |cpu| hub::words(cpu).is_ok_and(|words| words.parked.load(Ordering::Acquire) != 0);
-    machine::layout().cpus_of(cell).all(parked)
+    machine::layout().cpus_of(cell).all(|cpu| hub::is_parked(cpu) == Ok(true))
 }
 
 /// The hub of a cell's lowest node.
 fn hub_of(cell: CellId) -> Option<&'static Hub> {
-    hub::reach(first(cell)?.1).ok()
+    hub::reach(machine::first(cell)?.node).ok()
 }
 
 fn run_of(cell: CellId) -> u64 {
@@ -58,39 +42,34 @@ fn say(run: Run) {
 
 /// Whether this cell leads.
 pub(crate) fn leads() -> bool {
-    others().all(|cell| cell > machine::cell() || is_lost(cell))
+    let lower = CellSet::first(machine::cell().0.into());
+    machine::others().and(lower).all(is_lost)
 }
 
 /// What there is to know of the other cells.
 pub(crate) struct News {
-    /// Those that are lost, a bit each.
-    pub(crate) lost: u8,
+    /// Those that are lost.
+    pub(crate) lost: CellSet,
     /// One of them has ended the run for all.
     pub(crate) ending: bool,
 }
 
-/// How the other cells are; nothing if that has just been asked. By the cell's lowest CPU alone.
-pub(crate) fn news() -> Option<News> {
-    static ASK_AT: AtomicU64 = AtomicU64::new(0);
-    let now = clock::now();
-    if now < ASK_AT.load(Ordering::Relaxed) {
-        return None;
-    }
-    ASK_AT.store(now + NEWS_NS, Ordering::Relaxed);
-    let lost = others().filter(|cell| is_lost(*cell)).fold(0, |set, cell| set | 1 << cell.0);
-    Some(News { lost, ending: is_ending() })
+/// How the other cells are.
+pub(crate) fn news() -> News {
+    let lost = machine::others().filter(|cell| is_lost(*cell));
+    News { lost: lost.fold(CellSet::NONE, CellSet::with), ending: is_ending() }
 }
 
 /// This cell has nothing left to do, or has again (`idle`): whether the run is over.
 pub(crate) fn idle(idle: bool) -> bool {
     say(if idle { Run::Idle } else { Run::On });
     let has_ended = |cell| run_of(cell) != Run::On as u64 || is_lost(cell);
-    idle && leads() && others().all(has_ended)
+    idle && leads() && machine::others().all(has_ended)
 }
 
 /// Whether a cell has ended the run for all.
 fn is_ending() -> bool {
-    others().any(|cell| run_of(cell) == Run::Ending as u64 && !is_lost(cell))
+    machine::others().any(|cell| run_of(cell) == Run::Ending as u64 && !is_lost(cell))
 }
 
 /// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
@@ -100,7 +79,7 @@ pub(crate) fn over(mut listen: impl FnMut()) -> ! {
         say(Run::Ending);
         let give_up = clock::now() + PATIENCE_NS;
         let done = |cell| run_of(cell) == Run::Over as u64 || is_lost(cell);
-        while !others().all(done) && clock::now() < give_up {
+        while !machine::others().all(done) && clock::now() < give_up {
             listen();
             clock::sleep_until(clock::now() + 100_000);
         }

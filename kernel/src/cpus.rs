@@ -54,12 +54,11 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
                 // A ring may have been lost.
                 cell.talk(CellSet::ALL);
                 link::poll_input(|stream, bytes| cell.input(stream, bytes));
-                if let Some(news) = cells::news() {
-                    if news.ending {
-                        cell.end_run();
-                    }
-                    cell.lost(news.lost);
+                let news = cells::news();
+                if news.ending {
+                    cell.end_run();
                 }
+                cell.lost(news.lost);
             }
             cell.step(me)
         });

@@ -5,7 +5,7 @@
 //! is short for a while after the bell has rung, since who is called once is soon called again, and gets
 //! longer up to [`LONGEST_TICK_NS`]. Nothing depends on a bell having been heard: it only saves time.
 
-use crate::page::cell_page;
+use crate::page::{cell_page, words};
 use crate::{asm, clock, hub, machine};
 use abi::CpuId;
 use core::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ pub(crate) fn ring(cpu: CpuId) {
 
 /// Whether this CPU's bell has rung.
 pub(crate) fn is_rung() -> bool {
-    hub::own().doorbell.load(Ordering::Relaxed) != 0
+    words().doorbell.load(Ordering::Relaxed) != 0
 }
 
 /// This CPU answers its bell: what it was called for is to be looked for from now on. Who has rung: a bit
@@ -34,7 +34,7 @@ pub(crate) fn answer() -> u64 {
         return 0;
     }
     cell_page().tick.store(SHORTEST_TICK_NS, Ordering::Relaxed);
-    hub::own().doorbell.swap(0, Ordering::AcqRel)
+    words().doorbell.swap(0, Ordering::AcqRel)
 }
 
 /// The bell has not rung for a tick.

@@ -61,10 +61,12 @@ pub(crate) fn words(cpu: CpuId) -> Result<&'static CpuWords, Unreachable> {
     Ok(&reach(layout.node_of(cpu))?.cpus[hub::slot(layout, cpu)])
 }
 
-/// This CPU's words: its own node's hub is always there.
-pub(crate) fn own() -> &'static CpuWords {
-    let (layout, cpu) = (machine::layout(), machine::this_cpu());
-    &page(layout.node_of(cpu)).cpus[hub::slot(layout, cpu)]
+/// Whether a CPU has parked: it runs no monitor any more.
+///
+/// # Errors
+/// As [`reach`].
+pub(crate) fn is_parked(cpu: CpuId) -> Result<bool, Unreachable> {
+    Ok(words(cpu)?.parked.load(Ordering::Acquire) != 0)
 }
 
 /// The system controller's page.

@@ -3,27 +3,49 @@
 use crate::careful::{self, xkphys};
 use crate::page;
 use abi::hub::Why;
+use abi::ids::MAX_CELLS;
 use abi::layout::Layout;
 use abi::prom::Handoff;
-use abi::{CellId, CpuId, Mpa, map};
+use abi::{CellId, CpuId, Mpa, NodeId, map};
+use cell::talk::CellSet;
 use core::ops::Range;
 use spin::Once;
+
+/// A cell's lowest node and CPU: they stand for it where another cell wants something of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    /// Its mailbox is there, and its hub says how the cell's run goes.
+    pub(crate) node: NodeId,
+    /// It is rung for.
+    pub(crate) cpu: CpuId,
+}
 
 /// What the cell's lowest CPU remembers for all of its CPUs.
 struct Place {
     layout: Layout,
     cell: CellId,
     cell_pages: u64,
+    /// The cells of the layout but this one.
+    others: CellSet,
+    /// Of each cell of the layout.
+    firsts: [Option<First>; MAX_CELLS],
 }
 
 static PLACE: Once<Place> = Once::new();
 
 /// Remembers what machine this is, and which cell.
 pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
+    let cell = CellId(handoff.cell as u8);
+    let first = |cell| {
+        let (node, cpu) = layout.nodes_of(cell).next().zip(layout.cpus_of(cell).next())?;
+        Some(First { node, cpu })
+    };
     PLACE.call_once(|| Place {
         layout,
-        cell: CellId(handoff.cell as u8),
+        cell,
         cell_pages: handoff.cell_pages,
+        others: CellSet::first(layout.cells().into()).without(cell),
+        firsts: core::array::from_fn(|cell| first(CellId(cell as u8))),
     });
 }
 
@@ -39,6 +61,16 @@ pub(crate) fn layout() -> &'static Layout {
 /// This cell.
 pub(crate) fn cell() -> CellId {
     place().cell
+}
+
+/// The machine's cells but this one, those that are lost too.
+pub(crate) fn others() -> CellSet {
+    place().others
+}
+
+/// A cell's lowest node and CPU; none if the machine has no such cell.
+pub(crate) fn first(cell: CellId) -> Option<First> {
+    *place().firsts.get(usize::from(cell.0))?
 }
 
 /// Offset in a cell's copy of the monitor of the CPUs' private pages.

@@ -125,13 +125,19 @@ pub(crate) fn give_up(why: Why) -> ! {
     }
 }
 
+/// This CPU's words in the hub of its node, which is always there.
+#[inline]
+pub(crate) fn words() -> &'static CpuWords {
+    let page = PROM_PAGE_VA as *const PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone, which has put the address there; the words are in low
+    // RAM, and atomic.
+    unsafe { &*((&raw const (*page).words).read_volatile() as *const CpuWords) }
+}
+
 /// Parks this CPU if it has been told to.
 #[inline]
 pub(crate) fn park_if_told() {
-    let page = PROM_PAGE_VA as *const PromPage;
-    // SAFETY: mapped by the PROM for this CPU alone; the words are in low RAM, and atomic.
-    let words = unsafe { &*((&raw const (*page).words).read_volatile() as *const CpuWords) };
-    if words.parking.load(Ordering::Relaxed) != 0 {
+    if words().parking.load(Ordering::Relaxed) != 0 {
         give_up(Why::Told)
     }
 }

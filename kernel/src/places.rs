@@ -1,7 +1,6 @@
 //! What lies where: for `cells` and `nodes` at the monitor console.
 
 use crate::{asm, cells, hub, machine};
-use abi::layout::Layout;
 use abi::topology::Topology;
 use abi::{CellId, Mpa, PAGE_SIZE, map};
 use alloc::format;
@@ -75,7 +74,7 @@ pub(crate) fn cells(all: bool) -> String {
             } else {
                 "lives"
             },
-            incarnation(layout, cell),
+            incarnation(cell),
             list(layout.nodes_of(cell)),
             list(layout.cpus_of(cell)),
             Mpa(layout.reserve(cell).start),
@@ -89,8 +88,8 @@ pub(crate) fn cells(all: bool) -> String {
     out
 }
 
-fn incarnation(layout: &Layout, cell: CellId) -> String {
-    let hub = layout.nodes_of(cell).next().and_then(|node| hub::reach(node).ok());
+fn incarnation(cell: CellId) -> String {
+    let hub = machine::first(cell).and_then(|first| hub::reach(first.node).ok());
     hub.map_or("?".into(), |hub| format!("{}", hub.incarnation.load(Ordering::Relaxed)))
 }
 
@@ -100,10 +99,7 @@ pub(crate) fn nodes() -> String {
     let topology = Topology::new(layout.nodes);
     let mut out = String::new();
     for node in layout.node_ids() {
-        let parked = layout.cpus_of_node(node).filter(|cpu| {
-            hub::words(*cpu).is_ok_and(|words| words.parked.load(Ordering::Relaxed) != 0)
-        });
-        let parked = list(parked);
+        let parked = list(layout.cpus_of_node(node).filter(|cpu| hub::is_parked(*cpu) == Ok(true)));
         // Writing to a string does not fail.
         let _ = writeln!(
             out,

@@ -4,9 +4,10 @@
 //! where that cell's monitor lies.
 
 use crate::careful;
-use crate::{asm, doorbell, hub, machine};
+use crate::machine::{self, First};
+use crate::{asm, doorbell, hub};
 use abi::ids::MAX_CELLS;
-use abi::{CellId, CpuId, Mpa, NodeId, map};
+use abi::{CellId, CpuId, Mpa, map};
 use cell::talk::line::{Commit, LINE_BYTES, Slot};
 use cell::talk::{CellSet, Fabric, Mailbox, Unreachable};
 use core::cell::UnsafeCell;
@@ -23,10 +24,7 @@ static MAILBOX: Own = Own(UnsafeCell::new(Mailbox::EMPTY));
 /// The way to another cell.
 #[derive(Clone, Copy, Debug)]
 struct Way {
-    /// Its lowest node: where its mailbox is.
-    node: NodeId,
-    /// Its lowest CPU, which is rung for.
-    cpu: CpuId,
+    first: First,
     /// Where in the machine this cell's lines in its mailbox begin, by [`Slot`].
     lines: [Mpa; 2],
 }
@@ -45,17 +43,17 @@ impl Wires {
                 let offset = Mailbox::offset(machine::cell(), slot) as u64;
                 Mpa(layout.reserve(to).start + mailbox + offset)
             };
-            let (node, cpu) = layout.nodes_of(to).next().zip(layout.cpus_of(to).next())?;
-            Some(Way { node, cpu, lines: [line(Slot::Request), line(Slot::Reply)] })
+            let first = machine::first(to)?;
+            Some(Way { first, lines: [line(Slot::Request), line(Slot::Reply)] })
         };
-        let others = |cell: &CellId| cell.0 < layout.cells() && *cell != machine::cell();
-        Self(core::array::from_fn(|to| Some(CellId(to as u8)).filter(others).and_then(way)))
+        let other = |to: &CellId| machine::others().has(*to);
+        Self(core::array::from_fn(|to| Some(CellId(to as u8)).filter(other).and_then(way)))
     }
 
     /// Where this cell's line in `to`'s mailbox is; none if no way leads there.
     fn line(&self, to: CellId, slot: Slot) -> Result<u64, Unreachable> {
         let way = self.0[usize::from(to.0)].as_ref().ok_or(Unreachable)?;
-        hub::reach(way.node).map_err(|_| Unreachable)?;
+        hub::reach(way.first.node).map_err(|_| Unreachable)?;
         Ok(way.lines[slot as usize].0)
     }
 }
@@ -112,7 +110,7 @@ impl Fabric for Wires {
 
     fn ring(&mut self, to: CellId) {
         if let Some(way) = &self.0[usize::from(to.0)] {
-            doorbell::ring(way.cpu);
+            doorbell::ring(way.first.cpu);
         }
     }
 }

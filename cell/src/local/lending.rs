@@ -227,7 +227,8 @@ impl<M: Machine> LocalCell<M> {
         Ok(String::new())
     }
 
-    fn other(&self, cell: CellId, command: &str) -> Result<(), String> {
+    /// Whether `cell` can be spoken to by a command.
+    pub(super) fn other(&self, cell: CellId, command: &str) -> Result<(), String> {
         match &self.talk {
             None => Err(format!("{command}: there is no other cell")),
             Some(_) if cell == self.out.cell => Err(format!("{command}: this is cell {cell}")),

@@ -24,7 +24,7 @@ use crate::pmap::Pmap;
 use crate::rng::Rng;
 use crate::sched::Scheduler;
 use crate::script::Player;
-use crate::talk::Fabric;
+use crate::talk::{CellSet, Fabric};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -169,8 +169,8 @@ pub struct LocalCell<M: Machine> {
     ends_with_vms: bool,
     /// An operator ends the run, if no script does.
     stays: bool,
-    /// The cells that are known to be lost, a bit each.
-    lost: u8,
+    /// The cells that are known to be lost.
+    lost: CellSet,
     /// How the run ends, once it is to end.
     over: Option<Outcome>,
     /// The outcome has been written.
@@ -226,7 +226,7 @@ impl<M: Machine> LocalCell<M> {
             prompted: false,
             ends_with_vms,
             stays: config.machine.stay,
-            lost: 0,
+            lost: CellSet::NONE,
             over,
             finished: false,
             stress: None,

@@ -23,19 +23,19 @@ impl<M: Machine> LocalCell<M> {
         self.over.get_or_insert(Outcome::Done);
     }
 
-    /// Takes note of the cells that are lost, a bit each; the one that leads reports them.
-    pub fn lost(&mut self, cells: u8) {
-        self.cells_died(CellSet(cells));
+    /// Takes note of the cells that are lost; the one that leads reports them.
+    pub fn lost(&mut self, cells: CellSet) {
+        self.cells_died(cells);
         self.end_quarantines();
-        let new = cells & !self.lost;
-        if new == 0 || !self.out.machine.leads() {
+        let new = cells.minus(self.lost);
+        if new.is_empty() || !self.out.machine.leads() {
             return;
         }
-        self.lost |= new;
-        for cell in (0..u8::BITS as u8).filter(|cell| new >> cell & 1 != 0) {
-            self.out.event(Kind::CellLost { lost: CellId(cell) });
+        self.lost = CellSet(self.lost.0 | new.0);
+        for cell in new {
+            self.out.event(Kind::CellLost { lost: cell });
             self.show(&format!("cell {cell} is lost: its CPUs have parked\n"));
-            self.forget_cell(CellId(cell));
+            self.forget_cell(cell);
         }
         if self.out.player.is_none() && !self.stays {
             // Nobody is left who would play a script to its end.
