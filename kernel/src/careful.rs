@@ -47,6 +47,19 @@ pub(crate) unsafe fn store64(mpa: Mpa, value: u64) -> Result<(), Vanished> {
     }
 }
 
+/// Writes aligned words, one after the other; some of them may have been written if not all could be.
+///
+/// # Safety
+/// If there is memory at `mpa`, the caller owns it.
+pub(crate) unsafe fn store_words(mpa: Mpa, words: &[u64]) -> Result<(), Vanished> {
+    let (from, to) = (words.as_ptr(), xkphys(mpa));
+    // SAFETY: an access that traps is fixed up; the caller owns the memory.
+    match unsafe { asm::careful_store_words(to, from, words.len() as u64) } {
+        0 => Ok(()),
+        _ => Err(Vanished(mpa)),
+    }
+}
+
 /// Reads 4 aligned bytes at a virtual address of the monitor: for dumps of memory that may be nonsense.
 pub(crate) fn load32_at(va: u64) -> Option<u32> {
     let mut value = 0;

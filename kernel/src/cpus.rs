@@ -4,7 +4,7 @@
 
 use crate::host::Host;
 use crate::lock::Lock;
-use crate::{asm, cells, clock, doorbell, link, talk};
+use crate::{asm, cells, clock, doorbell, link, machine};
 use abi::CpuId;
 use cell::talk::CellSet;
 use cell::vm::Vcpu;
@@ -45,7 +45,7 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
         let rung = doorbell::answer();
         let next = with_cell(|cell| {
             if rung != 0 {
-                cell.talk(talk::cells_of(rung));
+                cell.talk(machine::cells_of(rung));
                 asm::marker::<TALKED>();
             }
             let now = clock::now();

@@ -8,6 +8,7 @@
 use crate::page::{cell_page, words};
 use crate::{asm, clock, hub, machine};
 use abi::CpuId;
+use abi::hub::CpuWords;
 use core::sync::atomic::Ordering;
 
 /// The tick of a CPU whose bell has just rung.
@@ -18,8 +19,14 @@ const LONGEST_TICK_NS: u64 = 1_000_000;
 /// Rings for a CPU of the machine. Silent if its hub can't be reached.
 pub(crate) fn ring(cpu: CpuId) {
     if let Ok(words) = hub::words(cpu) {
-        words.doorbell.fetch_or(1 << machine::this_cpu().0, Ordering::Release);
+        ring_at(words);
     }
+}
+
+/// Rings for the CPU whose words these are.
+#[inline]
+pub(crate) fn ring_at(words: &CpuWords) {
+    words.doorbell.fetch_or(1 << machine::this_cpu().0, Ordering::Release);
 }
 
 /// Whether this CPU's bell has rung.

@@ -24,19 +24,35 @@ impl fmt::Display for Unreachable {
 /// # Errors
 /// The node is dead, or no way leads to it.
 pub(crate) fn reach(node: NodeId) -> Result<&'static Hub, Unreachable> {
-    let layout = machine::layout();
-    if u32::from(node.0) >= layout.nodes {
-        return Err(Unreachable(node));
+    Known::new(node).ok_or(Unreachable(node))?.reach()
+}
+
+/// A node that the machine has, for whoever reaches for its hub often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known(NodeId);
+
+impl Known {
+    /// The node, if the machine has it.
+    pub(crate) fn new(node: NodeId) -> Option<Self> {
+        (u32::from(node.0) < machine::layout().nodes).then_some(Self(node))
     }
-    let hub = page(node);
-    let whole = hub.power.load(Ordering::Acquire) != 0 && {
-        let controller = controller();
-        // A dead node is in nobody's way.
-        controller.failed_routers.load(Ordering::Relaxed)
-            | controller.failed_links.load(Ordering::Relaxed)
-            == 0
-    };
-    if whole || finds_a_way(node) { Ok(hub) } else { Err(Unreachable(node)) }
+
+    /// Its hub, as this CPU reaches it now.
+    ///
+    /// # Errors
+    /// The node is dead, or no way leads to it.
+    #[inline]
+    pub(crate) fn reach(self) -> Result<&'static Hub, Unreachable> {
+        let hub = page(self.0);
+        let whole = hub.power.load(Ordering::Acquire) != 0 && {
+            let controller = controller();
+            // A dead node is in nobody's way.
+            controller.failed_routers.load(Ordering::Relaxed)
+                | controller.failed_links.load(Ordering::Relaxed)
+                == 0
+        };
+        if whole || finds_a_way(self.0) { Ok(hub) } else { Err(Unreachable(self.0)) }
+    }
 }
 
 /// Whether a way leads from this CPU to a node, now that something has failed.

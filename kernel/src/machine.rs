@@ -3,7 +3,7 @@
 use crate::careful::{self, xkphys};
 use crate::page;
 use abi::hub::Why;
-use abi::ids::MAX_CELLS;
+use abi::ids::{MAX_CELLS, MAX_CPUS};
 use abi::layout::Layout;
 use abi::prom::Handoff;
 use abi::{CellId, CpuId, Mpa, NodeId, map};
@@ -29,6 +29,8 @@ struct Place {
     others: CellSet,
     /// Of each cell of the layout.
     firsts: [Option<First>; MAX_CELLS],
+    /// The cell of each CPU, as a set.
+    cells_of: [CellSet; MAX_CPUS],
 }
 
 static PLACE: Once<Place> = Once::new();
@@ -46,6 +48,10 @@ pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
         cell_pages: handoff.cell_pages,
         others: CellSet::first(layout.cells().into()).without(cell),
         firsts: core::array::from_fn(|cell| first(CellId(cell as u8))),
+        cells_of: core::array::from_fn(|cpu| match cpu < layout.cpus() as usize {
+            true => CellSet::one(layout.cell(layout.node_of(CpuId(cpu as u8)))),
+            false => CellSet::NONE,
+        }),
     });
 }
 
@@ -71,6 +77,19 @@ pub(crate) fn others() -> CellSet {
 /// A cell's lowest node and CPU; none if the machine has no such cell.
 pub(crate) fn first(cell: CellId) -> Option<First> {
     *place().firsts.get(usize::from(cell.0))?
+}
+
+/// The cells of CPUs, a bit each; bits of no CPU are nobody's.
+pub(crate) fn cells_of(cpus: u64) -> CellSet {
+    let cells_of = &place().cells_of;
+    let (mut cells, mut left) = (CellSet::NONE, cpus);
+    while left != 0 {
+        if let Some(cell) = cells_of.get(left.trailing_zeros() as usize) {
+            cells = CellSet(cells.0 | cell.0);
+        }
+        left &= left - 1;
+    }
+    cells
 }
 
 /// Offset in a cell's copy of the monitor of the CPUs' private pages.

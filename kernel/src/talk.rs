@@ -4,12 +4,13 @@
 //! where that cell's monitor lies.
 
 use crate::careful;
+use crate::hub::Known;
 use crate::machine::{self, First};
-use crate::{asm, doorbell, hub};
+use crate::{asm, doorbell};
 use abi::ids::MAX_CELLS;
-use abi::{CellId, CpuId, Mpa, map};
+use abi::{CellId, Mpa, map};
 use cell::talk::line::{Commit, LINE_BYTES, Slot};
-use cell::talk::{CellSet, Fabric, Mailbox, Unreachable};
+use cell::talk::{Fabric, Mailbox, Unreachable};
 use core::cell::UnsafeCell;
 
 /// This cell's mailbox, which others write.
@@ -24,7 +25,10 @@ static MAILBOX: Own = Own(UnsafeCell::new(Mailbox::EMPTY));
 /// The way to another cell.
 #[derive(Clone, Copy, Debug)]
 struct Way {
-    first: First,
+    /// Its lowest node: where its mailbox is.
+    node: Known,
+    /// Which CPU of that node is rung for: the cell's lowest.
+    slot: usize,
     /// Where in the machine this cell's lines in its mailbox begin, by [`Slot`].
     lines: [Mpa; 2],
 }
@@ -43,30 +47,25 @@ impl Wires {
                 let offset = Mailbox::offset(machine::cell(), slot) as u64;
                 Mpa(layout.reserve(to).start + mailbox + offset)
             };
-            let first = machine::first(to)?;
-            Some(Way { first, lines: [line(Slot::Request), line(Slot::Reply)] })
+            let First { node, cpu } = machine::first(to)?;
+            let slot = abi::hub::slot(layout, cpu);
+            Some(Way {
+                node: Known::new(node)?,
+                slot,
+                lines: [line(Slot::Request), line(Slot::Reply)],
+            })
         };
         let other = |to: &CellId| machine::others().has(*to);
         Self(core::array::from_fn(|to| Some(CellId(to as u8)).filter(other).and_then(way)))
     }
 
     /// Where this cell's line in `to`'s mailbox is; none if no way leads there.
+    #[inline]
     fn line(&self, to: CellId, slot: Slot) -> Result<u64, Unreachable> {
         let way = self.0[usize::from(to.0)].as_ref().ok_or(Unreachable)?;
-        hub::reach(way.first.node).map_err(|_| Unreachable)?;
+        way.node.reach().map_err(|_| Unreachable)?;
         Ok(way.lines[slot as usize].0)
     }
-}
-
-/// The cells whose CPUs have rung.
-pub(crate) fn cells_of(rung: u64) -> CellSet {
-    let layout = machine::layout();
-    let (mut cells, mut left) = (CellSet::NONE, rung);
-    while left != 0 {
-        cells = cells.with(layout.cell(layout.node_of(CpuId(left.trailing_zeros() as u8))));
-        left &= left - 1;
-    }
-    cells
 }
 
 /// One word of a line in this cell's mailbox.
@@ -77,6 +76,7 @@ fn own_word(from: CellId, slot: Slot, word: usize) -> *const u64 {
 }
 
 impl Fabric for Wires {
+    #[inline]
     fn commit(&self, from: CellId, slot: Slot) -> Commit {
         // SAFETY: a word of the mailbox, which another cell may be writing: hence volatile.
         let word = unsafe { own_word(from, slot, 0).read_volatile() };
@@ -84,6 +84,7 @@ impl Fabric for Wires {
         Commit(word)
     }
 
+    #[inline]
     fn payload(&self, from: CellId, slot: Slot, words: &mut [u64]) {
         for (i, word) in words.iter_mut().enumerate() {
             // SAFETY: as above; the commit word says that the payload is complete.
@@ -93,12 +94,8 @@ impl Fabric for Wires {
 
     fn put(&mut self, to: CellId, slot: Slot, words: &[u64]) -> Result<(), Unreachable> {
         let line = self.line(to, slot)?;
-        for (i, word) in words.iter().enumerate() {
-            // SAFETY: the line of `to`'s mailbox that this cell, and it alone, writes.
-            unsafe { careful::store64(Mpa(line + 8 + 8 * i as u64), *word) }
-                .map_err(|_| Unreachable)?;
-        }
-        Ok(())
+        // SAFETY: the line of `to`'s mailbox that this cell, and it alone, writes.
+        unsafe { careful::store_words(Mpa(line + 8), words) }.map_err(|_| Unreachable)
     }
 
     fn publish(&mut self, to: CellId, slot: Slot, commit: Commit) -> Result<(), Unreachable> {
@@ -109,8 +106,10 @@ impl Fabric for Wires {
     }
 
     fn ring(&mut self, to: CellId) {
-        if let Some(way) = &self.0[usize::from(to.0)] {
-            doorbell::ring(way.first.cpu);
+        if let Some(way) = &self.0[usize::from(to.0)]
+            && let Ok(hub) = way.node.reach()
+        {
+            doorbell::ring_at(&hub.cpus[way.slot]);
         }
     }
 }

@@ -57,13 +57,13 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         self.call_about_loans(|to, request, token| talk.exchange.call(to, request, token));
         while let Some(event) = talk.exchange.poll(from, now, self.out.machine.wires()) {
-            self.heard(&mut talk, event, now);
+            self.heard(&mut talk, &event, now);
         }
         self.talk = Some(talk);
     }
 
-    fn heard(&mut self, talk: &mut Talk, event: Event, now: u64) {
-        match event {
+    fn heard(&mut self, talk: &mut Talk, event: &Event, now: u64) {
+        match *event {
             Event::Returned { token: PING, from, result } => {
                 let Some(mut ping) = talk.pinging.take() else { return };
                 match result {

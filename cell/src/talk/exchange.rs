@@ -5,8 +5,9 @@
 //! lock. What an [`Event`] demands is to be done before the lock is let go and before the next poll: the answer to the cell that asked
 //! goes out with that poll.
 
+use super::calls::Calls;
 use super::event::{CellDown, Event, Refusal, Sent, Undelivered};
-use super::line::{Fabric, Packet, Slot};
+use super::line::{self, Fabric, Packet, Slot};
 use super::live::{CellSet, Epoch, Incarnation, Live};
 use super::message::{Entry, Message, Outbox, Want};
 use super::mutant::{Mutant, seeded};
@@ -22,7 +23,7 @@ pub const MAX_CALLS: usize = 8;
 
 /// What an outstanding call is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Origin {
+pub(super) enum Origin {
     /// Nothing: none is outstanding.
     #[default]
     Nobody,
@@ -44,7 +45,7 @@ struct Peer {
     /// What the outstanding call is for.
     origin: Origin,
     /// Calls that wait for the line.
-    calls: VecDeque<(Origin, Packet)>,
+    calls: Calls,
     /// Whether a call went out last: then a message is next.
     called: bool,
     /// Since when its memory has not answered: nothing is written there for a while.
@@ -150,7 +151,7 @@ impl Exchange {
         if calls.len() >= MAX_CALLS {
             return Err(Refusal::Full);
         }
-        calls.push_back((origin, request.encode()));
+        request.encode(calls.push_back(origin));
         self.queued = self.queued.with(to);
         Ok(())
     }
@@ -235,7 +236,7 @@ impl Exchange {
         peer.offer = None;
         self.unwritten = self.unwritten.with(from);
         let lasting = !matches!(reply, Reply::Elsewhere(_) | Reply::Moving { .. });
-        peer.server.answer(reply.encode(), lasting)
+        peer.server.answer(&reply, lasting)
     }
 
     /// The survivors have agreed that `cell` is dead, in this epoch. To be called once in each survivor.
@@ -245,12 +246,10 @@ impl Exchange {
         registry.epoch_changed(Some(cell), |vcpu| events.push_back(Event::Arrived(vcpu)));
         let peer = &mut self.peers[usize::from(cell.0)];
         let origin = core::mem::take(&mut peer.origin);
-        let mut calls = core::mem::take(&mut peer.calls);
         self.failed(cell, origin);
-        for (origin, _) in calls.drain(..) {
+        while let Some((origin, _)) = self.peers[usize::from(cell.0)].calls.pop_front() {
             self.failed(cell, origin);
         }
-        self.peers[usize::from(cell.0)].calls = calls;
         self.meet(cell);
     }
 
@@ -320,13 +319,24 @@ impl Exchange {
             return self.events.pop_front();
         }
         for cell in from.and(self.live.others()) {
-            let peer = &self.peers[usize::from(cell.0)];
             // Most often there is nothing: two words are looked at, and no more.
-            let asks = peer.server.wants(fabric.commit(cell, Slot::Request));
-            if (asks || peer.client.wants(fabric.commit(cell, Slot::Reply)))
-                && let Some(event) = self.hear(cell, fabric)
-            {
-                return Some(event);
+            let peer = &mut self.peers[usize::from(cell.0)];
+            let commit = fabric.commit(cell, Slot::Request);
+            if peer.server.takes(cell, &self.live, commit) {
+                let request = line::read(fabric, (cell, Slot::Request, commit), Request::decode);
+                if let Some(event) = self.serve(cell, request) {
+                    return Some(event);
+                }
+            }
+            let peer = &mut self.peers[usize::from(cell.0)];
+            let commit = fabric.commit(cell, Slot::Reply);
+            if peer.client.takes(cell, &self.live, commit) {
+                self.busy = self.busy.without(cell);
+                let origin = core::mem::take(&mut peer.origin);
+                let reply = line::read(fabric, (cell, Slot::Reply, commit), Reply::decode);
+                if let Some(event) = self.returned(cell, origin, reply) {
+                    return Some(event);
+                }
             }
         }
         for cell in CellSet(self.busy.0 | self.mute.0) {
@@ -349,36 +359,33 @@ impl Exchange {
         None
     }
 
-    /// Looks at the lines that a cell writes.
-    fn hear(&mut self, from: CellId, fabric: &mut impl Fabric) -> Option<Event> {
-        let peer = &mut self.peers[usize::from(from.0)];
-        if let Some(packet) = peer.server.poll(from, &self.live, fabric)
-            && let Some(event) = self.serve(from, &packet)
-        {
-            return Some(event);
-        }
-        if self.busy.has(from) {
-            let peer = &mut self.peers[usize::from(from.0)];
-            if let Some(packet) = peer.client.poll(from, &self.live, fabric) {
-                self.busy = self.busy.without(from);
-                let origin = core::mem::take(&mut peer.origin);
-                return self.returned(from, origin, Reply::decode(&packet));
-            }
-        }
-        None
-    }
-
     /// Executes a request, or has the cell execute it.
-    fn serve(&mut self, from: CellId, packet: &Packet) -> Option<Event> {
-        let (reply, event) = match Request::decode(packet) {
-            None => (Reply::Garbled, None),
-            Some(Request::Ping(value)) => (Reply::Pong(value), None),
-            Some(Request::Lookup(vcpu)) => (self.registry.whereabouts(vcpu), None),
+    fn serve(&mut self, from: CellId, request: Option<Request>) -> Option<Event> {
+        match request {
+            None => {
+                self.answer(from, Reply::Garbled);
+                None
+            }
+            Some(Request::Ping(value)) => {
+                self.answer(from, Reply::Pong(value));
+                None
+            }
+            Some(Request::Lookup(vcpu)) => {
+                let reply = self.registry.whereabouts(vcpu);
+                self.answer(from, reply);
+                None
+            }
             Some(Request::Deliver { to, number, message }) => {
                 let incarnation = self.live.incarnation(from);
                 match self.registry.message(to, from, incarnation, number) {
-                    Verdict::Answer(reply) => (reply, None),
-                    Verdict::Execute(reply) => (reply, Some(Event::Execute { vcpu: to, message })),
+                    Verdict::Answer(reply) => {
+                        self.answer(from, reply);
+                        None
+                    }
+                    Verdict::Execute(reply) => {
+                        self.answer(from, reply);
+                        Some(Event::Execute { vcpu: to, message })
+                    }
                 }
             }
             Some(Request::Offer { vcpu, moves, frozen, marks }) => {
@@ -386,18 +393,16 @@ impl Exchange {
                     self.peers[usize::from(from.0)].offer = Some((vcpu, moves, marks));
                     return Some(Event::Offered { from, vcpu, frozen });
                 }
-                (Reply::Refused(0), None)
+                self.answer(from, Reply::Refused(0));
+                None
             }
             Some(Request::Take(vcpu)) => {
                 let taken = self.registry.take(vcpu, from);
-                (Reply::Done, taken.then_some(Event::Arrived(vcpu)))
+                self.answer(from, Reply::Done);
+                taken.then_some(Event::Arrived(vcpu))
             }
-            Some(request @ Request::Loan(_)) => {
-                return Some(Event::Asked { from, request });
-            }
-        };
-        self.answer(from, reply);
-        event
+            Some(request @ Request::Loan(_)) => Some(Event::Asked { from, request }),
+        }
     }
 
     /// A call has been answered.
@@ -408,7 +413,7 @@ impl Exchange {
             Origin::Offer(vcpu) => {
                 if reply == Reply::Accepted && self.registry.gone(vcpu, from) {
                     let calls = &mut self.peers[usize::from(from.0)].calls;
-                    calls.push_front((Origin::Take(vcpu), Request::Take(vcpu).encode()));
+                    Request::Take(vcpu).encode(calls.push_front(Origin::Take(vcpu)));
                     self.queued = self.queued.with(from);
                     return Some(Event::Left { vcpu, to: from });
                 }
@@ -509,7 +514,7 @@ impl Exchange {
                     };
                     self.outbox.set_at(place, Some(cell));
                     self.peers[usize::from(cell.0)].called = false;
-                    self.start(cell, Origin::Outbox, request.encode(), now);
+                    request.encode(self.start(cell, Origin::Outbox, now));
                 }
                 Target::Cell(_) | Target::Wait => {}
             }
@@ -524,19 +529,23 @@ impl Exchange {
     fn next_call(&mut self, cell: CellId, now: u64) {
         let peer = &mut self.peers[usize::from(cell.0)];
         let Some((origin, packet)) = peer.calls.pop_front() else { return };
+        peer.origin = origin;
+        peer.client.start(now).set(packet.kind, packet.payload());
         peer.called = !peer.calls.is_empty();
         if !peer.called {
             self.queued = self.queued.without(cell);
         }
-        self.start(cell, origin, packet, now);
-    }
-
-    fn start(&mut self, cell: CellId, origin: Origin, packet: Packet, now: u64) {
-        let peer = &mut self.peers[usize::from(cell.0)];
-        peer.origin = origin;
-        peer.client.start(packet, now);
         self.busy = self.busy.with(cell);
         self.unwritten = self.unwritten.with(cell);
+    }
+
+    /// Begins a call; its request is for the caller to fill in.
+    fn start(&mut self, cell: CellId, origin: Origin, now: u64) -> &mut Packet {
+        let peer = &mut self.peers[usize::from(cell.0)];
+        self.busy = self.busy.with(cell);
+        self.unwritten = self.unwritten.with(cell);
+        peer.origin = origin;
+        peer.client.start(now)
     }
 
     /// An entry of the outbox is for a VCPU that is this cell's.

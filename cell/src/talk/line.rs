@@ -95,11 +95,22 @@ impl Packet {
     /// # Panics
     /// When there are more than [`PAYLOAD_WORDS`].
     #[must_use]
-    #[inline]
     pub fn new(kind: u8, words: &[u64]) -> Self {
-        let mut packet = Self { kind, length: words.len() as u8, words: [0; PAYLOAD_WORDS] };
-        packet.words[..words.len()].copy_from_slice(words);
+        let mut packet = Self::default();
+        packet.set(kind, words);
         packet
+    }
+
+    /// Becomes a packet of these words. Costs no more than they do.
+    ///
+    /// # Panics
+    /// When there are more than [`PAYLOAD_WORDS`].
+    #[inline]
+    pub fn set(&mut self, kind: u8, words: &[u64]) {
+        (self.kind, self.length) = (kind, words.len() as u8);
+        for (to, from) in self.words[..words.len()].iter_mut().zip(words) {
+            *to = *from;
+        }
     }
 
     /// The words that count.
@@ -230,11 +241,29 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The packet that a commit word speaks of.
-pub(super) fn read(fabric: &impl Fabric, from: CellId, slot: Slot, commit: Commit) -> Packet {
-    let mut packet = Packet { kind: commit.kind(), length: commit.length() as u8, words: [0; 15] };
-    fabric.payload(from, slot, &mut packet.words[..commit.length()]);
-    packet
+/// Most words of the payloads that are read without room for a longer one.
+const SHORT: usize = 3;
+
+/// What `decode` makes of the kind and the words that a commit word speaks of.
+#[inline]
+pub(super) fn read<T>(
+    fabric: &impl Fabric,
+    (from, slot, commit): (CellId, Slot, Commit),
+    decode: impl FnOnce(u8, &[u64]) -> T,
+) -> T {
+    let (mut short, mut long);
+    let words = match commit.length() {
+        length @ 0..=SHORT => {
+            short = [0; SHORT];
+            &mut short[..length]
+        }
+        length => {
+            long = [0; PAYLOAD_WORDS];
+            &mut long[..length]
+        }
+    };
+    fabric.payload(from, slot, words);
+    decode(commit.kind(), words)
 }
 
 #[cfg(test)]

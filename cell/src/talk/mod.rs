@@ -17,6 +17,7 @@
 //! | the sender dies | at most once |
 //! | the owner dies | the sender is told, once |
 
+mod calls;
 mod event;
 mod exchange;
 pub mod line;

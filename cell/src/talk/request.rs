@@ -154,16 +154,16 @@ impl Mark {
 }
 
 impl Request {
-    /// As a line carries it.
-    #[must_use]
-    pub fn encode(&self) -> Packet {
+    /// Writes it as a line carries it.
+    #[inline]
+    pub fn encode(&self, packet: &mut Packet) {
         match *self {
-            Self::Ping(value) => Packet::new(kind::PING, &[value]),
-            Self::Lookup(vcpu) => Packet::new(kind::LOOKUP, &[vcpu.encode()]),
+            Self::Ping(value) => packet.set(kind::PING, &[value]),
+            Self::Lookup(vcpu) => packet.set(kind::LOOKUP, &[vcpu.encode()]),
             Self::Deliver { to, number, message } => {
                 let (what, argument) = message.encode();
                 let number = u64::from(what) << 32 | u64::from(number);
-                Packet::new(kind::DELIVER, &[to.encode(), number, argument])
+                packet.set(kind::DELIVER, &[to.encode(), number, argument])
             }
             Self::Offer { vcpu, moves, frozen, marks } => {
                 let mut words = [0; 4 + MAX_CELLS];
@@ -176,17 +176,18 @@ impl Request {
                 for (word, mark) in words[4..].iter_mut().zip(marks) {
                     *word = mark.encode();
                 }
-                Packet::new(kind::OFFER, &words)
+                packet.set(kind::OFFER, &words)
             }
-            Self::Take(vcpu) => Packet::new(kind::TAKE, &[vcpu.encode()]),
-            Self::Loan(payload) => Packet::new(kind::LOAN, payload.as_slice()),
+            Self::Take(vcpu) => packet.set(kind::TAKE, &[vcpu.encode()]),
+            Self::Loan(payload) => packet.set(kind::LOAN, payload.as_slice()),
         }
     }
 
     /// What [`Self::encode`] made; nothing if it made no such thing.
     #[must_use]
-    pub fn decode(packet: &Packet) -> Option<Self> {
-        Some(match (packet.kind, packet.payload()) {
+    #[inline]
+    pub fn decode(kind: u8, words: &[u64]) -> Option<Self> {
+        Some(match (kind, words) {
             (kind::PING, &[value]) => Self::Ping(value),
             (kind::LOOKUP, &[vcpu]) => Self::Lookup(Vcpu::decode(vcpu)),
             (kind::DELIVER, &[to, number, argument]) => Self::Deliver {
@@ -214,31 +215,32 @@ impl Request {
 }
 
 impl Reply {
-    /// As a line carries it.
-    #[must_use]
-    pub fn encode(&self) -> Packet {
+    /// Writes it as a line carries it.
+    #[inline]
+    pub fn encode(&self, packet: &mut Packet) {
         match *self {
-            Self::Pong(value) => Packet::new(kind::PONG, &[value]),
-            Self::Here { moves } => Packet::new(kind::HERE, &[u64::from(moves)]),
-            Self::Moving { moves } => Packet::new(kind::MOVING, &[u64::from(moves)]),
-            Self::Elsewhere(None) => Packet::new(kind::ELSEWHERE, &[]),
+            Self::Pong(value) => packet.set(kind::PONG, &[value]),
+            Self::Here { moves } => packet.set(kind::HERE, &[u64::from(moves)]),
+            Self::Moving { moves } => packet.set(kind::MOVING, &[u64::from(moves)]),
+            Self::Elsewhere(None) => packet.set(kind::ELSEWHERE, &[]),
             Self::Elsewhere(Some(Hint { cell, moves })) => {
                 let word = u64::from(cell.0) << 32 | u64::from(moves);
-                Packet::new(kind::ELSEWHERE, &[word])
+                packet.set(kind::ELSEWHERE, &[word])
             }
-            Self::Ended => Packet::new(kind::ENDED, &[]),
-            Self::Accepted => Packet::new(kind::ACCEPTED, &[]),
-            Self::Refused(why) => Packet::new(kind::REFUSED, &[u64::from(why)]),
-            Self::Done => Packet::new(kind::DONE, &[]),
-            Self::Loan(payload) => Packet::new(kind::LOANED, payload.as_slice()),
-            Self::Garbled => Packet::new(kind::GARBLED, &[]),
+            Self::Ended => packet.set(kind::ENDED, &[]),
+            Self::Accepted => packet.set(kind::ACCEPTED, &[]),
+            Self::Refused(why) => packet.set(kind::REFUSED, &[u64::from(why)]),
+            Self::Done => packet.set(kind::DONE, &[]),
+            Self::Loan(payload) => packet.set(kind::LOANED, payload.as_slice()),
+            Self::Garbled => packet.set(kind::GARBLED, &[]),
         }
     }
 
     /// What [`Self::encode`] made; [`Reply::Garbled`] if it made no such thing.
     #[must_use]
-    pub fn decode(packet: &Packet) -> Self {
-        match (packet.kind, packet.payload()) {
+    #[inline]
+    pub fn decode(kind: u8, words: &[u64]) -> Self {
+        match (kind, words) {
             (kind::PONG, &[value]) => Self::Pong(value),
             (kind::HERE, &[moves]) => Self::Here { moves: moves as u32 },
             (kind::MOVING, &[moves]) => Self::Moving { moves: moves as u32 },
@@ -261,6 +263,14 @@ mod tests {
     use super::super::line::PAYLOAD_WORDS;
     use super::*;
 
+    fn request(packet: &Packet) -> Option<Request> {
+        Request::decode(packet.kind, packet.payload())
+    }
+
+    fn reply(packet: &Packet) -> Reply {
+        Reply::decode(packet.kind, packet.payload())
+    }
+
     #[test]
     fn requests_come_back_as_they_were() {
         let vcpu = Vcpu { index: 0xfedc, life: 0x9876_5432 };
@@ -269,7 +279,7 @@ mod tests {
         marks[MAX_CELLS - 1] = Mark { incarnation: Incarnation(1), number: 2 };
         let frozen = Frozen { at: Mpa(0x7000_1234), length: 0x1_0000_0000 };
         let message = Message::Forget { first: 77, pages: u32::MAX };
-        for request in [
+        for sent in [
             Request::Ping(u64::MAX),
             Request::Lookup(vcpu),
             Request::Deliver { to: vcpu, number: u32::MAX, message },
@@ -278,16 +288,18 @@ mod tests {
             Request::Loan(Payload::default()),
             Request::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
         ] {
-            assert_eq!(Request::decode(&request.encode()), Some(request));
-            assert_eq!(Reply::decode(&request.encode()), Reply::Garbled);
+            let mut packet = Packet::default();
+            sent.encode(&mut packet);
+            assert_eq!(request(&packet), Some(sent));
+            assert_eq!(reply(&packet), Reply::Garbled);
         }
-        assert_eq!(Request::decode(&Packet::default()), None);
-        assert_eq!(Request::decode(&Packet::new(kind::DELIVER, &[0, 99 << 32, 0])), None);
+        assert_eq!(request(&Packet::default()), None);
+        assert_eq!(request(&Packet::new(kind::DELIVER, &[0, 99 << 32, 0])), None);
     }
 
     #[test]
     fn replies_come_back_as_they_were() {
-        for reply in [
+        for sent in [
             Reply::Pong(7),
             Reply::Here { moves: u32::MAX },
             Reply::Moving { moves: 1 },
@@ -301,9 +313,11 @@ mod tests {
             Reply::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
             Reply::Garbled,
         ] {
-            assert_eq!(Reply::decode(&reply.encode()), reply);
-            assert_eq!(Request::decode(&reply.encode()), None);
+            let mut packet = Packet::default();
+            sent.encode(&mut packet);
+            assert_eq!(reply(&packet), sent);
+            assert_eq!(request(&packet), None);
         }
-        assert_eq!(Reply::decode(&Packet::new(kind::ELSEWHERE, &[8 << 32])), Reply::Garbled);
+        assert_eq!(reply(&Packet::new(kind::ELSEWHERE, &[8 << 32])), Reply::Garbled);
     }
 }

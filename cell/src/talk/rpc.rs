@@ -19,6 +19,7 @@
 use super::line::{self, Commit, Fabric, Packet, SEQUENCES, Slot};
 use super::live::Live;
 use super::mutant::{Mutant, seeded};
+use super::request::Reply;
 use abi::CellId;
 
 /// The caller's half towards one cell.
@@ -49,14 +50,16 @@ impl Client {
         self.since
     }
 
-    /// Begins a call; the last one must have ended. Writes nothing: [`Self::push`] does.
-    pub fn start(&mut self, request: Packet, now: u64) {
+    /// Begins a call; the last one must have ended. The packet is its request, for the caller to fill in. Writes
+    /// nothing: [`Self::push`] does.
+    #[must_use = "the request is to be filled in"]
+    pub fn start(&mut self, now: u64) -> &mut Packet {
         debug_assert!(!self.waiting);
         self.sequence = (self.sequence + 1) % SEQUENCES;
         self.waiting = true;
         self.unwritten = true;
         self.since = now;
-        self.request = request;
+        &mut self.request
     }
 
     /// Writes the request if it has to be; whether the callee's memory answered.
@@ -75,14 +78,14 @@ impl Client {
         self.waiting && (commit.sequence() == self.sequence || any)
     }
 
-    /// The reply to the outstanding call, if it is there: the call has ended.
-    pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
-        let commit = fabric.commit(from, Slot::Reply);
-        if !self.wants(commit) || !live.accepts(from, commit) {
-            return None;
+    /// Whether the line with this commit word is the reply to the outstanding call, which has then ended.
+    #[inline]
+    pub fn takes(&mut self, from: CellId, live: &Live, commit: Commit) -> bool {
+        let taken = self.wants(commit) && live.accepts(from, commit);
+        if taken {
+            self.finish();
         }
-        self.finish();
-        Some(line::read(fabric, from, Slot::Reply, commit))
+        taken
     }
 
     /// The outstanding call has been late: it is written once more.
@@ -159,26 +162,27 @@ impl Server {
         }
     }
 
-    /// The caller's next request, if it is there: to be executed, and answered by [`Self::answer`].
-    pub fn poll(&mut self, from: CellId, live: &Live, fabric: &impl Fabric) -> Option<Packet> {
-        let commit = fabric.commit(from, Slot::Request);
-        if !self.wants(commit) || !live.accepts(from, commit) {
-            return None;
+    /// Whether the line with this commit word is the caller's next request, which is then to be executed, and answered
+    /// by [`Self::answer`].
+    #[inline]
+    pub fn takes(&mut self, from: CellId, live: &Live, commit: Commit) -> bool {
+        let taken = self.wants(commit) && live.accepts(from, commit);
+        if taken {
+            self.sequence = commit.sequence();
+            self.stage = Stage::Executing;
+            self.reply.clear();
         }
-        self.sequence = commit.sequence();
-        self.stage = Stage::Executing;
-        self.reply.clear();
-        Some(line::read(fabric, from, Slot::Request, commit))
+        taken
     }
 
     /// Answers the request that is being executed. Writes nothing: [`Self::push`] does. A reply that is not `lasting`
     /// says how things are in this epoch, and that nothing was done: in the next one the request is executed anew. False if
     /// there is no request: the caller has died since.
-    pub fn answer(&mut self, reply: Packet, lasting: bool) -> bool {
+    pub fn answer(&mut self, reply: &Reply, lasting: bool) -> bool {
         if self.stage != Stage::Executing {
             return false;
         }
-        self.reply = reply;
+        reply.encode(&mut self.reply);
         self.lasting = lasting || seeded(Mutant::AnswersOutlast);
         self.stage = Stage::Unwritten;
         true

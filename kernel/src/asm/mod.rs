@@ -36,7 +36,7 @@ pub(crate) use guest::{enter_guest, fetch_lost_address};
 pub(crate) use tlb::{forget_all, forget_any, forget_pair, install, select_space, wire};
 pub(crate) use trap::{
     SPARE_SIZE, SPARE_STACKS, STACK_SIZE, STACKS, capture, careful_load32, careful_load64,
-    careful_store64, exception_table, idle, past_idle, trap_entry_address,
+    careful_store_words, careful_store64, exception_table, idle, past_idle, trap_entry_address,
 };
 
 use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA};

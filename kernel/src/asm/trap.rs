@@ -154,6 +154,19 @@ global_asm!(
     "5: sd $5, 0($4)",
     "jr $31",
     "move $2, $0",
+    // careful_store_words(to, from, words) -> 0, or 1 if a store trapped.
+    ".globl careful_store_words",
+    "careful_store_words:",
+    "beqz $6, 8f",
+    "dsll $6, $6, 3",
+    "daddu $6, $6, $5",
+    "7: ld $2, 0($5)",
+    "9: sd $2, 0($4)",
+    "daddiu $5, $5, 8",
+    "bne $5, $6, 7b",
+    "daddiu $4, $4, 8",
+    "8: jr $31",
+    "move $2, $0",
     "6: jr $31",
     "li $2, 1",
     ".section __ex_table, \"a\", @progbits",
@@ -161,6 +174,7 @@ global_asm!(
     ".dword 3b, 6b",
     ".dword 4b, 6b",
     ".dword 5b, 6b",
+    ".dword 9b, 6b",
     ".text",
 
     // capture(frame): the general registers as the caller has them.
@@ -216,6 +230,8 @@ unsafe extern "C" {
     pub(crate) fn careful_load64(address: u64, to: *mut u64) -> u64;
     /// Stores a word; 1 if that trapped.
     pub(crate) fn careful_store64(address: u64, value: u64) -> u64;
+    /// Stores words from memory; 1 if that trapped.
+    pub(crate) fn careful_store_words(to: u64, from: *const u64, words: u64) -> u64;
     fn capture_registers(frame: *mut Frame);
     static __ex_table_start: [u64; 2];
     static __ex_table_end: [u64; 2];
