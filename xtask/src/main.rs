@@ -7,6 +7,7 @@ mod doctor;
 mod endian;
 mod fuzz;
 mod hostile;
+mod layouts;
 mod paths;
 mod run;
 mod sensitive;
@@ -50,6 +51,8 @@ enum Command {
     Sensitive(sensitive::Args),
     /// Runs hostile VMs in direct execution beside two that check themselves.
     Hostile(hostile::Args),
+    /// Divides one machine into 1, 2, 4 and 8 cells, and compares its guests with the bare machine's.
+    Layouts(layouts::Args),
     /// Runs a large machine on one host core beside a busy loop, and sees that nobody starves.
     Soak(soak::Args),
     /// Destroys the monitor of one cell after the other from outside: the others must go on.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Command::Bare(args) => bare::main(args),
         Command::Sensitive(args) => sensitive::main(args),
         Command::Hostile(args) => hostile::main(args),
+        Command::Layouts(args) => layouts::main(args),
         Command::Soak(args) => soak::main(args),
         Command::Replication(args) => run::replication::main(args),
         Command::Test(args) => test::main(args),

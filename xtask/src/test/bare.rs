@@ -1,7 +1,7 @@
 //! Boots of a guest on bare QEMU, without a monitor: what it prints there is what it has to print in a VM.
 
 use super::manifest::Bare;
-use super::process::{run, shell_line, tail};
+use super::process::{Ended, run, shell_line, tail};
 use crate::endian::Endian;
 use crate::{build, paths, setup};
 use anyhow::{Context, Result};
@@ -32,37 +32,74 @@ pub fn machines(bare: &Bare) -> Vec<Machine> {
     machines
 }
 
-/// Runs a machine; what was wrong, and the command that does it again.
+/// A guest that is to be booted without a monitor.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// The image, as `kernel` in a configuration names it. One of our own has been built already.
+    pub image: &'a str,
+    /// Its byte order.
+    pub endian: Endian,
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory, as QEMU's `-m` takes it.
+    pub memory: &'a str,
+    /// The guest's command line.
+    pub cmdline: &'a str,
+}
+
+/// Boots a guest on bare QEMU; its end, and the command that does it again.
 ///
 /// # Errors
 /// It could not be run.
-pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
-    let (kernel, initrd) = match machine.image.as_str() {
-        "debian" => {
-            let guest = setup::guest::debian()?;
-            (guest.vmlinux, Some(guest.initrd))
+pub fn boot(guest: Guest<'_>, name: &str, limit: Duration) -> Result<(Ended, String)> {
+    let (kernel, initrd) = match guest.image {
+        "debian" | "linux" => {
+            let stock = if guest.image == "linux" {
+                setup::guest::linux()?
+            } else {
+                setup::guest::debian()?
+            };
+            (stock.vmlinux, Some(stock.initrd))
         }
-        // Built with all the others before any test is run.
-        own => (build::built(own, machine.endian), None),
+        own => (build::built(own, guest.endian), None),
     };
-    let mut command = setup::qemu::qemu(machine.endian, None)?.command();
+    let mut command = setup::qemu::qemu(guest.endian, None)?.command();
     command
-        .args(["-M", "malta", "-cpu", "MIPS64R2-generic", "-m", &bare.memory])
-        .args(["-smp", &machine.cpus.to_string()])
+        .args(["-M", "malta", "-cpu", "MIPS64R2-generic", "-m", guest.memory])
+        .args(["-smp", &guest.cpus.to_string()])
         .args(["-nodefaults", "-vga", "none", "-nic", "none", "-display", "none"])
-        .args(["-serial", "stdio", "-no-reboot", "-append", &bare.cmdline, "-kernel"])
+        .args(["-serial", "stdio", "-no-reboot", "-append", guest.cmdline, "-kernel"])
         .arg(kernel);
     if let Some(initrd) = initrd {
         command.arg("-initrd").arg(initrd);
     }
     let reproduce = shell_line(&command);
-    let ended = run(command, &machine.name, Duration::from_secs(bare.timeout))?;
-    let mut wrong = Vec::new();
+    Ok((run(command, name, limit)?, reproduce))
+}
+
+/// How a bare machine's end differs from switching itself off.
+pub fn not_ended(ended: &Ended) -> Option<String> {
     match ended.status {
-        Some(status) if status.success() => {}
-        Some(status) => wrong.push(format!("QEMU: {status}")),
-        None => wrong.push("unknown: it did not end in time".into()),
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!("QEMU: {status}")),
+        None => Some("unknown: it did not end in time".into()),
     }
+}
+
+/// Runs a machine; what was wrong, and the command that does it again.
+///
+/// # Errors
+/// It could not be run.
+pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
+    let guest = Guest {
+        image: &machine.image,
+        endian: machine.endian,
+        cpus: machine.cpus,
+        memory: &bare.memory,
+        cmdline: &bare.cmdline,
+    };
+    let (ended, reproduce) = boot(guest, &machine.name, Duration::from_secs(bare.timeout))?;
+    let mut wrong: Vec<_> = not_ended(&ended).into_iter().collect();
     let part = if bare.excerpt { Part::Excerpt } else { Part::All };
     wrong.extend(difference(&ended.output, &bare.output, part)?);
     if !wrong.is_empty() {
@@ -88,6 +125,11 @@ pub enum Part {
 pub fn difference(text: &str, file: &str, part: Part) -> Result<Option<String>> {
     let wanted =
         fs::read_to_string(paths::workspace().join(file)).with_context(|| file.to_string())?;
+    Ok(compare(text, &wanted, file, part))
+}
+
+/// The same with what the console is to print, and where that comes from.
+pub fn compare(text: &str, wanted: &str, source: &str, part: Part) -> Option<String> {
     let text = text.replace('\r', "");
     let lines = wanted.lines().count();
     let (before, length) = match (part, wanted.lines().next()) {
@@ -104,11 +146,11 @@ pub fn difference(text: &str, file: &str, part: Part) -> Result<Option<String>> 
             (found, wanted) => {
                 let show = |line: Option<&str>| line.map_or("nothing".into(), |l| format!("{l:?}"));
                 let (found, wanted) = (show(found), show(wanted));
-                return Ok(Some(format!("line {number} is {found}, in {file} {wanted}")));
+                return Some(format!("line {number} is {found}, in {source} {wanted}"));
             }
         }
     }
-    Ok(None)
+    None
 }
 
 #[cfg(test)]
