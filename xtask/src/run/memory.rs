@@ -3,7 +3,8 @@
 use super::size;
 use super::source::Item;
 use super::spec::{Machine, MemoryKind};
-use abi::map;
+use abi::layout::Layout;
+use abi::{CellId, map};
 use anyhow::Result;
 
 /// Most of a window, where nobody said more, of a node that has a slice too.
@@ -12,6 +13,8 @@ const USUAL_WINDOW: u64 = 64 << 20;
 const USUAL_SLICE: (u64, u64) = (192 << 20, 256 << 20);
 /// Least slice of a node that has nothing else: the monitor's own share and room for something.
 const LONE_SLICE_MIN: u64 = 64 << 20;
+/// Least heap of a cell's monitor: an engine takes 5 MB.
+const HEAP_MIN: u64 = 8 << 20;
 
 /// The largest window that each of so many nodes can have.
 fn largest_window(nodes: u64) -> u64 {
@@ -91,6 +94,30 @@ pub fn per_node(machine: &Machine) -> Result<(u64, u64)> {
         )));
     }
     Ok((window.value, slice.value))
+}
+
+/// Each cell's monitor must find room for itself and a heap, in what it keeps of the cell's windows. (There is some where
+/// nobody has said how large they are.)
+///
+/// # Errors
+/// A cell has too little window, in a row from its lowest node on.
+pub fn check_reserve(machine: &Machine, layout: &Layout) -> Result<()> {
+    let kept = |cell| {
+        let reserve = layout.reserve(cell);
+        reserve.end - reserve.start
+    };
+    let short = |cell: &CellId| kept(*cell) < map::MONITOR_MAX + HEAP_MIN;
+    let Some(window) = &machine.window_per_node else { return Ok(()) };
+    match (0..layout.cells()).map(CellId).find(short) {
+        None => Ok(()),
+        Some(cell) => Err(window.error(format_args!(
+            "window_per_node = {}: the monitor of cell {cell} gets {} of it, without room for a heap: set \
+             window_per_node = \"{}\", or give the cell two nodes with consecutive numbers",
+            size::show(window.value),
+            size::show(kept(cell)),
+            size::show(2 * window.value),
+        ))),
+    }
 }
 
 /// What was said of a part of the memory, or what it usually is; a kind of memory may have none of it.

@@ -76,6 +76,7 @@ impl Plan {
             cell_of,
         };
         assert!(layout.is_sound(), "checked key by key: {layout:?}");
+        memory::check_reserve(machine, &layout)?;
         if machine.console_rate.value == 0 {
             return Err(machine.console_rate.error(
                 "console_rate = 0: nothing would ever be printed; leave the key out for \"1M\"",

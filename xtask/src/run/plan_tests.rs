@@ -105,6 +105,10 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
             format!("{VM}memory = \"200M\"\n{}", VM.replace("\"a\"", "\"b\"")),
             "VM \"b\": memory 64M does not fit: cell 0 has 24M of 224M left; lower it or set slice_per_node = \"232M\"",
         ),
+        (
+            "[machine]\nmemory_kind = \"removable\"\nwindow_per_node = \"16M\"\n".into(),
+            "m.toml:3: window_per_node = 16M: the monitor of cell 0 gets 8M of it, without room for a heap: set window_per_node = \"32M\", or",
+        ),
         (format!("{VM}cells = [1]\n"), "m.toml:4: VM \"a\": there is no cell 1; the machine has 1"),
         (format!("{VM}cells = []\n"), "it may run nowhere"),
         (
