@@ -37,8 +37,8 @@ pub struct World {
     pub streams: BTreeMap<u16, Vec<u8>>,
     pub events: Vec<Event>,
     pub outcome: Option<Outcome>,
-    /// Which pages hold whose data; cleared pages are absent.
-    stamped: HashMap<Mpa, VmId>,
+    /// Which machine pages hold the data of which VM's page; cleared pages are absent.
+    stamped: HashMap<Mpa, (VmId, u32)>,
     /// Time each VM has run.
     pub ran: BTreeMap<VmId, u64>,
     /// Time each VCPU has run.
@@ -100,6 +100,17 @@ impl Machine for Sim {
         let world = &mut *self.world.borrow_mut();
         world.kicked[usize::from(cpu.0)] = true;
         world.kicks += 1;
+    }
+
+    fn copy_page(&mut self, from: Mpa, to: Mpa) -> bool {
+        let stamped = &mut self.world.borrow_mut().stamped;
+        let data = stamped[&from];
+        stamped.insert(to, data);
+        true
+    }
+
+    fn spoil_page(&mut self, mpa: Mpa) {
+        self.world.borrow_mut().stamped.remove(&mpa);
     }
 
     fn self_check(&self) -> String {

@@ -2,13 +2,13 @@
 
 use super::World;
 use abi::event::Cause;
-use abi::{NodeId, VmId};
+use abi::{Mpa, NodeId, VmId};
 use cell::Created;
 use cell::pmap::Pmap;
 use cell::rng::Rng;
 use cell::vm::{Exit, Guest, Vcpu};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub struct ToyVcpu {
     interrupted: bool,
     line: Vec<u8>,
     greeted: bool,
+    /// Where it has found pages.
+    known: BTreeMap<u32, Mpa>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +108,7 @@ pub fn make(
             interrupted: index == 0,
             line: Vec::new(),
             greeted: false,
+            known: BTreeMap::new(),
         })
     };
     let vcpus: Vec<_> = (0..vcpus).map(vcpu).collect();
@@ -139,7 +142,7 @@ impl ToyVcpu {
         *touched += 1;
         let stamped = &mut self.world.borrow_mut().stamped;
         let mpa = self.pmap.touch(page, NodeId(0), |mpa| _ = stamped.remove(&mpa));
-        let before = stamped.insert(mpa.expect("a promised page"), self.id);
+        let before = stamped.insert(mpa.expect("a promised page"), (self.id, page));
         assert_eq!(before, None, "another VM's data");
     }
 
@@ -199,8 +202,11 @@ impl Vcpu for ToyVcpu {
     /// What it did in its turn, which the simulation ends at `until`.
     fn run(&mut self, until: u64) -> Exit {
         self.touch();
-        for (_, mpa) in self.pmap.iter() {
-            assert_eq!(self.world.borrow().stamped.get(&mpa), Some(&self.id), "its page is taken");
+        // As by a TLB: where it was found once it is used again, until that is to be forgotten.
+        for (page, mpa) in self.pmap.iter() {
+            let mpa = *self.known.entry(page).or_insert(mpa);
+            let found = self.world.borrow().stamped.get(&mpa).copied();
+            assert_eq!(found, Some((self.id, page)), "its page is taken");
         }
         let before = self.ran / 1_000_000;
         let ns = until - self.from;
@@ -243,7 +249,9 @@ impl Vcpu for ToyVcpu {
         self.interrupted = true;
     }
 
-    fn forget(&mut self, _: Range<u32>) {}
+    fn forget(&mut self, pages: Range<u32>) {
+        self.known.retain(|page, _| !pages.contains(page));
+    }
 
     fn instructions(&self) -> u64 {
         self.ran

@@ -17,8 +17,12 @@
 //! order is: cell, frames, heap. Whoever dies with the lock in hand takes the cell with it, and the memmap:
 //! there is nothing to break it open for.
 //!
-//! Between taking a page and mapping it a CPU holds no lock; `placing` counts such pages, so that the
-//! sums of the memmap and of the pmaps agree at any time. It is changed so that it is never too small.
+//! Between taking a page and mapping it a CPU holds no lock; `placing` counts such pages, and one of the two frames of a
+//! page that is being moved, so that the sums of the memmap and of the pmaps agree at any time. It is changed so that it is never too small.
+
+mod exchange;
+#[cfg(test)]
+mod tests;
 
 use crate::loan::{LoanId, Refusal};
 use crate::memmap::{Accounts, Memmap, Owner, Run, Violation};
@@ -29,6 +33,7 @@ use abi::{CellId, Mpa, NodeId, PAGE_SHIFT};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+pub(crate) use exchange::Moving;
 use spin::mutex::SpinMutex;
 
 /// The frames of a cell, for all of its CPUs.

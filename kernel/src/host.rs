@@ -4,7 +4,7 @@ use crate::careful::xkphys;
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
-use crate::{cells, clock, doorbell, link, machine, places, selftest};
+use crate::{cells, clock, doorbell, frames, link, machine, places, selftest};
 use abi::config::{self, Config};
 use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
@@ -103,6 +103,16 @@ impl Machine for Host {
 
     fn kick(&mut self, cpu: CpuId) {
         doorbell::ring(cpu);
+    }
+
+    fn copy_page(&mut self, from: Mpa, to: Mpa) -> bool {
+        // SAFETY: both are frames of one VM's page, and the cell sees to it that nobody uses them meanwhile.
+        unsafe { frames::copy(from, to) }
+    }
+
+    fn spoil_page(&mut self, mpa: Mpa) {
+        // SAFETY: a frame of a VM that the cell has told nobody to use any more.
+        unsafe { frames::spoil(mpa) }
     }
 
     fn self_check(&self) -> String {

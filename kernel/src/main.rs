@@ -34,6 +34,8 @@ mod direct;
 #[cfg(target_os = "none")]
 mod doorbell;
 #[cfg(target_os = "none")]
+mod frames;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod heap;

@@ -40,8 +40,9 @@ unsafe fn at(mpa: Mpa) -> Option<Page> {
     Some(unsafe { Page::new(base) })
 }
 
-// SAFETY: a page that is mapped stays so until the pmap goes, which an engine keeps; a machine page belongs
-// to one VM, and its XKPHYS address is valid for ever. Nobody but the engines access it meanwhile.
+// SAFETY: a page that is mapped stays so until the pmap goes, which an engine keeps, or until it is moved, which is
+// done while no engine runs, and each is told before it does again; a machine page belongs to one VM, and
+// its XKPHYS address is valid for ever. Nobody but the engines access it meanwhile.
 unsafe impl GuestMemory for Memory {
     fn resolve(&self, gpa: Gpa, _: Access) -> Option<Page> {
         let bytes = u64::from(self.pmap.pages()) << PAGE_SHIFT;

@@ -40,6 +40,8 @@ pub enum Command<'a> {
     Unpin(&'a str),
     /// `stress migrate SECONDS`.
     StressMigrate(u64),
+    /// `stress remap SECONDS`.
+    StressRemap(u64),
     /// `stats VM`.
     Stats(&'a str),
     /// `ping CELL [CALLS]`.
@@ -101,13 +103,17 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         "migrate" => Command::Migrate(next(VM)?, number(name, "CPU", next("CPU")?)?),
         "pin" => Command::Pin(next(VM)?, number(name, "CPU", next("CPU")?)?),
         "unpin" => Command::Unpin(next(VM)?),
-        "stress" => match next("stress")? {
-            "migrate" => {
-                let seconds = "number of seconds";
-                Command::StressMigrate(number(name, seconds, next(seconds)?)?)
-            }
-            other => return Err(format!("stress: there is no `{other}`: try `stress migrate 10`")),
-        },
+        "stress" => {
+            let command = match next("stress")? {
+                "migrate" => Command::StressMigrate,
+                "remap" => Command::StressRemap,
+                other => {
+                    return Err(format!("stress: there is no `{other}`: try `stress migrate 10`"));
+                }
+            };
+            let seconds = "number of seconds";
+            command(number(name, seconds, next(seconds)?)?)
+        }
         "stats" => Command::Stats(next(VM)?),
         "ping" => {
             let cell = number(name, "cell", next("cell")?)?;
@@ -201,7 +207,7 @@ mod tests {
         assert_eq!(said("stop"), "stop: which VM (`vms` lists them)? Try `stop VM`");
         assert_eq!(said("pin a"), "pin: which CPU? Try `pin VM[.N] CPU`");
         assert_eq!(said("pin a b"), "pin: `b` is no CPU: a number is wanted");
-        assert_eq!(said("stress"), "stress: which stress? Try `stress migrate SECONDS`");
+        assert_eq!(said("stress"), "stress: which stress? Try `stress KIND SECONDS`");
         assert_eq!(said("stress test"), "stress: there is no `test`: try `stress migrate 10`");
         assert_eq!(said("vms now"), "vms: nothing is known to do with `now`");
     }

@@ -162,10 +162,14 @@ pub const HELP: &[Topic] = &[
         reach: Reach::Vm,
     },
     Topic {
-        usage: "stress migrate SECONDS",
-        what: "move random VCPUs to random CPUs, more than ten a second",
-        more: "Seconds are virtual. The run's seed decides who goes where and when; each move is an event\n\
-               (`vcpu-migrated`). Pinned VCPUs stay.",
+        usage: "stress KIND SECONDS",
+        what: "move random VCPUs (`migrate`), or random pages as well (`remap`), for a while",
+        more: "`stress migrate` moves VCPUs to random CPUs of their cell, more than ten a second; each move is an\n\
+               event (`vcpu-migrated`). `stress remap` has all VCPUs of a random VM leave their CPUs, moves some of\n\
+               its pages to other frames, sends some of the VCPUs to other CPUs, and lets them go on, thousands of\n\
+               times a second. The frames that are left are overwritten. At the end it says how much was moved and\n\
+               whether all pages are accounted for. Seconds are virtual; the run's seed decides who goes where and\n\
+               when. Pinned VCPUs stay.",
         example: "stress migrate 10",
         argument: Argument::None,
         reach: Reach::All,
@@ -343,7 +347,7 @@ mod tests {
             Command::Migrate(..) => "migrate",
             Command::Pin(..) => "pin",
             Command::Unpin(_) => "unpin",
-            Command::StressMigrate(_) => "stress",
+            Command::StressMigrate(_) | Command::StressRemap(_) => "stress",
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
             Command::Lend(..) => "lend",
@@ -366,7 +370,7 @@ mod tests {
             assert_eq!(name(&command), Some(topic.name()), "{}", topic.example);
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
-            let mut usage = topic.usage.replace("[-v]", "-v");
+            let mut usage = topic.usage.replace("[-v]", "-v").replace("KIND", "remap");
             for number in ["CPU", "SECONDS", "CELL", "[CALLS]", "PAGES", "LOAN"] {
                 usage = usage.replace(number, "1");
             }

@@ -126,8 +126,10 @@ impl<M: Machine> LocalCell<M> {
             return;
         }
         if life.ending.is_some() {
-            self.bury(id);
-        } else if core::mem::take(&mut life.pausing) {
+            return self.bury(id);
+        }
+        self.exchange_pages(id);
+        if self.vm(id).life().is_some_and(|life| core::mem::take(&mut life.pausing)) {
             let vm = self.vm(id).config.name.clone();
             self.say(&format!("VM `{vm}` paused\n"));
             self.out.event(Kind::VmPaused { vm });
@@ -241,7 +243,9 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         if let Some(life) = self.vm(id).life() {
             (life.paused, life.pausing) = (false, false);
-            self.sched.park(id, false, now);
+            if life.exchange.is_none() {
+                self.sched.park(id, false, now);
+            }
             let vm = self.vm(id).config.name.clone();
             self.out.event(Kind::VmResumed { vm });
         }

@@ -12,6 +12,7 @@ mod operator;
 mod others;
 mod out;
 mod post;
+mod remap;
 mod show;
 mod talking;
 mod turns;
@@ -30,7 +31,7 @@ use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
-use abi::{CellId, CpuId, NodeId, VmId};
+use abi::{CellId, CpuId, Mpa, NodeId, VmId};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -40,6 +41,7 @@ use lending::Lending;
 use moves::Stress;
 use out::Out;
 use post::Post;
+use remap::Remapping;
 use talking::Talk;
 
 pub use turns::{Next, Turn};
@@ -91,6 +93,14 @@ pub trait Machine {
     /// Has a CPU of the cell call [`LocalCell::step`] soon: out of [`crate::vm::Vcpu::run`], or out of
     /// its sleep. Also when it has been told what to do, but has not begun to.
     fn kick(&mut self, cpu: CpuId);
+
+    /// Copies a page of a VM, which nobody uses meanwhile, from one frame to another; `false`: one of them is no
+    /// longer there.
+    fn copy_page(&mut self, from: Mpa, to: Mpa) -> bool;
+
+    /// Overwrites a frame of a VM that nobody is to use any more, so that it shows if somebody does: no word of it is an
+    /// instruction or an address.
+    fn spoil_page(&mut self, mpa: Mpa);
 
     /// Compares the monitor's code and constants with the image that they were copied from; what came
     /// of it, in lines.
@@ -177,6 +187,8 @@ pub struct LocalCell<M: Machine> {
     finished: bool,
     /// VCPUs are being moved about.
     stress: Option<Stress>,
+    /// Pages are being moved about.
+    remap: Option<Box<Remapping>>,
     /// Draws for `stress`, so that it does not change what the scheduler draws.
     dice: Rng,
 }
@@ -230,6 +242,7 @@ impl<M: Machine> LocalCell<M> {
             over,
             finished: false,
             stress: None,
+            remap: None,
             // "stress"
             dice: Rng::new(seed ^ 0x7374_7265_7373),
         }

@@ -75,6 +75,7 @@ impl<M: Machine> LocalCell<M> {
         if self.over.is_none() {
             self.restart_due(now);
             self.stress_due(now);
+            self.remap_due(now);
             let lives = |vm: &crate::vm::Vm<M::Guest>| {
                 matches!(vm.state, State::Living(_)) || vm.due.is_some()
             };
@@ -89,7 +90,7 @@ impl<M: Machine> LocalCell<M> {
     fn deadline(&self) -> Option<u64> {
         let script = self.out.player.as_ref().and_then(Player::deadline);
         let restarts = self.vms.iter().filter_map(|vm| vm.due);
-        let stress = self.stress_deadline();
+        let stress = self.stress_deadline().into_iter().chain(self.remap_deadline());
         script.into_iter().chain(restarts).chain(stress).chain(self.answer_deadline()).min()
     }
 
@@ -101,7 +102,10 @@ impl<M: Machine> LocalCell<M> {
         let deadline = self.deadline();
         match self.sched.pick(cpu, now) {
             Pick::Nothing { until } => Next::Wait(until.into_iter().chain(deadline).min()),
-            Pick::Run { who: VcpuId { vm: id, index }, until } => {
+            Pick::Run { who: who @ VcpuId { vm: id, index }, until } => {
+                if let Some(stress) = &mut self.remap {
+                    stress.runs(who, cpu);
+                }
                 let until = deadline.map_or(until, |d| d.clamp(now, until.max(now)));
                 let vm = self.vm(id);
                 vm.pass_input();
@@ -197,7 +201,7 @@ impl<M: Machine> LocalCell<M> {
     pub fn forget(&mut self, id: VmId, pages: &Range<u32>) {
         if let Some(life) = self.vm(id).life() {
             for slot in &mut life.slots {
-                slot.changed.push(pages.clone());
+                slot.tell(pages);
             }
             self.sched.recall(id);
             self.kick();

@@ -109,6 +109,17 @@ pub enum Owner {
     },
 }
 
+/// Among which pages to look for a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// The cell's own.
+    Own,
+    /// Those of one of its nodes.
+    Node(NodeId),
+    /// Those that another cell has lent.
+    Borrowed(CellId),
+}
+
 /// Where the pages of a pool come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Home {
@@ -215,6 +226,33 @@ impl Memmap {
     /// When `owner` is nobody.
     pub fn take_borrowed(&mut self, lender: CellId, owner: Owner) -> Option<Mpa> {
         self.take_where(owner, |home| matches!(home, Home::Borrowed(loan) if loan.lender == lender))
+    }
+
+    /// Takes a free page for `owner`, any of some pages: which one, `dice` decides.
+    ///
+    /// # Panics
+    /// When `owner` is nobody.
+    pub fn take_anywhere(&mut self, within: Within, dice: u64, owner: Owner) -> Option<Mpa> {
+        let is_in = |home: Home| match (within, home) {
+            (Within::Own, Home::Own(..)) => true,
+            (Within::Node(node), Home::Own(other, _)) => node == other,
+            (Within::Borrowed(lender), Home::Borrowed(loan)) => loan.lender == lender,
+            _ => false,
+        };
+        let mut all = 0;
+        for (home, pool) in &self.pools {
+            all += if is_in(*home) && pool.accounts.free != 0 { pool.accounts.total } else { 0 };
+        }
+        let mut at = dice.checked_rem(all)?;
+        for (home, pool) in &mut self.pools {
+            if is_in(*home) && pool.accounts.free != 0 {
+                match at.checked_sub(pool.accounts.total) {
+                    Some(rest) => at = rest,
+                    None => return pool.take_after(at as u32, owner),
+                }
+            }
+        }
+        None
     }
 
     fn take_where(&mut self, owner: Owner, from: impl Fn(Home) -> bool) -> Option<Mpa> {

@@ -9,6 +9,9 @@ use alloc::vec::Vec;
 /// Most pages of a pool: what a word's links can name.
 const PAGES_MAX: u64 = NONE as u64;
 
+/// How many words [`Pool::take_after`] looks at.
+const FAR: u32 = 64;
+
 /// Contiguous pages of a pool, the first of which has the word `first`.
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -106,6 +109,18 @@ impl Pool {
         self.accounts.free -= 1;
         *self.accounts.slot(owner) += 1;
         Some(self.mpa(index))
+    }
+
+    /// Takes a free page for `owner`: the first one after page `index` if it is not far, else the first of all.
+    ///
+    /// # Panics
+    /// When `owner` is nobody.
+    pub fn take_after(&mut self, index: u32, owner: Owner) -> Option<Mpa> {
+        let end = index.saturating_add(FAR).min(self.words.len() as u32);
+        let is_free = |index: &u32| self.words[*index as usize].neighbours().is_some();
+        let Some(found) = (index..end).find(is_free) else { return self.take(owner) };
+        self.change(found, Owner::Free, owner);
+        Some(self.mpa(found))
     }
 
     /// Page `index`, which is `from`'s, becomes `to`'s. A free page is the next to be taken.

@@ -134,6 +134,22 @@ impl Pmap {
         to.store(to.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    /// It has a page of a source more than its promise, while one is moved, or no longer. Under the lock of the frames.
+    pub(crate) fn count_taken(&self, source: CellId, more: bool) {
+        let taken = &self.taken[usize::from(source.0)];
+        let count = taken.load(Ordering::Relaxed);
+        taken.store(if more { count + 1 } else { count - 1 }, Ordering::Relaxed);
+    }
+
+    /// Page `page`, which lies at `from`, lies at `to` from now on; `false`, and nothing has changed: it does not lie
+    /// there. Nobody may use the page meanwhile.
+    pub(crate) fn replace(&self, page: u32, from: Mpa, to: Mpa) -> bool {
+        let (from, to) = (frame(from), frame(to));
+        self.table.entry(page).is_some_and(|entry| {
+            entry.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
+    }
+
     /// Where page `page` lies; `None` when it is not there or past the end.
     #[inline]
     #[must_use]

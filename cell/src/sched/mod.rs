@@ -369,6 +369,19 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Moves a VCPU that does not run, and is not pinned, to another CPU, without a word; whether it was.
+    pub fn place(&mut self, who: VcpuId, cpu: CpuId, now: u64) -> bool {
+        let (Some(goal), Some((q, at))) = (self.queue_of(cpu), self.locate(who)) else {
+            return false;
+        };
+        let entry = &self.queues[q].entries[at];
+        let moves = goal != q && !entry.is_running() && !entry.pinned;
+        if moves {
+            self.shift(q, at, goal, now);
+        }
+        moves
+    }
+
     /// A VCPU may be moved again; whether it was pinned.
     pub fn unpin(&mut self, who: VcpuId) -> bool {
         let Some((q, at)) = self.locate(who) else { return false };

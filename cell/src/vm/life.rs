@@ -2,6 +2,7 @@
 
 use super::{End, Exit, Guest, Usage, Vcpu};
 use crate::pmap::Pmap;
+use crate::rng::Rng;
 use crate::tail::Tail;
 use abi::config;
 use abi::event::Cause;
@@ -25,6 +26,23 @@ pub(crate) struct Slot<V> {
     instructions: u64,
 }
 
+/// Ranges of changed pages that are kept apart for a VCPU that does not run: it may not for long.
+const CHANGED_MAX: usize = 8;
+
+impl<V> Slot<V> {
+    /// It is to be told of changed pages before it runs again.
+    pub fn tell(&mut self, pages: &Range<u32>) {
+        if self.changed.len() < CHANGED_MAX {
+            return self.changed.push(pages.clone());
+        }
+        let all = self
+            .changed
+            .drain(..)
+            .fold(pages.clone(), |all, one| all.start.min(one.start)..all.end.max(one.end));
+        self.changed.push(all);
+    }
+}
+
 /// What becomes of a VM once its end is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -46,6 +64,14 @@ pub(crate) struct Ending {
     pub then: Then,
 }
 
+/// Pages of a VM that are to be moved to other frames.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub pages: Vec<Range<u32>>,
+    /// Decides to which.
+    pub dice: Rng,
+}
+
 /// A VM that lives.
 pub(crate) struct Life<G: Guest> {
     pub guest: G,
@@ -57,6 +83,8 @@ pub(crate) struct Life<G: Guest> {
     /// That has not been announced: a VCPU has still to come back.
     pub pausing: bool,
     pub ending: Option<Ending>,
+    /// Pages that are moved once all of its VCPUs are here, until when it does not run.
+    pub exchange: Option<Exchange>,
     /// What is counted here; the scheduler knows the times.
     usage: Usage,
 }
@@ -78,7 +106,8 @@ impl<G: Guest> Life<G> {
             instructions: 0,
         };
         let slots = vcpus.into_iter().map(slot).collect();
-        Self { guest, pmap, slots, paused: false, pausing: false, ending: None, usage }
+        let (ending, exchange) = (None, None);
+        Self { guest, pmap, slots, paused: false, pausing: false, ending, exchange, usage }
     }
 
     /// VCPU `index` has come back because of `exit`.

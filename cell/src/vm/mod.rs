@@ -5,7 +5,7 @@ mod life;
 mod usage;
 
 pub use dependence::Dependence;
-pub(crate) use life::{Ending, Life, State, Then, Vm};
+pub(crate) use life::{Ending, Exchange, Life, State, Then, Vm};
 pub use usage::{End, Usage};
 
 use abi::VmId;

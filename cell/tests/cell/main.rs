@@ -4,6 +4,7 @@ mod cluster;
 mod cpus;
 mod lives;
 mod loans;
+mod remap;
 #[path = "../../sim/mod.rs"]
 mod sim;
 
