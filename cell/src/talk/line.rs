@@ -141,14 +141,19 @@ impl Hash for Packet {
     }
 }
 
-/// Which of the two lines of a pair of cells.
+/// Which of the lines of a pair of cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// Written by the caller, in the callee's memory.
     Request,
     /// Written by the callee, in the caller's memory.
     Reply,
+    /// What its writer says about the live set ([`super::ballot`]): its word is no [`Commit`] of a call.
+    Ballot,
 }
+
+/// How many lines a cell writes in another one's mailbox.
+pub const SLOTS: usize = 3;
 
 /// One line as it lies in memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,29 +165,29 @@ pub struct Line {
     pub payload: [u64; PAYLOAD_WORDS],
 }
 
-/// Every line that a cell reads: for each other cell, one with its requests and one with its replies.
+/// Every line that a cell reads: for each other cell, one for each [`Slot`].
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(128))]
 pub struct Mailbox {
     /// By writer, then by [`Slot`].
-    pub lines: [[Line; 2]; MAX_CELLS],
+    pub lines: [[Line; SLOTS]; MAX_CELLS],
 }
 
 impl Mailbox {
     /// One in which nothing was ever written.
     pub const EMPTY: Self =
-        Self { lines: [[Line { commit: 0, payload: [0; PAYLOAD_WORDS] }; 2]; MAX_CELLS] };
+        Self { lines: [[Line { commit: 0, payload: [0; PAYLOAD_WORDS] }; SLOTS]; MAX_CELLS] };
 
     /// Bytes from the mailbox's beginning to the line that `from` writes.
     #[must_use]
     pub const fn offset(from: CellId, slot: Slot) -> usize {
-        (from.0 as usize * 2 + slot as usize) * LINE_BYTES
+        (from.0 as usize * SLOTS + slot as usize) * LINE_BYTES
     }
 }
 
 const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
-    assert!(size_of::<Mailbox>() == 2 * MAX_CELLS * LINE_BYTES);
+    assert!(size_of::<Mailbox>() == SLOTS * MAX_CELLS * LINE_BYTES);
 };
 
 /// A write to another cell's memory ended in a bus error.
@@ -296,7 +301,9 @@ mod tests {
     #[test]
     fn lines_do_not_overlap() {
         let mut offsets: std::vec::Vec<usize> = (0..MAX_CELLS as u8)
-            .flat_map(|cell| [Slot::Request, Slot::Reply].map(|s| Mailbox::offset(CellId(cell), s)))
+            .flat_map(|cell| {
+                [Slot::Request, Slot::Reply, Slot::Ballot].map(|s| Mailbox::offset(CellId(cell), s))
+            })
             .collect();
         offsets.sort_unstable();
         assert!(offsets.windows(2).all(|w| w[1] - w[0] == LINE_BYTES));

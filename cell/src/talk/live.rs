@@ -18,7 +18,7 @@ use abi::ids::MAX_CELLS;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u16);
 
-/// The number of an agreement about the live set. Wraps: only equality counts.
+/// The number of an agreement about the live set. Wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u16);
 
@@ -27,6 +27,12 @@ impl Epoch {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
+    }
+
+    /// Whether it is a later one, among those that are not very far apart.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0) as i16 > 0
     }
 }
 

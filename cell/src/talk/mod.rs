@@ -17,6 +17,8 @@
 //! | the sender dies | at most once |
 //! | the owner dies | the sender is told, once |
 
+pub mod agree;
+mod ballot;
 mod calls;
 mod event;
 mod exchange;
@@ -27,13 +29,17 @@ mod mutant;
 pub mod registry;
 pub mod request;
 pub mod rpc;
+pub mod watch;
 
 #[cfg(test)]
 mod model;
 
+pub use agree::{Agreement, Decision, Finding, LiveSet};
+pub use ballot::Ballot;
 pub use event::{CellDown, Event, Refusal, Sent, Undelivered};
 pub use exchange::{Exchange, MAX_CALLS};
 pub use line::{Fabric, Mailbox, Unreachable};
 pub use live::{CellSet, Epoch, Incarnation, Live};
 pub use message::Message;
 pub use request::{Frozen, Hint, Reply, Request, Vcpu};
+pub use watch::{Sight, Watch};

@@ -60,6 +60,22 @@ pub(super) enum Mutant {
     ArrivalForgotten,
     /// A VCPU that was on its way to a cell that died is forgotten.
     DepartureForgotten,
+    /// A cell that one cell suspects is excluded.
+    OneSuspectsForAll,
+    /// A cell that has proposed a live set adds to it what another one proposes.
+    ProposalGrows,
+    /// A cell goes on to the next epoch without the others' consent.
+    AgreesAlone,
+    /// A cell that has been excluded goes on.
+    ExclusionIgnored,
+    /// Of two halves each goes on.
+    TiesWin,
+    /// Cells that can't be reached are taken for dead.
+    CutIsDead,
+    /// A cell that is being let in is not heard until it is in.
+    NewcomerUnheard,
+    /// A cell that is being let in is not asked.
+    NewcomerUnasked,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Mailboxes, and how a cell reaches them.
 
 use super::super::CellSet;
-use super::super::line::{Commit, Fabric, PAYLOAD_WORDS, Slot, Unreachable};
+use super::super::line::{Commit, Fabric, PAYLOAD_WORDS, SLOTS, Slot, Unreachable};
 use abi::CellId;
 
 /// One line.
@@ -10,6 +10,9 @@ pub struct Line {
     pub commit: Commit,
     pub payload: [u64; PAYLOAD_WORDS],
 }
+
+/// What one cell writes in another one's mailbox, by [`Slot`].
+pub type Lines = [Line; SLOTS];
 
 /// Half of the writing of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +23,7 @@ pub enum Write {
 
 /// A cell's view of the machine.
 pub struct View<'a> {
-    pub mail: &'a [[Line; 2]],
+    pub mail: &'a [Lines],
     pub up: CellSet,
     pub fail: &'a mut bool,
     pub writes: &'a mut Vec<Write>,

@@ -2,8 +2,10 @@
 //!
 //! `docs/talking.md` says what is checked, `docs/results/model.md` how much of it there is.
 
+mod agreements;
 mod cases;
 mod explore;
+mod members;
 mod memory;
 mod mutants;
 mod part;
@@ -12,7 +14,7 @@ mod soak;
 mod world;
 
 use cases::{Case, small};
-use explore::explore;
+use explore::{Broken, Searched, explore};
 use std::time::Instant;
 
 /// More states than this are too many.
@@ -21,10 +23,14 @@ const LIMIT: usize = 60_000_000;
 /// Searches a case, which must be in order, and reports its size.
 fn search(case: &Case) {
     let start = Instant::now();
-    match explore(case, LIMIT) {
+    report(case.name, start, explore(case, LIMIT));
+}
+
+/// Prints what a search from `start` on has come to.
+fn report(name: &str, start: Instant, found: Result<Searched, Broken>) {
+    match found {
         Ok(all) => println!(
-            "| {} | {} | {} | {} | {} | {:.1} s |",
-            case.name,
+            "| {name} | {} | {} | {} | {} | {:.1} s |",
             all.states,
             all.steps,
             all.depth,
@@ -32,8 +38,7 @@ fn search(case: &Case) {
             start.elapsed().as_secs_f64()
         ),
         Err(broken) => panic!(
-            "{}: {} after {} states:\n{}",
-            case.name,
+            "{name}: {} after {} states:\n{}",
             broken.what,
             broken.states,
             broken.way.join("\n")

@@ -5,7 +5,7 @@ use super::super::registry::Place;
 use super::super::{
     CellSet, Epoch, Event, Exchange, Frozen, Incarnation, Live, Message, Reply, Sent, Vcpu,
 };
-use super::memory::{Line, View, Write};
+use super::memory::{Lines, View, Write};
 use crate::rng::Rng;
 use abi::CellId;
 use abi::ids::{CPUS_PER_NODE, MAX_CELLS};
@@ -28,7 +28,7 @@ struct Soak {
     incarnations: [u16; MAX_CELLS],
     /// Whether a cell died (or else came back), and which.
     agreed: Vec<(bool, CellId)>,
-    mail: Vec<Vec<[Line; 2]>>,
+    mail: Vec<Vec<Lines>>,
     lives: [u32; VCPUS],
     talks: [[Talk; VCPUS]; MAX_CELLS],
     executed: u64,
@@ -54,7 +54,7 @@ impl Soak {
             heard: [0; MAX_CELLS],
             incarnations: [1; MAX_CELLS],
             agreed: Vec::new(),
-            mail: vec![vec![[Line::default(); 2]; MAX_CELLS]; MAX_CELLS],
+            mail: vec![vec![Lines::default(); MAX_CELLS]; MAX_CELLS],
             lives: [0; VCPUS],
             talks: [[Talk::default(); VCPUS]; MAX_CELLS],
             executed: 0,
@@ -255,7 +255,7 @@ impl Soak {
             }
             Some(_) if dies => {
                 self.cells[index] = None;
-                self.mail[index] = vec![[Line::default(); 2]; MAX_CELLS];
+                self.mail[index] = vec![Lines::default(); MAX_CELLS];
                 self.agreed.push((true, cell));
             }
             None if returns => {

@@ -12,7 +12,7 @@ use super::super::{
 };
 use super::cases::Case;
 use super::explore::Model;
-use super::memory::{Line, View, Write};
+use super::memory::{Lines, View, Write};
 use super::part::{Part, Shared};
 use super::record::{Check, Fate, Record, broken, name};
 use crate::loan::Payload;
@@ -46,7 +46,7 @@ enum Agreement {
 #[derive(Debug, Default)]
 pub struct Parts {
     nodes: Shared<Node>,
-    mail: Shared<Vec<[Line; 2]>>,
+    mail: Shared<Vec<Lines>>,
     records: Shared<Record>,
 }
 
@@ -63,7 +63,7 @@ impl Parts {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     nodes: Vec<Option<Part<Node>>>,
-    mail: Vec<Part<Vec<[Line; 2]>>>,
+    mail: Vec<Part<Vec<Lines>>>,
     agreed: Vec<Agreement>,
     incarnations: [u8; MAX_CELLS],
     record: Part<Record>,
@@ -170,7 +170,7 @@ impl State {
         let up = self.up();
         self.record.change(|record| record.die(cell, up));
         self.nodes[usize::from(cell.0)] = None;
-        self.mail[usize::from(cell.0)] = Part::new(vec![[Line::default(); 2]; self.nodes.len()]);
+        self.mail[usize::from(cell.0)] = Part::new(vec![Lines::default(); self.nodes.len()]);
         self.agreed.push(Agreement::Down(cell));
         self.deaths -= 1;
     }
@@ -418,10 +418,7 @@ impl Model for Case {
         });
         State {
             nodes: nodes.collect(),
-            mail: self
-                .cell_ids()
-                .map(|_| Part::new(vec![[Line::default(); 2]; self.cells]))
-                .collect(),
+            mail: self.cell_ids().map(|_| Part::new(vec![Lines::default(); self.cells])).collect(),
             agreed: Vec::new(),
             incarnations,
             record: Part::new(Record::new(self.cells, self.calls.len(), owner)),
