@@ -1,12 +1,12 @@
 //! What each CPU does to itself: TLB, private pages, exception vectors.
 
-use crate::asm;
+use crate::{asm, hub};
 use abi::hub::CpuWords;
 use abi::ids::MAX_CPUS;
 use abi::map;
 use abi::prom::{L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS, Vector};
 use core::cell::UnsafeCell;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// KSEG0: physical 0 to 512 MB, unmapped and cached.
 pub const KSEG0: u64 = 0xffff_ffff_8000_0000;
@@ -109,6 +109,10 @@ pub fn park(cpu: usize) -> ! {
     let page = unsafe { &mut *PRIVATE[cpu].0.get() };
     take_back(page);
     page.vectors[Vector::Interrupt as usize] = asm::prom_tick as *const () as u64;
+    // The machine ends when its last CPU parks: another one will wake up.
+    while hub::controller().awake.load(Ordering::Acquire) == 0 {
+        core::hint::spin_loop();
+    }
     // SAFETY: the vector is in place, and nothing follows.
     unsafe { asm::wait_for_ever() }
 }

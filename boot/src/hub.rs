@@ -38,6 +38,7 @@ pub fn park(layout: &Layout, cpu: CpuId, why: Why) -> bool {
     for other in layout.cpus_of(layout.cell(layout.node_of(cpu))) {
         words(layout, other).parking.store(Why::Told as u64, Ordering::Relaxed);
     }
+    controller().awake.fetch_and(!(1 << cpu.0), Ordering::AcqRel);
     // In one order for all: of several that park at once one at least sees all others parked.
     words(layout, cpu).parked.store(why as u64, Ordering::SeqCst);
     let mut all = (0..layout.cpus() as u8).map(CpuId);

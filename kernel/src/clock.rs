@@ -5,8 +5,8 @@
 //! what Count has advanced since. The value is renewed by every timer interrupt, and these are never
 //! further apart than [`LONGEST_NS`].
 
-use crate::asm;
 use crate::page::{cell_page, park_if_told};
+use crate::{asm, awake};
 use core::sync::atomic::Ordering;
 
 /// The longest time between two timer interrupts, in nanoseconds.
@@ -78,5 +78,5 @@ pub(crate) fn sleep_until(at: u64) {
         return;
     }
     arm(at);
-    asm::idle();
+    awake::idle();
 }

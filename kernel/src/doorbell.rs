@@ -6,7 +6,7 @@
 //! longer up to [`LONGEST_TICK_NS`]. Nothing depends on a bell having been heard: it only saves time.
 
 use crate::page::{cell_page, words};
-use crate::{asm, clock, hub, machine};
+use crate::{asm, awake, clock, hub, machine};
 use abi::CpuId;
 use abi::hub::CpuWords;
 use core::sync::atomic::Ordering;
@@ -66,7 +66,7 @@ pub(crate) fn sleep(at: u64) {
             return;
         }
         clock::arm(at.min(now + tick));
-        asm::idle();
+        awake::idle();
         unheard();
     }
 }

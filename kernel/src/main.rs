@@ -18,6 +18,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod asm;
 #[cfg(target_os = "none")]
+mod awake;
+#[cfg(target_os = "none")]
 mod backtrace;
 #[cfg(target_os = "none")]
 mod careful;

@@ -3,7 +3,7 @@
 use crate::cp0::Status;
 use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors, l2};
-use crate::{asm, cells, clock, cpus, heap, link, logger, machine, stack};
+use crate::{asm, awake, cells, clock, cpus, heap, link, logger, machine, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
@@ -39,6 +39,7 @@ pub(crate) extern "C" fn main(cpu: u64, handoff: &'static Handoff) -> ! {
     let status = Status::KX | Status::IM7 | Status::IE;
     // SAFETY: kernel mode, 64-bit, no bootstrap vectors, no coprocessor for anybody else.
     unsafe { asm::set_status(status.bits()) };
+    awake::join();
     let first = cpu == handoff.first_cpu;
     if first {
         primary(handoff);
@@ -60,6 +61,7 @@ fn primary(handoff: &'static Handoff) {
     let config = Config::decode(low_ram(map::CONFIG_BASE, block.config_len))
         .unwrap_or_else(|error| panic!("bad configuration: expected {error}"));
     link::init(machine::cell(), config.machine.icount);
+    awake::init(config.machine.icount);
     if let Err(error) = machine::discover(reserve.clone()) {
         panic!("{error}");
     }

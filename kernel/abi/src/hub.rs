@@ -54,6 +54,9 @@ pub struct Controller {
     pub failed_routers: AtomicU64,
     /// The links that have failed, a bit each ([`crate::topology::Topology::links`]).
     pub failed_links: AtomicU64,
+    /// The CPUs that do not `wait`, a bit each. No part of the machine but an aid for simulating it: under icount
+    /// one of them must always be awake, or two runs would differ.
+    pub awake: AtomicU64,
 }
 
 /// Why a CPU parks.
@@ -151,7 +154,12 @@ mod tests {
     #[test]
     fn a_line_is_one_cpus_at_a_time_but_a_dead_one_is_not_waited_for_for_ever() {
         let zero = || AtomicU64::new(0);
-        let controller = Controller { uart: zero(), failed_routers: zero(), failed_links: zero() };
+        let controller = Controller {
+            uart: zero(),
+            failed_routers: zero(),
+            failed_links: zero(),
+            awake: zero(),
+        };
         let owner = || controller.uart.load(Ordering::Relaxed);
         let first = controller.line(0);
         drop(controller.line(0));

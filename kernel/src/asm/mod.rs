@@ -23,7 +23,8 @@
 //!
 //! `wait` and interrupts: [`idle`] is entered with interrupts off, after its caller found nothing to
 //! do, and enables them just before `wait`. An interrupt in between would be handled and then slept
-//! upon; so the handler moves an EPC between the two ([`past_idle`]) past the `wait`.
+//! upon; so the handler moves an EPC between the two ([`past_idle`]) past the `wait`. [`doze`] is the same with a
+//! spin for the `wait` (see [`crate::awake`]).
 
 mod fpu;
 mod frames;
@@ -38,7 +39,8 @@ pub(crate) use guest::{enter_guest, fetch_lost_address};
 pub(crate) use tlb::{forget_all, forget_any, forget_pair, install, select_space, wire};
 pub(crate) use trap::{
     SPARE_SIZE, SPARE_STACKS, STACK_SIZE, STACKS, capture, careful_load32, careful_load64,
-    careful_store_words, careful_store64, exception_table, idle, past_idle, trap_entry_address,
+    careful_store_words, careful_store64, doze, exception_table, idle, past_idle,
+    trap_entry_address,
 };
 
 use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA};

@@ -57,8 +57,8 @@ impl Count {
             add(&format!("vector={name}:{:#x}", vectors + 0x80 * i));
         }
         for (kind, name, first, end) in [
-            ("loop", "idle", "idle_enter", "idle_after"),
-            ("inner", "trap", "trap_entry", "idle_enter"),
+            ("loop", "idle", "doze_enter", "idle_after"),
+            ("inner", "trap", "trap_entry", "doze_enter"),
         ] {
             if let (Some(first), Some(end)) = (address(&kernel, first), address(&kernel, end)) {
                 add(&format!("{kind}={name}:{first:#x}-{:#x}", end - 1));
