@@ -109,6 +109,10 @@ pub struct Vcpu {
     pub(crate) stale: Stale,
     /// How many posts of other VCPUs it has read.
     pub(crate) posts_read: u64,
+    /// It compares decoded code with memory before it executes it ([`crate::interp`]).
+    pub(crate) verifies: bool,
+    /// [`Vcpu::narrow`], or [`Vcpu::verifies`]: it looks at an instruction before it executes it.
+    pub(crate) wary: bool,
 }
 
 /// EBase.CPUNum.
@@ -167,9 +171,17 @@ impl Vcpu {
             code: CodeCache::new(pages),
             stale: Stale::new(),
             posts_read: 0,
+            verifies: false,
+            wary: false,
         };
         vcpu.mode_changed();
         vcpu
+    }
+
+    /// From now on it compares decoded code with memory, or no longer does; it keeps none.
+    pub(crate) const fn set_verifies(&mut self, verifies: bool) {
+        self.verifies = verifies;
+        self.wary = self.narrow || verifies;
     }
 
     /// Puts everything but the count of instructions back to its state at reset, and forgets all
@@ -211,6 +223,7 @@ impl Vcpu {
         };
         self.cop0_usable = ksu == 0 || status.contains(Status::CU0);
         self.narrow = ksu == 2 && !status.intersects(Status::PX | Status::UX);
+        self.wary = self.narrow || self.verifies;
         self.wrap_addresses = ksu == 2 && !status.contains(Status::UX);
         self.context_changed();
     }

@@ -25,6 +25,8 @@ const NONE: u32 = u32::MAX;
 
 /// The decoded instructions of one page.
 pub(super) type CodePage = [Cell<Insn>; INSNS];
+/// The words that they were decoded from.
+pub(super) type Words = [Cell<u32>; INSNS];
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -43,10 +45,28 @@ struct Slot {
 #[derive(Debug)]
 pub struct CodeCache {
     insns: Vec<OnceCell<Box<CodePage>>>,
+    /// By slot, and only where they are wanted ([`super::wary`]).
+    words: Vec<OnceCell<Box<Words>>>,
     slots: Vec<Slot>,
     /// Hash heads, a power of two of them.
     heads: Vec<Cell<u32>>,
     victim: Cell<u32>,
+}
+
+/// Whether a place is there; it is made if there is heap for it.
+fn made<T: Clone>(place: &OnceCell<Box<[Cell<T>; INSNS]>>, value: T) -> bool
+where
+    Cell<T>: Clone,
+{
+    let mut page = Vec::new();
+    if place.get().is_some() {
+        return true;
+    }
+    if page.try_reserve_exact(INSNS).is_err() {
+        return false;
+    }
+    page.resize(INSNS, Cell::new(value));
+    page.into_boxed_slice().try_into().is_ok_and(|page| place.set(page).is_ok())
 }
 
 impl CodeCache {
@@ -60,6 +80,7 @@ impl CodeCache {
         };
         let cache = Self {
             insns: (0..pages).map(|_| OnceCell::new()).collect(),
+            words: (0..pages).map(|_| OnceCell::new()).collect(),
             slots: vec![free; pages],
             heads: vec![Cell::new(NONE); (2 * pages).next_power_of_two()],
             victim: Cell::new(0),
@@ -70,23 +91,30 @@ impl CodeCache {
 
     /// Makes the place of a slot; whether it is there.
     fn make(&self, index: usize) -> bool {
-        let place = &self.insns[index];
-        let mut page = Vec::new();
-        if place.get().is_some() {
-            return true;
-        }
-        if page.try_reserve_exact(INSNS).is_err() {
-            return false;
-        }
-        page.resize(INSNS, Cell::new(Insn::UNDECODED));
-        page.into_boxed_slice().try_into().is_ok_and(|page| place.set(page).is_ok())
+        made(&self.insns[index], Insn::UNDECODED)
+    }
+
+    /// Makes the place of the words of a slot, where there is heap for it.
+    pub(super) fn keep_words(&self, index: usize) {
+        made(&self.words[index], 0);
+    }
+
+    /// The words of a slot, if it has a place for them.
+    pub(super) fn words(&self, index: usize) -> Option<&Words> {
+        self.words[index].get().map(|words| &**words)
     }
 
     /// The cache, leaving one without any slots behind.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(
             self,
-            Self { insns: Vec::new(), slots: Vec::new(), heads: Vec::new(), victim: Cell::new(0) },
+            Self {
+                insns: Vec::new(),
+                words: Vec::new(),
+                slots: Vec::new(),
+                heads: Vec::new(),
+                victim: Cell::new(0),
+            },
         )
     }
 

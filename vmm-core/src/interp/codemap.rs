@@ -14,6 +14,9 @@
 //! stored. Only within one page, without any of them, the old instruction may be executed: at most
 //! until the next poll. (An instruction that a real CPU executes directly is the real CPU's affair.)
 //!
+//! A VM that is in several cells has several of these ([`CodeMap::scatter`]), and its VCPUs verify what they
+//! execute besides ([`super::wary`]).
+//!
 //! Order: a VCPU's number of posts read, and the count of posts, are written and read in one order that all
 //! agree on (`SeqCst`): a VCPU that begins to run either sees a post or is seen to run by who posted it.
 
@@ -21,7 +24,7 @@ use crate::board::ram;
 use crate::mem::Page;
 use abi::{Gpa, PAGE_SHIFT};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 
 /// Posts that are kept for those who have not read them.
@@ -52,6 +55,8 @@ pub(crate) struct CodeMap {
     log: SpinMutex<[Post; KEPT]>,
     /// By VCPU: how many of them it has read.
     read: Box<[AtomicU64]>,
+    /// There are VCPUs that post elsewhere.
+    scattered: AtomicBool,
 }
 
 impl CodeMap {
@@ -64,6 +69,7 @@ impl CodeMap {
             posts: AtomicU64::new(0),
             log: SpinMutex::new([Post::Written(Page::nowhere()); KEPT]),
             read: (0..vcpus).map(|_| AtomicU64::new(RESTS)).collect(),
+            scattered: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +109,22 @@ impl CodeMap {
         log[count as usize % KEPT] = post;
         self.posts.store(count + 1, Ordering::SeqCst);
         count + 1
+    }
+
+    /// From now on there are VCPUs that post elsewhere, or no longer. All VCPUs here forget what they have decoded: from
+    /// the next moment on at which they read posts they verify what they execute, or do not.
+    pub fn scatter(&self, scattered: bool) {
+        let _log = self.log.lock();
+        if self.scattered.swap(scattered, Ordering::SeqCst) != scattered {
+            // More than are kept.
+            self.posts.fetch_add(KEPT as u64 + 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether there are VCPUs that post elsewhere. To be asked after [`CodeMap::posts`] or
+    /// [`CodeMap::since`]: who has read the posts that came with a change then knows of it.
+    pub fn is_scattered(&self) -> bool {
+        self.scattered.load(Ordering::SeqCst)
     }
 
     /// The posts from number `from` on, up to now, and how many there are now altogether. `None` in place of

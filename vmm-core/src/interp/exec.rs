@@ -1,23 +1,24 @@
 //! The inner loop.
 
 use super::memory::Attempt;
+use super::wary::Check;
 use super::{Cx, Engine};
-use crate::cpu::{ExcCode, Exception, Status, Trap, Vcpu};
+use crate::cpu::{ExcCode, Exception, Trap, Vcpu};
 use crate::emulate::{Flow, alu, branch, fp, loadstore, system};
 use crate::isa::{Insn, Op, decode};
 use abi::PAGE_SIZE;
 
 /// What a branch in a delay slot, and a 64-bit operation where there are none, causes.
-const RESERVED: Exception = Exception::Plain(ExcCode::Ri);
+pub(super) const RESERVED: Exception = Exception::Plain(ExcCode::Ri);
 
 /// Bits of an address that differ between two instructions of a page.
-const IN_PAGE: u64 = (PAGE_SIZE - 1) & !3;
+pub(super) const IN_PAGE: u64 = (PAGE_SIZE - 1) & !3;
 
 impl<const BIG: bool> Engine<'_, BIG> {
     /// Executes from the program counter on, whose page's decoded code is in `slot`, until control
     /// leaves the page, `end` instructions have been counted, an exception is taken, or something
-    /// wants attention. At least one instruction is executed.
-    pub(super) fn execute(&mut self, cpu: &mut Vcpu, slot: usize, end: u64) {
+    /// wants attention. At least one instruction is executed. `check` looks at each before that.
+    pub(super) fn execute<C: Check>(&mut self, cpu: &mut Vcpu, slot: usize, end: u64, check: C) {
         let page = self.code.code(slot);
         let base = cpu.pc;
         // The segment: what is left of it, the address behind it, the count when it is done, the
@@ -234,6 +235,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                     cell.get()
                 };
             }
+            check.look(cell, || here!());
             match insn!().op {
                 Op::Undecoded => {
                     let Some(memory) = self.code.page(slot) else {
@@ -241,7 +243,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
                         leave!(here!());
                     };
                     let pc = here!();
-                    cell.set(decode(Self::word(memory, pc)));
+                    let word = Self::word(memory, pc);
+                    cell.set(decode(word));
+                    check.decoded(pc, word);
                     let index = (pc & IN_PAGE) as usize / 4;
                     rest = page[index..index + rest.len() + 1].iter();
                 }
@@ -472,24 +476,5 @@ impl<const BIG: bool> Engine<'_, BIG> {
             Op::Lwc1 | Op::Ldc1 | Op::Swc1 | Op::Sdc1 => fp::execute(cx, insn),
             _ => loadstore::execute(cx, insn),
         }
-    }
-
-    /// With 64-bit operations disabled: whether the next instruction is one.
-    #[cold]
-    pub(super) fn check_narrow(&self, cpu: &mut Vcpu, slot: usize) -> Result<(), Trap> {
-        let pc = cpu.pc;
-        let cell = &self.code.code(slot)[(pc & IN_PAGE) as usize / 4];
-        if cell.get().op == Op::Undecoded
-            && let Some(memory) = self.code.page(slot)
-        {
-            cell.set(decode(Self::word(memory, pc)));
-        }
-        // A coprocessor that is unusable says so first, when the instruction is executed.
-        let unusable = match cell.get().op {
-            Op::Dmfc0 | Op::Dmtc0 => !cpu.cop0_usable,
-            Op::Dmfc1 | Op::Dmtc1 => !cpu.cp0.status.contains(Status::CU1),
-            _ => false,
-        };
-        if cell.get().op.is_64bit() && !unusable { Err(cpu.trap(RESERVED)) } else { Ok(()) }
     }
 }

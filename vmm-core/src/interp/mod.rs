@@ -20,6 +20,7 @@ mod memory;
 mod softtlb;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wary;
 
 pub use code::CodeCache;
 pub(crate) use codemap::CodeMap;
@@ -34,6 +35,7 @@ use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
 use codemap::Post;
+use wary::Trusted;
 
 /// Instructions between two looks at the clock and the interrupt lines, at most.
 pub const POLL: u64 = 1024;
@@ -192,16 +194,12 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             match self.fetch(cpu) {
                 Ok(slot) => {
-                    let mut end = end.min(next_poll);
-                    if cpu.narrow {
-                        if let Err(Trap) = self.check_narrow(cpu, slot) {
-                            cpu.retired += 1;
-                            cpu.take_exception(cpu.pc, cpu.in_slot);
-                            continue;
-                        }
-                        end = cpu.retired + 1;
+                    let end = end.min(next_poll);
+                    if cpu.wary {
+                        self.execute_warily(cpu, slot, end);
+                    } else {
+                        self.execute(cpu, slot, end, Trusted);
                     }
-                    self.execute(cpu, slot, end);
                     // Whatever may have made it want to has also asked for attention.
                     if cpu.attention && self.bus.wants_exit() {
                         return Exit::Device;
@@ -278,7 +276,11 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
         };
         self.code.executed_at(slot, gpa);
-        if self.is_trusted(cpu, slot) {
+        if cpu.verifies {
+            self.code.keep_words(slot);
+        }
+        // What is compared with memory needs no trust.
+        if cpu.verifies || self.is_trusted(cpu, slot) {
             cpu.soft.set_fetch(cpu.pc, slot);
         }
         Ok(slot)
@@ -320,6 +322,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 self.code.clear();
                 cpu.soft.flush();
                 cpu.stale.everything();
+                // Only here: words are known of no instruction that was decoded before.
+                cpu.set_verifies(map.is_scattered());
             }
         }
         cpu.posts_read = count;

@@ -11,6 +11,11 @@
 //! - **Time.** Both places have one machine's clock. Warps are added at home alone; visited places take over the
 //!   sum, by every answer and by [`Vm::warp_to`]. A call says which sum its time counts with, so that the
 //!   board's time never goes back by a warp that is known at home only.
+//! - **Code.** What VCPUs store into code reaches those elsewhere: while a VM is in several places, every
+//!   instruction that is interpreted is compared with memory first. ([`Vm::share`] begins with that,
+//!   [`Vm::gather`] ends it.)
+//! - **Exclusive access.** A store-conditional is a compare-and-swap in memory, which all places share; a link is a
+//!   value, and goes with its VCPU.
 //! - **Budget.** A visiting VCPU carries what it has spent since it left; home adds it when it is back.
 //! - **End.** A VCPU that would end the VM stops with [`Exit::Home`](super::Exit::Home) instead, every time it is run,
 //!   and ends it when it is run at home.
@@ -177,9 +182,10 @@ fn shape(params: &VmParams) -> [u64; 3] {
 }
 
 impl<M> Vm<M> {
-    /// At home: what another place needs to take VCPUs of the VM, appended to `out` ([`Vm::visited`]).
+    /// At home, before a VCPU leaves: what another place needs to take VCPUs of the VM, appended to `out`
+    /// ([`Vm::visited`]). Until [`Vm::gather`], all VCPUs compare what they have decoded with memory.
     pub fn share(&self, out: &mut Vec<u64>) {
-        self.devices.scatter(true);
+        self.scatter(true);
         out.push(VERSION);
         out.extend(shape(&self.params));
         let Policy { user, kernel, exceptions } = self.policy;
@@ -220,7 +226,7 @@ impl<M> Vm<M> {
             params.engine == super::Engine::Auto || policy == Policy::NEVER,
             "what runs directly, in a VM that is interpreted",
         )?;
-        Ok(Self {
+        let vm = Self {
             devices: Devices::away(home, warped, params.endian),
             codes: (params.vcpus > 1).then(|| CodeMap::new(params.memory, params.vcpus)),
             params,
@@ -228,7 +234,22 @@ impl<M> Vm<M> {
             spent: AtomicU64::new(spent),
             end: SpinMutex::new(None::<End>),
             policy,
-        })
+        };
+        vm.scatter(true);
+        Ok(vm)
+    }
+
+    fn scatter(&self, scattered: bool) {
+        self.devices.scatter(scattered);
+        if let Some(codes) = &self.codes {
+            codes.scatter(scattered);
+        }
+    }
+
+    /// At home: all its VCPUs are, and none goes away before [`Vm::share`] is called anew. (What they execute then
+    /// costs as little as before the VM was shared.)
+    pub fn gather(&self) {
+        self.scatter(false);
     }
 
     /// At home: an access of a visiting VCPU, and whether VCPU 0, wherever it is, should look at the board for it: if it

@@ -101,7 +101,7 @@ fn hostile_word(r: &mut Random) -> u32 {
 }
 
 /// Registers full of hostile pointers, then code; or plain noise.
-fn kernel(seed: u64) -> Vec<u32> {
+pub(super) fn kernel(seed: u64) -> Vec<u32> {
     let mut r = Random(seed);
     if seed.is_multiple_of(4) {
         return (0..WORDS).map(|_| r.next() as u32).collect();

@@ -6,7 +6,7 @@ use crate::board::{Request, ram};
 use crate::cpu::Vcpu;
 use crate::direct::{self, Direct, Policy, RealCpu};
 use crate::image::Entry;
-use crate::interp::{self, CodeMap, UnreachableVector};
+use crate::interp::{self, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::state::{Restorer, Saver, StateError, Visit, check};
 use crate::time::Clock;
@@ -273,8 +273,11 @@ impl Runner {
         }
         let mut runner = Self::at_reset(number, &vm.params);
         runner.vcpu.restore(&mut words)?;
-        // Code that others keep is not known to this one yet.
-        runner.vcpu.posts_read = vm.codes.as_ref().map_or(0, CodeMap::posts);
+        if let Some(map) = &vm.codes {
+            // Code that others keep is not known to this one yet.
+            runner.vcpu.posts_read = map.posts();
+            runner.vcpu.set_verifies(map.is_scattered());
+        }
         runner.own.visit(&mut words)?;
         let mut is_direct = false;
         words.count(&mut runner.direct_ns)?;

@@ -12,23 +12,23 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Registers: the VCPU's number, addresses of the devices and of data, a count.
-const ME: u32 = 16;
-const DEVICES: u32 = 17;
-const DATA: u32 = 18;
-const LEFT: u32 = 19;
+pub(super) const ME: u32 = 16;
+pub(super) const DEVICES: u32 = 17;
+pub(super) const DATA: u32 = 18;
+pub(super) const LEFT: u32 = 19;
 const STEP: u32 = 20;
-const CODE: u32 = 21;
+pub(super) const CODE: u32 = 21;
 /// And for anything.
-const T0: u32 = 12;
-const T1: u32 = 13;
-const T2: u32 = 14;
-const V0: u32 = 2;
+pub(super) const T0: u32 = 12;
+pub(super) const T1: u32 = 13;
+pub(super) const T2: u32 = 14;
+pub(super) const V0: u32 = 2;
 const RA: u32 = 31;
 
-const WAIT: u32 = 0x4200_0020;
-const SYNC: u32 = 0x0000_000f;
-const LW: u32 = 0x23;
-const SW: u32 = 0x2b;
+pub(super) const WAIT: u32 = 0x4200_0020;
+pub(super) const SYNC: u32 = 0x0000_000f;
+pub(super) const LW: u32 = 0x23;
+pub(super) const SW: u32 = 0x2b;
 const LD: u32 = 0x37;
 const SD: u32 = 0x3f;
 const LL: u32 = 0x30;
@@ -45,38 +45,38 @@ const GUARDED: i32 = 0x80;
 const DOUBLE: i32 = 0xc0;
 const TOKENS: i32 = 0x100;
 const VERSION: i32 = 0x140;
-const SEEN: i32 = 0x180;
-const WRONG: i32 = 0x1c0;
+pub(super) const SEEN: i32 = 0x180;
+pub(super) const WRONG: i32 = 0x1c0;
 /// Where the code is that changes. (Not where it would share its place in a soft TLB with the data.)
-const CODE_GPA: u64 = 0x30_1000;
+pub(super) const CODE_GPA: u64 = 0x30_1000;
 
-const fn mtc0(rt: u32, rd: u32) -> u32 {
+pub(super) const fn mtc0(rt: u32, rd: u32) -> u32 {
     0x4080_0000 | rt << 16 | rd << 11
 }
 
 /// A program under construction.
 #[derive(Default)]
-pub(super) struct Program(Vec<u32>);
+pub(super) struct Program(pub Vec<u32>);
 
 impl Program {
-    fn add(&mut self, words: &[u32]) -> &mut Self {
+    pub(super) fn add(&mut self, words: &[u32]) -> &mut Self {
         self.0.extend(words);
         self
     }
 
-    fn here(&self) -> i32 {
+    pub(super) fn here(&self) -> i32 {
         self.0.len() as i32
     }
 
     /// Branches back to `to` if the register is zero, or is not.
-    fn back(&mut self, to: i32, register: u32, zero: bool) -> &mut Self {
+    pub(super) fn back(&mut self, to: i32, register: u32, zero: bool) -> &mut Self {
         let words = to - self.here() - 1;
         let branch = if zero { beq(register, 0, words) } else { bne(register, 0, words) };
         self.add(&[branch, NOP])
     }
 
     /// Branches over what `inner` adds if the two registers differ.
-    fn if_equal(&mut self, a: u32, b: u32, inner: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(super) fn if_equal(&mut self, a: u32, b: u32, inner: impl FnOnce(&mut Self)) -> &mut Self {
         let at = self.0.len();
         self.add(&[NOP, NOP]);
         inner(self);
@@ -85,14 +85,14 @@ impl Program {
     }
 
     /// Adds `by` (a register) to a word or doubleword that others change too.
-    fn atomic_add(&mut self, load: u32, store: u32, at: i32, by: u32) -> &mut Self {
+    pub(super) fn atomic_add(&mut self, load: u32, store: u32, at: i32, by: u32) -> &mut Self {
         let start = self.here();
         let add = if load == LLD { 0x2d } else { 0x21 };
         self.add(&[i(load, T0, DATA, at), r(add, T0, T0, by), i(store, T0, DATA, at)]);
         self.back(start, T0, true)
     }
 
-    fn begin(&mut self) -> &mut Self {
+    pub(super) fn begin(&mut self) -> &mut Self {
         self.add(&[
             0x4000_0000 | ME << 16 | 15 << 11 | 1, // mfc0 ME, EBase
             i(0x0c, ME, ME, 0x3ff),                // andi
@@ -108,11 +108,11 @@ impl Program {
     }
 
     /// Resets the machine.
-    fn finish(&mut self) -> &mut Self {
+    pub(super) fn finish(&mut self) -> &mut Self {
         self.add(&[ori(T0, 0, 0x42), i(SW, T0, DEVICES, 0x500)])
     }
 
-    fn hang(&mut self) -> &mut Self {
+    pub(super) fn hang(&mut self) -> &mut Self {
         self.add(&[beq(0, 0, -1), NOP])
     }
 }
@@ -196,7 +196,7 @@ fn doubleword(vm: &Vm<Ram>, offset: i32, endian: Endian) -> u64 {
     endian.u64(bytes)
 }
 
-fn word(vm: &Vm<Ram>, offset: i32, endian: Endian) -> u64 {
+pub(super) fn word(vm: &Vm<Ram>, offset: i32, endian: Endian) -> u64 {
     let shift = if endian == Endian::Big { 32 } else { 0 };
     doubleword(vm, offset, endian) >> shift & 0xffff_ffff
 }

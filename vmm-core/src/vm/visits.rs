@@ -1,10 +1,17 @@
 //! VCPUs that visit other places, and come home: they do what they would have done there.
 
-use super::smp::{Random, check_totals, locks_and_tokens, made};
-use super::tests::TestClock;
+use super::hostile::kernel;
+use super::smp::{
+    Program, Random, SEEN, V0, WRONG, changing_code, check_totals, locks_and_tokens, made,
+    place_function, word,
+};
+use super::tests::{TestClock, params, vm_of};
 use super::*;
 use crate::image::tests::Ram;
-use abi::Mpa;
+use crate::interp::tests::machine::asm::*;
+use crate::mem::Access;
+use abi::{Gpa, Mpa};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,27 +154,134 @@ impl Cells {
     }
 }
 
+/// A VM of the shared programs, in `places` beside home, run to its end; all that its VCPUs and their memory come to,
+/// and how often one was moved.
+fn course(seed: u64, vcpus: u32, places: usize) -> (Vec<u64>, u64) {
+    const ROUNDS: i32 = 30;
+    let endian = if seed % 4 < 2 { Endian::Little } else { Endian::Big };
+    let is_code = seed.is_multiple_of(3);
+    let program = if is_code {
+        changing_code(vcpus, ROUNDS, seed.is_multiple_of(2))
+    } else {
+        locks_and_tokens(vcpus, ROUNDS)
+    };
+    let (vm, runners) = made(endian, vcpus, &program);
+    place_function(&vm, endian);
+    let mut cells = Cells::new((vm, runners), places);
+    assert_eq!(cells.take_turns(seed, &TestClock::default()), Exit::Reset);
+    let home = &cells.vms[0];
+    if is_code {
+        assert_eq!(word(home, WRONG, endian), 0, "seed {seed}");
+        assert_eq!(word(home, SEEN, endian), (u64::from(vcpus) - 1) * ROUNDS as u64);
+    } else {
+        check_totals(home, endian, u64::from(vcpus) * ROUNDS as u64);
+    }
+    let moves = cells.moves;
+    let mut out = Vec::new();
+    for n in 0..vcpus as usize {
+        cells.move_to(n, 0);
+        cells.runners[n].save(&mut out);
+    }
+    let page = cells.vms[0].memory().resolve(Gpa(0x20_0000), Access::Read).expect("in memory");
+    out.extend((0..PAGE_SIZE).step_by(8).map(|at| page.load64(at)));
+    (out, moves)
+}
+
 #[test]
 fn visiting_vcpus_do_what_others_do() {
-    const ROUNDS: i32 = 30;
+    let mut moved = 0;
     for seed in 0..60 {
         let vcpus = [2, 4][seed as usize % 2];
-        let endian = if seed % 4 < 2 { Endian::Little } else { Endian::Big };
-        let program = locks_and_tokens(vcpus, ROUNDS);
-        let course = |places| {
-            let mut cells = Cells::new(made(endian, vcpus, &program), places);
-            assert_eq!(cells.take_turns(seed, &TestClock::default()), Exit::Reset);
-            check_totals(&cells.vms[0], endian, u64::from(vcpus) * ROUNDS as u64);
-            let mut words = Vec::new();
-            for n in 0..vcpus as usize {
-                cells.move_to(n, 0);
-                cells.runners[n].save(&mut words);
-            }
-            (cells.moves, words)
+        let (stayed, none) = course(seed, vcpus, 0);
+        let (visited, moves) = course(seed, vcpus, 1 + seed as usize % 2);
+        assert!(none == 0 && stayed == visited, "seed {seed}");
+        moved += moves;
+    }
+    assert!(moved > 3000, "{moved} moves");
+}
+
+/// A loop, all in one page, that sets V0 to what its second instruction says.
+fn setting_loop() -> Program {
+    let mut p = Program::default();
+    p.begin().add(&[NOP]);
+    let start = p.here();
+    p.add(&[addiu(V0, 0, 1)]).back(start, 0, true);
+    p
+}
+
+#[test]
+fn code_that_is_changed_elsewhere_is_never_executed_as_it_was() {
+    let program = setting_loop();
+    let changed = program.0.iter().position(|&word| word == addiu(V0, 0, 1)).expect("it is there");
+    for endian in [Endian::Little, Endian::Big] {
+        let mut cells = Cells::new(made(endian, 2, &program), 1);
+        let clock = TestClock::default();
+        let page = cells.vms[0].memory().resolve(Gpa(0x10_0000), Access::Write);
+        let page = page.expect("in memory");
+        let change = |value: i32| {
+            page.copy_in(4 * changed as u64, &endian.bytes32(addiu(V0, 0, value)));
         };
-        let (none, stayed) = course(0);
-        let (moves, visited) = course(1 + seed as usize % 2);
-        assert!(none == 0 && moves > 20, "{moves} moves");
-        assert!(stayed == visited, "seed {seed}");
+        let found = |cells: &Cells, n: usize| cells.runners[n].vcpu().gpr(V0 as usize);
+        cells.move_to(1, 1);
+        // VCPU 0 is at home, 1 is not; a turn is a few rounds of the loop, and ends in any part of it.
+        for value in 1..500 {
+            change(value);
+            for n in [0, 1] {
+                assert_eq!(cells.run(n, &clock, 20 + value as u64 % 3), Exit::Limit);
+                assert_eq!(found(&cells, n), value as u64, "VCPU {n}");
+            }
+        }
+        // Together again: code is trusted again, and what was decoded is not what it was.
+        cells.move_to(1, 0);
+        change(1000);
+        cells.vms[0].gather();
+        for n in [0, 1] {
+            cells.run(n, &clock, 100);
+            assert_eq!(found(&cells, n), 1000, "VCPU {n}");
+        }
+        change(1001);
+        for n in [0, 1] {
+            cells.run(n, &clock, 100);
+            assert_eq!(found(&cells, n), 1000, "VCPU {n} is not to look at memory any more");
+        }
+        cells.vms[0].share(&mut Vec::new());
+        for n in [0, 1] {
+            cells.run(n, &clock, 100);
+            assert_eq!(found(&cells, n), 1001, "VCPU {n}");
+        }
+        // Where there is no heap for the words.
+        let (vm, mut runners) = made(endian, 2, &program);
+        let page = vm.memory().resolve(Gpa(0x10_0000), Access::Write).expect("in memory");
+        runners[0].run(&vm, &clock, 100);
+        runners[0].vcpu_mut().set_verifies(true);
+        for value in 2..100 {
+            page.copy_in(4 * changed as u64, &endian.bytes32(addiu(V0, 0, value)));
+            runners[0].run(&vm, &clock, 7);
+            assert_eq!(runners[0].vcpu().gpr(V0 as usize), value as u64);
+        }
+    }
+}
+
+#[test]
+fn hostile_kernels_do_the_same_when_what_they_execute_is_compared() {
+    for seed in 0..300 {
+        let endian = if seed % 2 == 0 { Endian::Little } else { Endian::Big };
+        let code = kernel(seed);
+        let end_of = |places| {
+            let params = VmParams { vcpus: 2, budget: 20_000, ..params(endian) };
+            let mut cells = Cells::new(vm_of(params, &code), places);
+            let clock = TestClock::default();
+            for n in 0..1000 {
+                let vcpu = n % 2;
+                if let Exit::Idle { until: Some(until) } = cells.run(vcpu, &clock, 200) {
+                    clock.jump_to(until, cells.runners[vcpu].retired());
+                }
+            }
+            (
+                cells.vms[0].ended(),
+                [0, 1].map(|n| cells.runners[n].report(&cells.vms[0]).to_string()),
+            )
+        };
+        assert_eq!(end_of(0), end_of(1), "seed {seed}");
     }
 }
