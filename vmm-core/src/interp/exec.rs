@@ -235,7 +235,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                     cell.get()
                 };
             }
-            check.look(cell, || here!());
+            check.look(cell);
             match insn!().op {
                 Op::Undecoded => {
                     let Some(memory) = self.code.page(slot) else {

@@ -248,9 +248,8 @@ fn unreachable_vector_ends_it_with_a_report() {
     }
 }
 
-#[test]
-fn calibration_sees_160_mhz_and_costs_little() {
-    // Count between two rising edges of the RTC's update bit, into s0.
+/// Count between two rising edges of the RTC's update bit, into s0.
+pub(super) fn calibration() -> Vec<u32> {
     let poll = |wanted: bool| {
         [
             sb(T1, T0, 0x70),
@@ -269,6 +268,12 @@ fn calibration_sees_160_mhz_and_costs_little() {
     code.push(mfc0(S0, COUNT));
     code.push(subu(S0, S0, T3));
     code.extend(FINISH);
+    code
+}
+
+#[test]
+fn calibration_sees_160_mhz_and_costs_little() {
+    let code = calibration();
     // However the owner cuts the run into slices, and whatever else runs in between.
     for (limit, pause) in [(1 << 40, 0), (101, 0), (300, 10_000_000), (1000, 10_000_000)] {
         let mut vm = vm(&code);

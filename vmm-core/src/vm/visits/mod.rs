@@ -1,8 +1,12 @@
 //! VCPUs that visit other places, and come home: they do what they would have done there.
 
+mod board;
+mod ends;
+mod words;
+
 use super::hostile::kernel;
 use super::smp::{
-    Program, Random, SEEN, V0, WRONG, changing_code, check_totals, locks_and_tokens, made,
+    ME, Program, Random, SEEN, V0, WRONG, changing_code, check_totals, locks_and_tokens, made,
     place_function, word,
 };
 use super::tests::{TestClock, params, vm_of};
