@@ -1,5 +1,6 @@
 //! Several simulated cells with a console between them.
 
+use super::toy::Shared;
 use super::wires::{Key, Line};
 use super::{Build, Program, Run};
 use abi::ring::stream;
@@ -28,6 +29,10 @@ pub struct Rings {
     full: usize,
     /// The cells' mailboxes.
     pub lines: HashMap<Key, Line>,
+    /// What VCPUs of a life of a VM share.
+    pub toys: HashMap<(String, u64), Rc<RefCell<Shared>>>,
+    /// Parcels that were made, and whose memory they are in.
+    pub parcels: Vec<(CellId, Vec<u64>)>,
 }
 
 impl Rings {
@@ -42,6 +47,8 @@ impl Rings {
             room: 1000,
             full: 0,
             lines: HashMap::new(),
+            toys: HashMap::new(),
+            parcels: Vec::new(),
         }
     }
 
@@ -133,7 +140,7 @@ impl Cluster {
         Self { cells: (0..cells).map(boot).collect(), rings, now: 0 }
     }
 
-    fn lives(&self, cell: usize) -> bool {
+    pub fn lives(&self, cell: usize) -> bool {
         !self.rings.borrow().dead[cell]
     }
 

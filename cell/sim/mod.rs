@@ -11,9 +11,10 @@ use abi::ring::{RECORD_MAX, stream, vm_stream};
 use abi::script::{Outcome, Step};
 use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{self, Memmap, Region};
-use cell::pmap::Pmap;
+use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
-use cell::talk::CellSet;
+use cell::talk::{CellSet, Frozen, Unreachable};
+use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
 use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
 pub use cluster::Cluster;
@@ -58,6 +59,7 @@ pub struct Sim {
     rings: Rc<RefCell<Rings>>,
     programs: Vec<Program>,
     wires: Wires,
+    first_cpu: u8,
 }
 
 impl Machine for Sim {
@@ -81,11 +83,38 @@ impl Machine for Sim {
         assert_eq!(pmap.resident(), 0, "nothing is touched yet");
         let program = self.programs[usize::from(id.0)].clone();
         let made = toy::make(id, vm.vcpus, &program, &self.world, pmap);
+        let life = (vm.name.clone(), self.now());
+        self.rings.borrow_mut().toys.insert(life, made.0.shared.clone());
         match program {
             Program::Bad => Err(CreateError::BadImage("its kernel is no ELF".into())),
             Program::Big => Err(CreateError::NoMemory("the heap is too full".into())),
             _ => Ok(made),
         }
+    }
+
+    fn visit(
+        &mut self,
+        vm: &config::Vm,
+        replica: &Arc<Replica>,
+        start_ns: u64,
+        _: &[u64],
+    ) -> Result<Toy, CreateError> {
+        let shared = self.rings.borrow().toys[&(vm.name.clone(), start_ns)].clone();
+        let program = &self.programs[usize::from(replica.vm().0)];
+        Ok(toy::visit(replica.vm(), program, &self.world, replica, &shared))
+    }
+
+    fn parcel(&mut self, words: &[u64]) -> Frozen {
+        let parcels = &mut self.rings.borrow_mut().parcels;
+        parcels.push((self.cell, words.to_vec()));
+        Frozen { at: Mpa(parcels.len() as u64 - 1), length: 8 * words.len() as u64 }
+    }
+
+    fn fetch(&self, from: CellId, frozen: Frozen) -> Result<Vec<u64>, Unreachable> {
+        let rings = self.rings.borrow();
+        let (whose, words) = &rings.parcels[frozen.at.0 as usize];
+        assert_eq!((*whose, 8 * words.len() as u64), (from, frozen.length));
+        if rings.is_dead(from) { Err(Unreachable) } else { Ok(words.clone()) }
     }
 
     fn wires(&mut self) -> &mut Wires {
@@ -98,7 +127,7 @@ impl Machine for Sim {
 
     fn kick(&mut self, cpu: CpuId) {
         let world = &mut *self.world.borrow_mut();
-        world.kicked[usize::from(cpu.0)] = true;
+        world.kicked[usize::from(cpu.0 - self.first_cpu)] = true;
         world.kicks += 1;
     }
 
@@ -251,7 +280,7 @@ impl Build {
         let config = Config {
             machine: config::Machine {
                 nodes: cells as u32,
-                cpus_per_node: 1,
+                cpus_per_node: u32::from(self.cpus),
                 window_per_node: 0,
                 slice_per_node: self.pages * PAGE_SIZE,
                 icount: true,
@@ -283,14 +312,18 @@ impl Build {
         let kicked = vec![false; usize::from(self.cpus)];
         let world = Rc::new(RefCell::new(World { kicked, ..World::default() }));
         let wires = Wires { me: cell, rings: rings.clone() };
-        let sim = Sim { world: world.clone(), cell, rings: rings.clone(), programs, wires };
+        let first_cpu = cell.0 * self.cpus;
+        let rings = rings.clone();
+        let sim = Sim { world: world.clone(), cell, rings, programs, wires, first_cpu };
+        let node = |i| if cells == 1 { NodeId(i / 2) } else { NodeId(cell.0) };
         let cpus: Vec<(CpuId, NodeId)> =
-            (0..self.cpus).map(|i| (CpuId(i), NodeId(i / 2))).collect();
+            (0..self.cpus).map(|i| (CpuId(first_cpu + i), node(i))).collect();
         let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script);
         cell.boot();
         let cpus = cpus.iter().map(|_| Cpu::Awake).collect();
         let rng = Rng::new(!self.seed);
-        Run { cell, world, cpus, rng, over: None, tick: (cells > 1).then_some(TICK_NS) }
+        let tick = (cells > 1).then_some(TICK_NS);
+        Run { cell, world, cpus, first_cpu, rng, over: None, tick, asked: BTreeMap::new(), told: 0 }
     }
 }
 
@@ -313,6 +346,11 @@ pub struct Run {
     over: Option<Outcome>,
     /// How long a CPU sleeps at most.
     tick: Option<u64>,
+    /// What CPUs have asked the homes of VMs that visit: which page.
+    asked: BTreeMap<CpuId, (u32, Arc<Replica>)>,
+    /// How often they were told.
+    pub told: u64,
+    first_cpu: u8,
 }
 
 impl Run {
@@ -375,19 +413,50 @@ impl Run {
         }
     }
 
+    /// A CPU asks a VM's home where a page lies.
+    fn ask(&mut self, cpu: CpuId, replica: Arc<Replica>) {
+        let page = self.rng.below(u64::from(replica.pages()) + 1) as u32;
+        let whom = Whom { vm: replica.vm(), life: replica.life() };
+        let ask = Ask::Page { page, node: NodeId(0) };
+        if !self.asked.contains_key(&cpu)
+            && self.cell.ask_for(cpu, replica.home(), whom, &ask).is_ok()
+        {
+            self.asked.insert(cpu, (page, replica));
+        }
+    }
+
+    /// It is told.
+    fn hear(&mut self, cpu: CpuId) {
+        let Some(told) = self.cell.answer_for(cpu) else { return };
+        let (page, replica) = self.asked.remove(&cpu).expect("it has asked");
+        if let Some(Told::Pages(places)) = told {
+            let known: Vec<_> = (page..replica.pages()).map(|page| replica.get(page)).collect();
+            assert!(!known.is_empty() && replica.learn(page, places.as_slice()).is_some());
+            for (page, before) in (page..).zip(known) {
+                let still = before.is_none_or(|before| replica.get(page) == Some(before));
+                assert!(still, "a page lies still");
+            }
+            self.told += 1;
+        }
+    }
+
     fn talk_and_step(&mut self, cpu: CpuId) -> Next<ToyVcpu> {
         self.cell.talk(CellSet::ALL);
         self.cell.step(cpu)
     }
 
     fn act(&mut self, cpu: usize) {
-        let id = CpuId(cpu as u8);
+        let id = CpuId(self.first_cpu + cpu as u8);
         let now = self.now();
+        self.hear(id);
         self.world.borrow_mut().kicked[cpu] = false;
         match std::mem::replace(&mut self.cpus[cpu], Cpu::Awake) {
             Cpu::Running(mut turn, from, end) => {
                 // It ends by itself, or it was kicked before.
                 let exit = turn.vcpu.run(now.min(end));
+                if let Some(replica) = turn.vcpu.visits() {
+                    self.ask(id, replica.clone());
+                }
                 self.cell.done(id, turn, from, now, exit);
             }
             Cpu::Awake | Cpu::Asleep(_) => match self.talk_and_step(id) {

@@ -4,7 +4,8 @@ use super::World;
 use abi::event::Cause;
 use abi::{Mpa, NodeId, VmId};
 use cell::Created;
-use cell::pmap::Pmap;
+use cell::loan::Payload;
+use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
 use cell::vm::{Exit, Guest, Vcpu};
 use std::cell::RefCell;
@@ -41,21 +42,28 @@ pub enum Program {
     Big,
 }
 
-/// What the VCPUs of a guest share.
-#[derive(Debug)]
+/// What the VCPUs of a guest share, in its home or where they visit.
+#[derive(Clone, Debug)]
 pub struct Toy {
     pub(super) shared: Rc<RefCell<Shared>>,
+    id: VmId,
+    program: Program,
+    world: Rc<RefCell<World>>,
+    pages: Pages,
+}
+
+/// Its memory.
+#[derive(Clone, Debug)]
+enum Pages {
+    Own(Arc<Pmap>),
+    Visited(Arc<Replica>),
 }
 
 /// One of them.
 #[derive(Debug)]
 pub struct ToyVcpu {
-    id: VmId,
+    of: Toy,
     index: u32,
-    program: Program,
-    world: Rc<RefCell<World>>,
-    pmap: Arc<Pmap>,
-    shared: Rc<RefCell<Shared>>,
     rng: Rng,
     /// When its turn began.
     from: u64,
@@ -69,7 +77,7 @@ pub struct ToyVcpu {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub struct Shared {
     uart: VecDeque<u8>,
     out: Vec<u8>,
     /// Interrupts sent to each VCPU, and those it has seen.
@@ -79,6 +87,7 @@ pub(super) struct Shared {
     by: Vec<u64>,
     ticks: u64,
     touched: u32,
+    warped: u64,
 }
 
 /// A guest of so many VCPUs.
@@ -92,14 +101,40 @@ pub fn make(
     let none = vec![0; vcpus as usize];
     let shared = Shared { sent: none.clone(), seen: none.clone(), by: none, ..Shared::default() };
     let shared = Rc::new(RefCell::new(shared));
-    let vcpu = |index| {
-        Box::new(ToyVcpu {
-            id,
+    let pages = Pages::Own(pmap.clone());
+    let toy = Toy { shared, id, program: program.clone(), world: world.clone(), pages };
+    let vcpus: Vec<_> = (0..vcpus).map(|index| Box::new(toy.vcpu(index))).collect();
+    // Its image.
+    vcpus[0].touch();
+    (toy, vcpus)
+}
+
+/// A guest that visits.
+pub fn visit(
+    id: VmId,
+    program: &Program,
+    world: &Rc<RefCell<World>>,
+    replica: &Arc<Replica>,
+    shared: &Rc<RefCell<Shared>>,
+) -> Toy {
+    let pages = Pages::Visited(replica.clone());
+    Toy { shared: shared.clone(), id, program: program.clone(), world: world.clone(), pages }
+}
+
+impl Toy {
+    /// Places a page, which then holds this VM's data; not of a cell that has died.
+    fn stamp(&self, page: u32, node: NodeId) -> Option<Mpa> {
+        let Pages::Own(pmap) = &self.pages else { panic!("at home") };
+        let stamped = &mut self.world.borrow_mut().stamped;
+        let mpa = pmap.touch(page, node, |mpa| _ = stamped.remove(&mpa))?;
+        assert_eq!(stamped.insert(mpa, (self.id, page)), None, "another VM's data");
+        Some(mpa)
+    }
+
+    fn vcpu(&self, index: u32) -> ToyVcpu {
+        ToyVcpu {
+            of: self.clone(),
             index,
-            program: program.clone(),
-            world: world.clone(),
-            pmap: pmap.clone(),
-            shared: shared.clone(),
             rng: Rng::new(u64::from(index)),
             from: 0,
             ran: 0,
@@ -109,20 +144,16 @@ pub fn make(
             line: Vec::new(),
             greeted: false,
             known: BTreeMap::new(),
-        })
-    };
-    let vcpus: Vec<_> = (0..vcpus).map(vcpu).collect();
-    // Its image.
-    vcpus[0].touch();
-    (Toy { shared }, vcpus)
+        }
+    }
 }
 
 impl ToyVcpu {
     /// When its turn, which begins now, ends by itself if it may last until `until`.
     pub fn begin(&mut self, until: u64) -> u64 {
-        self.from = self.world.borrow().now;
+        self.from = self.of.world.borrow().now;
         let left = until.saturating_sub(self.from);
-        let length = match self.program {
+        let length = match self.of.program {
             Program::Loop | Program::Print(_) => left,
             Program::Refuse => 0,
             Program::Live(ns, _) => left.min(ns - self.ran),
@@ -135,19 +166,35 @@ impl ToyVcpu {
         self.from + length
     }
 
-    /// Uses a page that the VM has not used before, if it has one, from its last to its first.
+    /// Uses a page that the VM has not used before, if it has one and is at home, from its last to its first.
     fn touch(&self) {
-        let touched = &mut self.shared.borrow_mut().touched;
-        let Some(page) = self.pmap.pages().checked_sub(*touched + 1) else { return };
+        let Pages::Own(pmap) = &self.of.pages else { return };
+        let touched = &mut self.of.shared.borrow_mut().touched;
+        let Some(page) = pmap.pages().checked_sub(*touched + 1) else { return };
         *touched += 1;
-        let stamped = &mut self.world.borrow_mut().stamped;
-        let mpa = self.pmap.touch(page, NodeId(0), |mpa| _ = stamped.remove(&mpa));
-        let before = stamped.insert(mpa.expect("a promised page"), (self.id, page));
-        assert_eq!(before, None, "another VM's data");
+        if pmap.get(page).is_none() {
+            self.of.stamp(page, NodeId(0));
+        }
+    }
+
+    /// The VM's replica, if it is not at home.
+    pub fn visits(&self) -> Option<&Arc<Replica>> {
+        match &self.of.pages {
+            Pages::Own(_) => None,
+            Pages::Visited(replica) => Some(replica),
+        }
+    }
+
+    /// The VM ends, at home.
+    fn ends(&self, cause: Cause, report: &str) -> Exit {
+        match self.of.pages {
+            Pages::Own(_) => Exit::Ended { cause, report: report.into() },
+            Pages::Visited(_) => Exit::Home,
+        }
     }
 
     fn shell(&mut self) -> Exit {
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *self.of.shared.borrow_mut();
         if !std::mem::replace(&mut self.greeted, true) {
             shared.out.extend_from_slice(b"guest: shell ready\r\n# ");
         }
@@ -158,7 +205,7 @@ impl ToyVcpu {
             }
             let line = String::from_utf8(std::mem::take(&mut self.line)).unwrap();
             if line == "exit" {
-                return Exit::Ended { cause: Cause::PowerOff, report: String::new() };
+                return self.ends(Cause::PowerOff, "");
             }
             shared.out.extend_from_slice(format!("{line}\r\nyou said {line}\r\n# ").as_bytes());
         }
@@ -169,10 +216,10 @@ impl ToyVcpu {
         if !std::mem::take(&mut self.interrupted) {
             return Exit::Idle { until: None };
         }
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *self.of.shared.borrow_mut();
         let sent: u64 = shared.sent.iter().sum();
         if sent == rounds {
-            return Exit::Ended { cause: Cause::PowerOff, report: String::new() };
+            return self.ends(Cause::PowerOff, "");
         }
         let to = (self.index + 1) % shared.sent.len() as u32;
         shared.sent[to as usize] += 1;
@@ -180,7 +227,7 @@ impl ToyVcpu {
     }
 
     fn storm(&mut self, sends: u64) -> Exit {
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *self.of.shared.borrow_mut();
         let me = self.index as usize;
         if std::mem::take(&mut self.interrupted) {
             shared.seen[me] = shared.sent[me];
@@ -192,7 +239,7 @@ impl ToyVcpu {
             return Exit::Send { to: to as u32 };
         }
         if shared.by.iter().all(|&n| n == sends) && shared.seen == shared.sent {
-            return Exit::Ended { cause: Cause::PowerOff, report: String::new() };
+            return self.ends(Cause::PowerOff, "");
         }
         Exit::Idle { until: None }
     }
@@ -202,37 +249,39 @@ impl Vcpu for ToyVcpu {
     /// What it did in its turn, which the simulation ends at `until`.
     fn run(&mut self, until: u64) -> Exit {
         self.touch();
-        // As by a TLB: where it was found once it is used again, until that is to be forgotten.
-        for (page, mpa) in self.pmap.iter() {
-            let mpa = *self.known.entry(page).or_insert(mpa);
-            let found = self.world.borrow().stamped.get(&mpa).copied();
-            assert_eq!(found, Some((self.id, page)), "its page is taken");
+        if let Pages::Own(pmap) = &self.of.pages {
+            // As by a TLB: where it was found once it is used again, until that is to be forgotten.
+            for (page, mpa) in pmap.iter() {
+                let mpa = *self.known.entry(page).or_insert(mpa);
+                let found = self.of.world.borrow().stamped.get(&mpa).copied();
+                assert_eq!(found, Some((self.of.id, page)), "its page is taken");
+            }
         }
         let before = self.ran / 1_000_000;
         let ns = until - self.from;
         self.ran += ns;
-        let world = self.world.clone();
+        let world = self.of.world.clone();
         let world = &mut *world.borrow_mut();
-        *world.ran.entry(self.id).or_default() += ns;
-        *world.ran_by.entry((self.id, self.index)).or_default() += ns;
-        match self.program.clone() {
+        *world.ran.entry(self.of.id).or_default() += ns;
+        *world.ran_by.entry((self.of.id, self.index)).or_default() += ns;
+        match self.of.program.clone() {
             Program::Loop | Program::Refuse => Exit::Slice,
             Program::Print(line) => {
                 for _ in before..self.ran / 1_000_000 {
-                    self.shared.borrow_mut().out.extend_from_slice(line.as_bytes());
+                    self.of.shared.borrow_mut().out.extend_from_slice(line.as_bytes());
                 }
                 Exit::Slice
             }
             Program::Live(ns, cause) if self.ran == ns => {
                 let report = if cause.is_normal() { "" } else { "pc 0x80001234: sll\nwhy" };
-                Exit::Ended { cause, report: report.into() }
+                self.ends(cause, report)
             }
             Program::Live(..) => Exit::Slice,
             Program::Tick(period) => {
                 let due = until / period;
                 if due > self.ticks {
                     self.ticks = due;
-                    let shared = &mut *self.shared.borrow_mut();
+                    let shared = &mut *self.of.shared.borrow_mut();
                     shared.ticks = due;
                     shared.out.extend_from_slice(format!("tick {due}\r\n").as_bytes());
                 }
@@ -274,10 +323,54 @@ impl Guest for Toy {
 
     fn take_output(&self, sink: &mut dyn FnMut(&[u8])) {
         let out = std::mem::take(&mut self.shared.borrow_mut().out);
-        sink(&out);
+        if !out.is_empty() {
+            sink(&out);
+        }
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("ticks", self.shared.borrow().ticks);
+    }
+
+    fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {
+        let Pages::Own(pmap) = &self.pages else { panic!("at home") };
+        pmap.get(page).or_else(|| self.stamp(page, node))
+    }
+
+    fn find(&self, page: u32) -> Option<Mpa> {
+        let Pages::Own(pmap) = &self.pages else { panic!("at home") };
+        pmap.get(page)
+    }
+
+    fn serve(&self, call: &[u64]) -> Option<(Payload, bool)> {
+        assert!(matches!(self.pages, Pages::Own(_)), "at home");
+        Some((Payload::new(call), false))
+    }
+
+    fn share(&self, _: &mut Vec<u64>) {}
+
+    fn save(&self, vcpu: &mut ToyVcpu, out: &mut Vec<u64>) {
+        let flags = u64::from(vcpu.interrupted) | u64::from(vcpu.greeted) << 1;
+        out.extend([vcpu.index.into(), vcpu.ran, vcpu.ticks, flags]);
+    }
+
+    fn restore(&self, index: u32, state: &[u64]) -> Result<Box<ToyVcpu>, String> {
+        let &[number, ran, ticks, flags] = state else { return Err("no state".into()) };
+        assert_eq!(number, u64::from(index));
+        let (interrupted, greeted) = (flags & 1 != 0, flags & 2 != 0);
+        Ok(Box::new(ToyVcpu { ran, ticks, interrupted, greeted, ..self.vcpu(index) }))
+    }
+
+    fn look(&self) {
+        assert!(matches!(self.pages, Pages::Visited(_)), "where it visits");
+    }
+
+    fn warped(&self) -> u64 {
+        self.shared.borrow().warped
+    }
+
+    fn warp_to(&self, ns: u64) {
+        assert!(matches!(self.pages, Pages::Visited(_)), "where it visits");
+        assert!(ns <= self.shared.borrow().warped);
     }
 }

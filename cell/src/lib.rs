@@ -29,6 +29,7 @@ pub mod sched;
 pub mod script;
 mod tail;
 pub mod talk;
+pub mod visit;
 pub mod vm;
 
 pub use local::{CreateError, Created, LocalCell, Machine, Next, Refused, Turn};

@@ -60,6 +60,20 @@ pub(crate) unsafe fn store_words(mpa: Mpa, words: &[u64]) -> Result<(), Vanished
     }
 }
 
+/// Words that are copied at a time.
+pub(crate) const PIECE: usize = 8;
+
+/// Copies words from machine memory: whole pieces, from an aligned address.
+pub(crate) fn copy(to: &mut [u64], mpa: Mpa) -> Result<(), Vanished> {
+    assert!(to.len().is_multiple_of(PIECE) && mpa.0.is_multiple_of(8), "whole pieces");
+    // SAFETY: an access that traps is fixed up; `to` has as many words as are written; callers name no
+    // device registers.
+    match unsafe { asm::careful_copy(to.as_mut_ptr(), xkphys(mpa), (to.len() / PIECE) as u64) } {
+        0 => Ok(()),
+        _ => Err(Vanished(mpa)),
+    }
+}
+
 /// Reads 4 aligned bytes at a virtual address of the monitor: for dumps of memory that may be nonsense.
 pub(crate) fn load32_at(va: u64) -> Option<u32> {
     let mut value = 0;

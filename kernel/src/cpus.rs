@@ -5,8 +5,9 @@
 use crate::host::Host;
 use crate::lock::Lock;
 use crate::{asm, cells, clock, doorbell, link, machine};
-use abi::CpuId;
-use cell::talk::CellSet;
+use abi::{CellId, CpuId};
+use cell::talk::{CellSet, Refusal};
+use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
 use cell::{LocalCell, Next};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +18,18 @@ const INPUT_POLL_NS: u64 = 1_000_000;
 /// How often the first CPU looks at what comes from outside its cell, in nanoseconds.
 const LOOK_NS: u64 = 500_000;
 
+/// How often a CPU that waits for another cell looks at its doorbell before it looks at all else.
+const ASK_SPINS: u32 = 1000;
+
 /// Markers for counting: from here a CPU looks at its doorbell, and up to here it did what it was called for.
 const RUNG: u16 = 0x2001;
 const TALKED: u16 = 0x2002;
 
 /// The cell, once it is there.
 static CELL: Lock<Option<LocalCell<Host>>> = Lock::new("cell", None);
+/// The cell's first CPU, which looks at what comes from outside the cell, and when it last did.
+static FIRST: AtomicU64 = AtomicU64::new(u64::MAX);
+static LOOKED: AtomicU64 = AtomicU64::new(0);
 /// How long the first CPU sleeps at most, in nanoseconds; 0: there is no cell yet.
 static NAP_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -39,27 +46,14 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
         clock::sleep_until(u64::MAX / 8);
     }
     let nap = if first { NAP_NS.load(Ordering::Relaxed) } else { u64::MAX / 8 };
-    let mut looked = 0;
+    if first {
+        FIRST.store(u64::from(me.0), Ordering::Relaxed);
+    }
     loop {
         asm::marker::<RUNG>();
         let rung = doorbell::answer();
         let next = with_cell(|cell| {
-            if rung != 0 {
-                cell.talk(machine::cells_of(rung));
-                asm::marker::<TALKED>();
-            }
-            let now = clock::now();
-            if first && now >= looked + LOOK_NS {
-                looked = now;
-                // A ring may have been lost.
-                cell.talk(CellSet::ALL);
-                link::poll_input(|stream, bytes| cell.input(stream, bytes));
-                let news = cells::news();
-                if news.ending {
-                    cell.end_run();
-                }
-                cell.lost(news.lost);
-            }
+            attend(cell, rung);
             cell.step(me)
         });
         match next {
@@ -74,6 +68,57 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
                 doorbell::sleep(until.map_or(poll, |until| until.min(poll)));
             }
             Next::Over(_) => cells::over(|| with_cell(LocalCell::listen)),
+        }
+    }
+}
+
+/// Does what other cells and the host want of this one: what those do whose CPUs have `rung`, and now and then on the
+/// first CPU what any does.
+fn attend(cell: &mut LocalCell<Host>, rung: u64) {
+    if rung != 0 {
+        cell.talk(machine::cells_of(rung));
+        asm::marker::<TALKED>();
+    }
+    let now = clock::now();
+    let first = u64::from(machine::this_cpu().0) == FIRST.load(Ordering::Relaxed);
+    if first && now >= LOOKED.load(Ordering::Relaxed) + LOOK_NS {
+        LOOKED.store(now, Ordering::Relaxed);
+        // A ring may have been lost.
+        cell.talk(CellSet::ALL);
+        link::poll_input(|stream, bytes| cell.input(stream, bytes));
+        let news = cells::news();
+        if news.ending {
+            cell.end_run();
+        }
+        cell.lost(news.lost);
+    }
+}
+
+/// Asks another cell about a VM, for the guest that this CPU runs, and waits for the answer; none if that cell dies.
+/// Meanwhile this CPU does what others want of its cell: so two cells that ask each other both get an answer.
+pub(crate) fn ask(to: CellId, whom: Whom, ask: &Ask) -> Option<Told> {
+    let me = machine::this_cpu();
+    loop {
+        match with_cell(|cell| cell.ask_for(me, to, whom, ask)) {
+            Ok(()) => break,
+            Err(Refusal::Full) => with_cell(|cell| attend(cell, doorbell::answer())),
+            Err(_) => return None,
+        }
+    }
+    loop {
+        let rung = doorbell::answer();
+        let answer = with_cell(|cell| {
+            attend(cell, rung);
+            cell.answer_for(me)
+        });
+        if let Some(answer) = answer {
+            return answer;
+        }
+        for _ in 0..ASK_SPINS {
+            if doorbell::is_rung() {
+                break;
+            }
+            core::hint::spin_loop();
         }
     }
 }

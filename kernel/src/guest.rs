@@ -2,20 +2,24 @@
 //! `vmm-core`, in memory that the cell's pmap maps.
 
 use crate::memory::Memory;
-use crate::{clock, direct, doorbell};
-use abi::config;
+use crate::{clock, cpus, direct, doorbell};
+use abi::{CellId, Mpa, NodeId, config};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use cell::Created;
-use cell::pmap::Pmap;
+use cell::loan::Payload;
+use cell::pmap::{Pmap, Replica};
+use cell::visit::{Ask, Told, Whom};
 use cell::vm::{Exit, Guest, Vcpu};
 use core::ops::Range;
+use vmm_core::board::Request;
 use vmm_core::cpu::CpuModel;
 use vmm_core::endian::Endian;
 use vmm_core::image::Images;
 use vmm_core::time::Clock;
-use vmm_core::vm::{self, Runner, Vm, VmParams};
+use vmm_core::vm::{self, Answer, Call, Home, Runner, Vm, VmParams};
 
 /// Guest instructions that are interpreted between two looks at the machine's clock: well below a
 /// millisecond.
@@ -31,9 +35,27 @@ impl Clock for Since {
     }
 }
 
-/// A running VM: what its VCPUs share.
+/// A running VM: what its VCPUs share, at home or where they visit.
 pub(crate) struct LocalGuest {
     vm: Arc<Vm<Memory>>,
+    /// When its life began, in nanoseconds since power-on.
+    start: u64,
+}
+
+/// The home of a VM whose VCPUs visit this cell.
+struct AtHome {
+    home: CellId,
+    whom: Whom,
+}
+
+impl Home for AtHome {
+    fn ask(&self, call: &Call) -> Option<Answer> {
+        let ask = Ask::Device(Payload::new(&call.encode()));
+        match cpus::ask(self.home, self.whom, &ask)? {
+            Told::Device(answer) => Answer::decode(answer.as_slice()),
+            _ => None,
+        }
+    }
 }
 
 /// One of its VCPUs.
@@ -66,34 +88,59 @@ impl LocalGuest {
         pmap: &Arc<Pmap>,
         images: &Images<'_>,
     ) -> Result<Created<Self>, String> {
-        let params = VmParams {
-            endian: Endian::NATIVE,
-            model: match config.cpu {
-                config::Cpu::Honeycomb => CpuModel::honeycomb(),
-                config::Cpu::Generic => CpuModel::mips64r2_generic(),
-            },
-            vcpus: config.vcpus,
-            memory: config.memory,
-            epoch_s: around.epoch_s,
-            console_rate: around.console_rate,
-            clock_scale: config.clock_scale,
-            budget: config.budget,
-            seed: around.seed,
-            engine: match config.engine {
-                config::Engine::Auto => vm::Engine::Auto,
-                config::Engine::Interpreter => vm::Engine::Interpreter,
-            },
-        };
-        let memory = Memory::new(Arc::clone(pmap));
+        let memory = Memory::Own(Arc::clone(pmap));
+        let params = params(config, around);
         let (vm, runners) = Vm::new(params, memory, images).map_err(|error| error.to_string())?;
-        let vm = Arc::new(vm);
-        let start = clock::now();
-        let vcpus = runners.into_iter().map(|runner| {
-            let vm = Arc::clone(&vm);
-            Box::new(LocalVcpu { vm, runner, clock: Since(start), thread_reads: 0 })
-        });
-        let vcpus = vcpus.collect();
-        Ok((Self { vm }, vcpus))
+        let guest = Self { vm: Arc::new(vm), start: clock::now() };
+        let vcpus = runners.into_iter().map(|runner| guest.vcpu(runner, 0)).collect();
+        Ok((guest, vcpus))
+    }
+
+    /// Makes a VM for VCPUs that visit, whose life began at `start`; `shared` is what [`Guest::share`] has written at
+    /// its home.
+    ///
+    /// # Errors
+    /// Why that is no such thing.
+    pub(crate) fn visited(
+        config: &config::Vm,
+        around: &Surroundings,
+        replica: &Arc<Replica>,
+        start: u64,
+        shared: &[u64],
+    ) -> Result<Self, String> {
+        let whom = Whom { vm: replica.vm(), life: replica.life() };
+        let home = Box::new(AtHome { home: replica.home(), whom });
+        let memory = Memory::Visited(Arc::clone(replica));
+        let vm = Vm::visited(params(config, around), memory, home, shared);
+        let vm = Arc::new(vm.map_err(|error| error.to_string())?);
+        Ok(Self { vm, start })
+    }
+
+    fn vcpu(&self, runner: Runner, thread_reads: u64) -> Box<LocalVcpu> {
+        let vm = Arc::clone(&self.vm);
+        Box::new(LocalVcpu { vm, runner, clock: Since(self.start), thread_reads })
+    }
+}
+
+/// What the virtual machine of a configured VM is made of.
+fn params(config: &config::Vm, around: &Surroundings) -> VmParams {
+    VmParams {
+        endian: Endian::NATIVE,
+        model: match config.cpu {
+            config::Cpu::Honeycomb => CpuModel::honeycomb(),
+            config::Cpu::Generic => CpuModel::mips64r2_generic(),
+        },
+        vcpus: config.vcpus,
+        memory: config.memory,
+        epoch_s: around.epoch_s,
+        console_rate: around.console_rate,
+        clock_scale: config.clock_scale,
+        budget: config.budget,
+        seed: around.seed,
+        engine: match config.engine {
+            config::Engine::Auto => vm::Engine::Auto,
+            config::Engine::Interpreter => vm::Engine::Interpreter,
+        },
     }
 }
 
@@ -136,8 +183,7 @@ impl Vcpu for LocalVcpu {
                 }
                 vm::Exit::Ipi { to } => return Exit::Send { to },
                 vm::Exit::Board => return Exit::Board,
-                // Of a VCPU that visits another cell: all of these are at home.
-                vm::Exit::Home => return Exit::Slice,
+                vm::Exit::Home => return Exit::Home,
                 vm::Exit::PowerOff => return self.ended(Cause::PowerOff),
                 vm::Exit::Reset => return self.ended(Cause::Reset),
                 vm::Exit::Budget => return self.ended(Cause::Budget),
@@ -180,5 +226,49 @@ impl Guest for LocalGuest {
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("warped ms", self.vm.warped() / 1_000_000);
+    }
+
+    fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {
+        self.vm.memory().place(page, node)
+    }
+
+    fn find(&self, page: u32) -> Option<Mpa> {
+        self.vm.memory().get(page)
+    }
+
+    fn serve(&self, call: &[u64]) -> Option<(Payload, bool)> {
+        let (answer, look) = self.vm.serve(&Call::decode(call)?);
+        // With its output taken a transmitter that was held goes on.
+        let held = answer.request == Some(Request::Output);
+        Some((Payload::new(&answer.encode()), look || held))
+    }
+
+    fn share(&self, out: &mut Vec<u64>) {
+        self.vm.share(out);
+    }
+
+    fn save(&self, vcpu: &mut LocalVcpu, out: &mut Vec<u64>) {
+        out.push(vcpu.thread_reads);
+        vcpu.runner.save(out);
+    }
+
+    fn restore(&self, index: u32, state: &[u64]) -> Result<Box<LocalVcpu>, String> {
+        let (&thread_reads, state) = state.split_first().ok_or("no state")?;
+        let known = self.vm.memory().known();
+        let mut is_own = |mpa: Mpa| known.binary_search(&mpa).is_ok();
+        let runner = Runner::restore(&self.vm, index, state, &mut is_own);
+        Ok(self.vcpu(runner.map_err(|error| error.to_string())?, thread_reads))
+    }
+
+    fn look(&self) {
+        self.vm.look();
+    }
+
+    fn warped(&self) -> u64 {
+        self.vm.warped()
+    }
+
+    fn warp_to(&self, ns: u64) {
+        self.vm.warp_to(ns);
     }
 }

@@ -1,18 +1,19 @@
 //! The machine as the cell sees it: [`cell::Machine`] over the real one.
 
-use crate::careful::xkphys;
+use crate::careful::{self, xkphys};
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
-use crate::{cells, clock, doorbell, frames, link, machine, places, selftest};
+use crate::{cells, clock, doorbell, frames, hub, link, machine, places, selftest};
 use abi::config::{self, Config};
 use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use cell::pmap::Pmap;
+use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
+use cell::talk::{Frozen, Unreachable};
 use cell::{CreateError, Created, Machine};
 use vmm_core::image::Images;
 
@@ -48,6 +49,22 @@ impl Host {
             wires: Wires::new(),
         }
     }
+
+    fn surroundings(&self, seed: [u8; 32]) -> Surroundings {
+        let epoch_s = self.epoch_s + clock::now() / 1_000_000_000;
+        Surroundings { console_rate: self.console_rate, epoch_s, seed }
+    }
+}
+
+/// The engine's own allocations would end the monitor if they failed.
+fn has_heap_for(vm: &config::Vm, vcpus: u32) -> Result<(), CreateError> {
+    let needed = vmm_core::vm::heap_needed(vm.memory, vcpus);
+    Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| {
+        CreateError::NoMemory(format!(
+            "the monitor's own heap has not {} KB left in one piece: stop another VM",
+            needed >> 10
+        ))
+    })
 }
 
 impl Machine for Host {
@@ -68,14 +85,7 @@ impl Machine for Host {
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
     ) -> Result<Created<Self::Guest>, CreateError> {
-        // The engine's own allocations would end the monitor if they failed.
-        let needed = vmm_core::vm::heap_needed(vm.memory, vm.vcpus);
-        if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
-            return Err(CreateError::NoMemory(format!(
-                "the monitor's own heap has not {} KB left in one piece: stop another VM",
-                needed >> 10
-            )));
-        }
+        has_heap_for(vm, vm.vcpus)?;
         let images = Images {
             kernel: low_ram(vm.kernel.base, vm.kernel.len),
             initrd: (vm.initrd.len != 0).then(|| low_ram(vm.initrd.base, vm.initrd.len)),
@@ -85,12 +95,46 @@ impl Machine for Host {
         for word in seed.chunks_exact_mut(8) {
             word.copy_from_slice(&self.rng.bits().to_le_bytes());
         }
-        let around = Surroundings {
-            console_rate: self.console_rate,
-            epoch_s: self.epoch_s + clock::now() / 1_000_000_000,
-            seed,
-        };
+        let around = self.surroundings(seed);
         LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
+    }
+
+    fn visit(
+        &mut self,
+        vm: &config::Vm,
+        replica: &Arc<Replica>,
+        start_ns: u64,
+        shared: &[u64],
+    ) -> Result<Self::Guest, CreateError> {
+        has_heap_for(vm, 1)?;
+        let around = self.surroundings([0; 32]);
+        LocalGuest::visited(vm, &around, replica, start_ns, shared).map_err(CreateError::BadImage)
+    }
+
+    fn parcel(&mut self, words: &[u64]) -> Frozen {
+        // The heap is reached through XKPHYS.
+        let at = Mpa(words.as_ptr() as u64 - xkphys(Mpa(0)));
+        Frozen { at, length: size_of_val(words) as u64 }
+    }
+
+    fn fetch(&self, from: CellId, frozen: Frozen) -> Result<Vec<u64>, Unreachable> {
+        let layout = machine::layout();
+        let (start, length) = (frozen.at.0, frozen.length);
+        let whole = start.is_multiple_of(8) && length.is_multiple_of(8 * careful::PIECE as u64);
+        let end = start.checked_add(length).ok_or(Unreachable)?;
+        // An address from elsewhere is looked at before it is used.
+        let inside = |node| {
+            let ranges = [layout.window_of(node), layout.slice_of(node)];
+            ranges.iter().any(|range| range.start <= start && end <= range.end)
+        };
+        let node = layout.nodes_of(from).find(|node| inside(*node)).filter(|_| whole);
+        hub::reach(node.ok_or(Unreachable)?).map_err(|_| Unreachable)?;
+        let mut words = Vec::new();
+        let count = (length / 8) as usize;
+        words.try_reserve_exact(count).map_err(|_| Unreachable)?;
+        words.resize(count, 0);
+        careful::copy(&mut words, frozen.at).map_err(|_| Unreachable)?;
+        Ok(words)
     }
 
     fn wires(&mut self) -> &mut Wires {

@@ -1,32 +1,79 @@
-//! A VM's memory as its engines see it: its RAM by offset, through the pmap, on whichever CPU.
+//! A VM's memory as its engines see it: its RAM by offset, through the pmap, on whichever CPU; where its VCPUs
+//! visit, through what the cell knows of the pmap.
 
 use crate::careful::xkphys;
-use crate::machine;
-use abi::{Gpa, Mpa, PAGE_SHIFT};
+use crate::{cpus, machine};
+use abi::{Gpa, Mpa, NodeId, PAGE_SHIFT};
 use alloc::sync::Arc;
-use cell::pmap::Pmap;
+use alloc::vec::Vec;
+use cell::pmap::{Pmap, Replica};
+use cell::visit::{Ask, Told, Whom};
 use core::ptr::NonNull;
 use vmm_core::board::ram;
 use vmm_core::mem::{Access, GuestMemory, Page};
 
 /// A VM's memory. What the VM has not touched yet is placed as it touches it.
-pub(crate) struct Memory {
-    pmap: Arc<Pmap>,
+pub(crate) enum Memory {
+    /// At home.
+    Own(Arc<Pmap>),
+    /// In another cell.
+    Visited(Arc<Replica>),
 }
 
 impl Memory {
-    /// The memory of `pmap`.
-    pub(crate) const fn new(pmap: Arc<Pmap>) -> Self {
-        Self { pmap }
+    fn pages(&self) -> u32 {
+        match self {
+            Self::Own(pmap) => pmap.pages(),
+            Self::Visited(replica) => replica.pages(),
+        }
+    }
+
+    /// Where a page lies, as far as is known here.
+    pub(crate) fn get(&self, page: u32) -> Option<Mpa> {
+        match self {
+            Self::Own(pmap) => pmap.get(page),
+            Self::Visited(replica) => replica.get(page),
+        }
+    }
+
+    /// Where a page lies, which is placed near `node` if it is not there.
+    pub(crate) fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {
+        match self {
+            // SAFETY: a page that the cell has taken for this VM and that nobody else knows of.
+            Self::Own(pmap) => {
+                pmap.touch(page, node, |mpa| _ = unsafe { at(mpa) }.map(Page::clear))
+            }
+            Self::Visited(replica) => ask(replica, page, node),
+        }
     }
 
     /// Has a page placed near this CPU.
     #[cold]
     #[inline(never)]
     fn touch(&self, page: u32) -> Option<Mpa> {
-        let node = machine::layout().node_of(machine::this_cpu());
-        // SAFETY: a page that the cell has taken for this VM and that nobody else knows of.
-        self.pmap.touch(page, node, |mpa| _ = unsafe { at(mpa) }.map(Page::clear))
+        self.place(page, machine::layout().node_of(machine::this_cpu()))
+    }
+
+    /// The machine pages that are known here, in order; none if there is no room to say.
+    pub(crate) fn known(&self) -> Vec<Mpa> {
+        let mut known = Vec::new();
+        if known.try_reserve_exact(self.pages() as usize).is_ok() {
+            known.extend((0..self.pages()).filter_map(|page| self.get(page)));
+            known.sort_unstable();
+        }
+        known
+    }
+}
+
+/// Asks a VM's home where a page lies, and learns where the next ones do.
+fn ask(replica: &Replica, page: u32, node: NodeId) -> Option<Mpa> {
+    if page >= replica.pages() {
+        return None;
+    }
+    let whom = Whom { vm: replica.vm(), life: replica.life() };
+    match cpus::ask(replica.home(), whom, &Ask::Page { page, node })? {
+        Told::Pages(pages) => replica.learn(page, pages.as_slice()),
+        _ => None,
     }
 }
 
@@ -40,14 +87,15 @@ unsafe fn at(mpa: Mpa) -> Option<Page> {
     Some(unsafe { Page::new(base) })
 }
 
-// SAFETY: a page that is mapped stays so until the pmap goes, which an engine keeps, or until it is moved, which is
-// done while no engine runs, and each is told before it does again; a machine page belongs to one VM, and
-// its XKPHYS address is valid for ever. Nobody but the engines access it meanwhile.
+// SAFETY: a page that is mapped stays so until the pmap goes, which an engine keeps at home, and which elsewhere does
+// not go before the engines that visit have; or until it is moved, which is done while no engine runs, and each is told
+// before it does again. A machine page belongs to one VM, and its XKPHYS address is valid for ever. Nobody but the
+// engines access it meanwhile.
 unsafe impl GuestMemory for Memory {
     fn resolve(&self, gpa: Gpa, _: Access) -> Option<Page> {
-        let bytes = u64::from(self.pmap.pages()) << PAGE_SHIFT;
+        let bytes = u64::from(self.pages()) << PAGE_SHIFT;
         let page = (ram::offset(gpa, bytes)? >> PAGE_SHIFT) as u32;
-        let mpa = self.pmap.get(page).or_else(|| self.touch(page))?;
+        let mpa = self.get(page).or_else(|| self.touch(page))?;
         // SAFETY: a page of the VM, and it stays so (see above).
         unsafe { at(mpa) }
     }

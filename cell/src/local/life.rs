@@ -8,18 +8,22 @@
 //! than [`STEADY_NS`], after twice the time each time, up to [`BACK_OFF_MAX_NS`]: a VM that fails at
 //! once does not keep a CPU, or the console, busy. Times are virtual.
 
+use super::errands::Errand;
 use super::{CreateError, LocalCell, Machine, Refused};
 use crate::frames::Pages;
 use crate::placement::Plan;
 use crate::pmap::{NoPmap, Pmap};
 use crate::tail::Tail;
-use crate::vm::{End, Ending, Life, State, Then};
-use abi::config::Restart;
+use crate::talk::CellSet;
+use crate::visit::Goal;
+use crate::vm::{Body, End, Ending, Life, State, Then, VcpuId, Visit};
+use abi::config::{Placement, Restart};
 use abi::event::{Cause, Kind};
-use abi::{PAGE_SHIFT, VmId};
+use abi::{CellId, CpuId, PAGE_SHIFT, VmId};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 /// How long a VM that failed waits to be started again.
@@ -50,9 +54,14 @@ impl<M: Machine> LocalCell<M> {
             };
             return Err(Refused { cause: None, text });
         }
+        if vm.visit.is_some() {
+            let text =
+                format!("VM `{name}` of another cell is just being ended here: start it then");
+            return Err(Refused { cause: None, text });
+        }
         vm.due = None;
         let pages = vm.config.memory >> PAGE_SHIFT;
-        let plan = Plan::new(vm.config.placement, self.out.cell, vm.config.cells);
+        let plan = Plan::new(vm.config.placement, self.out.cell, vm.config.cells & self.live.0);
         let Ok(pages) = u32::try_from(pages) else {
             let text = format!("VM `{name}` needs {}: no machine has that", Pages(pages));
             return Err(Refused { cause: Some(Cause::NoMemory), text });
@@ -78,11 +87,15 @@ impl<M: Machine> LocalCell<M> {
             Ok((guest, vcpus)) => {
                 let now = self.out.machine.now();
                 vm.lives += 1;
+                // Later lives have larger numbers, in whichever cell they begin.
+                vm.life_number = (vm.life_number + 1).max((now / 1_000_000) as u32);
                 vm.tail = Tail::new();
                 self.sched.add(id, vcpus.len() as u32, vm.config.weight, now);
-                vm.state = State::Living(Life::new(guest, vcpus, pmap, now));
+                let body = Body::new(guest, vcpus, vm.life_number, now);
+                vm.state = State::Living(Life::new(body, pmap));
                 let name = name.clone();
                 self.out.event(Kind::VmStart { vm: name });
+                self.spread_out(id);
                 Ok(())
             }
             Err(error) => {
@@ -115,18 +128,29 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         self.sched.park(id, true, now);
         self.sched.recall(id);
+        self.dismiss(id);
         self.came_back(id);
     }
 
     /// A VCPU of VM `id` may have come back: if all have, and it was to end, it has ended; if it was to
     /// pause, it is paused.
     pub(super) fn came_back(&mut self, id: VmId) {
-        let Some(life) = self.vm(id).life() else { return };
-        if life.away() > 0 {
+        let Some(life) = self.vm(id).life() else {
+            let ends = |visit: &Visit<_>| visit.leaving && !visit.body.is_moving();
+            if self.vm(id).visit.as_ref().is_some_and(ends) {
+                self.end_visit(id);
+            }
+            return;
+        };
+        if life.body.is_moving() {
             return;
         }
         if life.ending.is_some() {
-            return self.bury(id);
+            // The cells that it visits say when nothing of it is left there.
+            if life.visited.is_empty() {
+                self.bury(id);
+            }
+            return;
         }
         self.exchange_pages(id);
         if self.vm(id).life().is_some_and(|life| core::mem::take(&mut life.pausing)) {
@@ -140,6 +164,7 @@ impl<M: Machine> LocalCell<M> {
     fn bury(&mut self, id: VmId) {
         let now = self.out.machine.now();
         let Some(usage) = self.usage_of(id) else { return };
+        self.retire(id);
         let vm = &mut self.vms[usize::from(id.0)];
         let State::Living(mut life) = core::mem::replace(&mut vm.state, State::Defined) else {
             return;
@@ -180,6 +205,47 @@ impl<M: Machine> LocalCell<M> {
             }
         }
         self.say(&text);
+    }
+
+    /// No message reaches this cell's VCPUs of VM `id` any more.
+    fn retire(&mut self, id: VmId) {
+        for index in 0..self.vm(id).config.vcpus {
+            let who = VcpuId { vm: id, index };
+            if self.slot(who).is_some_and(|slot| slot.vcpu().is_some())
+                && let Some(name) = self.talk_name(who)
+            {
+                self.errand(Errand::End(name));
+            }
+        }
+    }
+
+    /// VM `id` has started: other cells may search for its VCPUs; if it is to be spread, they go to its permitted cells in
+    /// turn, the first to its home.
+    fn spread_out(&mut self, id: VmId) {
+        let me = self.out.cell;
+        let config = &self.vms[usize::from(id.0)].config;
+        let (vcpus, permitted) = (config.vcpus, config.cells);
+        let spread = config.placement == Placement::Spread;
+        let others = CellSet(permitted).and(self.live).without(me);
+        let ways: Vec<CellId> = core::iter::once(me).chain(others).collect();
+        for index in 0..vcpus {
+            let who = VcpuId { vm: id, index };
+            if let Some(name) = self.talk_name(who) {
+                self.errand(Errand::Begin(name, me));
+            }
+            let to = ways[index as usize % ways.len()];
+            if spread && to != me {
+                let cpus: Vec<CpuId> = self
+                    .cpus_for(id)
+                    .into_iter()
+                    .filter(|c| self.cell_of(*c) == Some(to))
+                    .collect();
+                let turn = index as usize / ways.len() % cpus.len().max(1);
+                if let Some(&cpu) = cpus.get(turn) {
+                    self.send_off(who, Goal { cpu, pin: false });
+                }
+            }
+        }
     }
 
     /// Whether and how soon the restart policy starts VM `id` again, which ended because of `cause`
@@ -234,6 +300,7 @@ impl<M: Machine> LocalCell<M> {
             (life.paused, life.pausing) = (true, true);
             self.sched.park(id, true, now);
             self.sched.recall(id);
+            self.park_away(id, true);
             self.came_back(id);
         }
     }
@@ -246,6 +313,7 @@ impl<M: Machine> LocalCell<M> {
             if life.exchange.is_none() {
                 self.sched.park(id, false, now);
             }
+            self.park_away(id, false);
             let vm = self.vm(id).config.name.clone();
             self.out.event(Kind::VmResumed { vm });
         }

@@ -5,6 +5,8 @@
 //! lock again and hands it back with [`LocalCell::done`]. A VCPU is owned by its slot here or by that
 //! CPU. Whoever wants something of a VCPU that is away leaves it in its slot and has the CPU kicked.
 
+mod errands;
+mod handover;
 mod lending;
 mod life;
 mod moves;
@@ -16,16 +18,17 @@ mod remap;
 mod show;
 mod talking;
 mod turns;
+mod visiting;
 
 use crate::console::Editor;
 use crate::frames::{Frames, Pages};
 use crate::loan::Loans;
 use crate::memmap::{Memmap, Violation};
-use crate::pmap::Pmap;
+use crate::pmap::{Pmap, Replica};
 use crate::rng::Rng;
 use crate::sched::Scheduler;
 use crate::script::Player;
-use crate::talk::{CellSet, Fabric};
+use crate::talk::{CellSet, Fabric, Frozen, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -37,6 +40,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use errands::Errands;
 use lending::Lending;
 use moves::Stress;
 use out::Out;
@@ -83,6 +87,29 @@ pub trait Machine {
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
     ) -> Result<Created<Self::Guest>, CreateError>;
+
+    /// Makes what the VCPUs of `vm` need here that visit this cell, in the memory that `replica` knows, or that it is to
+    /// learn of from the VM's home. Its life began at machine time `start_ns`; `shared` is what [`Guest::share`] has
+    /// written there.
+    ///
+    /// # Errors
+    /// What is to blame.
+    fn visit(
+        &mut self,
+        vm: &config::Vm,
+        replica: &Arc<Replica>,
+        start_ns: u64,
+        shared: &[u64],
+    ) -> Result<Self::Guest, CreateError>;
+
+    /// Where another cell finds words of this cell's heap.
+    fn parcel(&mut self, words: &[u64]) -> Frozen;
+
+    /// Copies words from another cell's memory.
+    ///
+    /// # Errors
+    /// That memory does not answer, or there is no room for a copy.
+    fn fetch(&self, from: CellId, frozen: Frozen) -> Result<Vec<u64>, Unreachable>;
 
     /// The wires to other cells.
     fn wires(&mut self) -> &mut Self::Wires;
@@ -179,6 +206,14 @@ pub struct LocalCell<M: Machine> {
     ends_with_vms: bool,
     /// An operator ends the run, if no script does.
     stays: bool,
+    /// What is to be said of VMs that are in several cells.
+    errands: Errands,
+    /// For each VM, the number in the machine of its first VCPU.
+    numbers: Vec<u16>,
+    /// The cell of each CPU of the machine.
+    cpus: Vec<CellId>,
+    /// The cells that are agreed to live.
+    live: CellSet,
     /// The cells that are known to be lost.
     lost: CellSet,
     /// How the run ends, once it is to end.
@@ -238,6 +273,10 @@ impl<M: Machine> LocalCell<M> {
             prompted: false,
             ends_with_vms,
             stays: config.machine.stay,
+            errands: Errands::default(),
+            numbers: first_numbers(config),
+            cpus: cells_of_cpus(config),
+            live: CellSet::first(config.cells.len()),
             lost: CellSet::NONE,
             over,
             finished: false,
@@ -312,12 +351,9 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         let State::Living(life) = &self.vms.get(usize::from(id.0))?.state else { return None };
         let mut usage = life.usage(now);
-        for index in 0..life.slots.len() as u32 {
+        for index in 0..life.body.slots.len() as u32 {
             if let Some(standing) = self.sched.standing(VcpuId { vm: id, index }, now) {
-                usage.run_ns += standing.times.run;
-                usage.idle_ns += standing.times.idle;
-                usage.steal_ns += standing.times.steal;
-                usage.migrations += standing.times.migrations;
+                usage.add(&standing.times);
             }
         }
         Some(usage)
@@ -329,14 +365,16 @@ impl<M: Machine> LocalCell<M> {
             return Vec::new();
         };
         let (taken, promised) = (life.pmap.taken(), life.pmap.promised());
+        let me = self.out.cell;
         let cells = taken.into_iter().zip(promised).zip(0..).map(|((pages, promised), cell)| {
-            let here = CellId(cell) == self.out.cell;
+            let cell = CellId(cell);
+            let there = life.body.slots.iter().filter(|slot| slot.away().unwrap_or(me) == cell);
             Dependence {
                 pages: pages.into(),
                 promised: promised.into(),
-                vcpus: if here { life.slots.len() as u32 } else { 0 },
-                devices: here,
-                ..Dependence::none(CellId(cell))
+                vcpus: there.count() as u32,
+                devices: cell == me,
+                ..Dependence::none(cell)
             }
         });
         cells.filter(Dependence::exists).collect()
@@ -356,6 +394,24 @@ impl<M: Machine> LocalCell<M> {
             self.out.machine.kick(cpu);
         }
     }
+}
+
+/// For each VM, the number in the machine of its first VCPU.
+fn first_numbers(config: &Config) -> Vec<u16> {
+    let mut next = 0;
+    let first = |vm: &config::Vm| {
+        let first = next;
+        next += vm.vcpus as u16;
+        first
+    };
+    config.vms.iter().map(first).collect()
+}
+
+/// The cell of each CPU of the machine.
+fn cells_of_cpus(config: &Config) -> Vec<CellId> {
+    let layout = config.layout();
+    let cell = |cpu| layout.cell(layout.node_of(CpuId(cpu)));
+    (0..layout.cpus() as u8).map(cell).collect()
 }
 
 /// The VM whose console a stream is, if it is one.

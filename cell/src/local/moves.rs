@@ -1,7 +1,8 @@
 //! VCPUs moved between CPUs because somebody wants it: commands, and the stress that does it at random.
 
+use super::errands::Errand;
 use super::{LocalCell, Machine};
-use crate::sched::Immovable;
+use crate::visit::{Ask, Goal, Whom};
 use crate::vm::{State, VcpuId};
 use abi::{CpuId, VmId};
 use alloc::format;
@@ -34,15 +35,26 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         let mut out = String::new();
         for &who in who {
+            self.check_goal(who.vm, cpu)?;
             let name = self.name_of(who);
-            self.sched.migrate(who, cpu, pin, now).map_err(|error| match error {
-                Immovable::Pinned => format!("VCPU {name} is pinned: `unpin {name}` first"),
-                Immovable::NoCpu => {
-                    let cpus: Vec<String> =
-                        self.sched.cpus().map(|(cpu, _)| format!("{cpu}")).collect();
-                    format!("this cell has no CPU {cpu}: its CPUs are {}", cpus.join(", "))
-                }
-            })?;
+            let pinned = self.sched.standing(who, now).is_some_and(|s| s.pinned);
+            let own = self.slot(who).is_some_and(|slot| slot.is_own());
+            let cell = self.cell_of(cpu).filter(|cell| *cell != self.out.cell);
+            if pinned && !pin {
+                return Err(format!("VCPU {name} is pinned: `unpin {name}` first"));
+            }
+            if cell.is_some() || !own {
+                self.send_off(who, Goal { cpu, pin });
+                let stays = if pin { " and stays there" } else { "" };
+                let cell = cell.unwrap_or(self.out.cell);
+                out.push_str(&format!("VCPU {name} goes to CPU {cpu} in cell {cell}{stays}\n"));
+                continue;
+            }
+            if let Some(slot) = self.slot(who) {
+                slot.goal = None;
+            }
+            // It is not pinned elsewhere, and the CPU is the cell's.
+            _ = self.sched.migrate(who, cpu, pin, now);
             let on = self.sched.standing(who, now).map(|s| s.cpu);
             out.push_str(&match (on == Some(cpu), pin) {
                 (true, true) => format!("VCPU {name} is pinned to CPU {cpu}\n"),
@@ -60,6 +72,14 @@ impl<M: Machine> LocalCell<M> {
         let mut out = String::new();
         for &who in who {
             let name = self.name_of(who);
+            let away = self.slot(who).and_then(|slot| slot.away());
+            if let (Some(cell), Some(body)) = (away, self.vm(who.vm).body()) {
+                let whom = Whom { vm: who.vm, life: body.life };
+                let ask = Ask::Move { index: who.index, goal: None };
+                self.errand(Errand::Ask(cell, whom, ask));
+                out.push_str(&format!("VCPU {name} is free to move, in cell {cell}\n"));
+                continue;
+            }
             out.push_str(&match self.sched.unpin(who) {
                 true => format!("VCPU {name} is free to move\n"),
                 false => format!("VCPU {name} was not pinned\n"),
@@ -68,15 +88,10 @@ impl<M: Machine> LocalCell<M> {
         out
     }
 
-    /// What an operator calls a VCPU.
-    fn name_of(&self, who: VcpuId) -> String {
-        format!("{}.{}", self.vms[usize::from(who.vm.0)].config.name, who.index)
-    }
-
     /// Moves random VCPUs for `seconds`.
     pub(super) fn begin_stress(&mut self, seconds: u64) -> Result<String, String> {
-        if self.sched.cpus().count() < 2 {
-            return Err("stress: this cell has one CPU, there is nowhere to move a VCPU".into());
+        if self.ids().all(|id| !self.owns(id) || self.cpus_for(id).len() < 2) {
+            return Err("stress: there is nowhere to move a VCPU: one CPU is all there is".into());
         }
         let now = self.out.machine.now();
         let until = now.saturating_add(seconds.saturating_mul(1_000_000_000));
@@ -105,22 +120,40 @@ impl<M: Machine> LocalCell<M> {
     /// Moves a random VCPU that may be moved; whether there is one.
     fn move_one(&mut self, now: u64) -> bool {
         let lives = |vm: VmId| match &self.vms[usize::from(vm.0)].state {
-            State::Living(life) if life.ending.is_none() => life.slots.len() as u32,
+            State::Living(life) if life.ending.is_none() => life.body.slots.len() as u32,
             _ => 0,
         };
         let all = self.ids().flat_map(|vm| (0..lives(vm)).map(move |index| VcpuId { vm, index }));
-        let movable: Vec<(VcpuId, CpuId)> = all
-            .filter_map(|who| Some((who, self.sched.standing(who, now).filter(|s| !s.pinned)?.cpu)))
-            .collect();
+        let all: Vec<VcpuId> = all.collect();
+        let mut movable: Vec<(VcpuId, Option<CpuId>)> = Vec::new();
+        for who in all {
+            match self.sched.standing(who, now) {
+                Some(standing) if standing.pinned => {}
+                Some(standing) => movable.push((who, Some(standing.cpu))),
+                // Where it is there is another cell's business.
+                None if self.slot(who).is_some_and(|slot| slot.away().is_some()) => {
+                    movable.push((who, None));
+                }
+                None => {}
+            }
+        }
         if movable.is_empty() {
             return false;
         }
         let (who, from) = movable[self.dice.below(movable.len() as u64) as usize];
-        let others: Vec<CpuId> =
-            self.sched.cpus().map(|(cpu, _)| cpu).filter(|&c| c != from).collect();
+        let mut others = self.cpus_for(who.vm);
+        others.retain(|cpu| Some(*cpu) != from);
+        if others.is_empty() {
+            return false;
+        }
         let to = others[self.dice.below(others.len() as u64) as usize];
-        let moved = self.sched.migrate(who, to, false, now).is_ok();
-        self.moved();
-        moved
+        let here = self.cell_of(to) == Some(self.out.cell);
+        if here && from.is_some() {
+            let moved = self.sched.migrate(who, to, false, now).is_ok();
+            self.moved();
+            return moved;
+        }
+        self.send_off(who, Goal { cpu: to, pin: false });
+        true
     }
 }

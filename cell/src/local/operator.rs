@@ -164,7 +164,7 @@ impl<M: Machine> LocalCell<M> {
             (Err(error), None) => return Err(error),
             (Err(_), Some((vm, n))) => (self.find(vm)?, Some(n)),
         };
-        let vcpus = self.living(vm)?.slots.len() as u32;
+        let vcpus = self.living(vm)?.body.slots.len() as u32;
         match only {
             Some(index) if index >= vcpus => {
                 let name = &self.vm(vm).config.name;

@@ -132,14 +132,16 @@ impl<M: Machine> LocalCell<M> {
         self.came_back(id);
     }
 
-    /// Whether VM `id` lives here with all its VCPUs, and has pages, of which none is being moved.
+    /// Whether VM `id` lives here with all its VCPUs and is known in no other cell, and has pages, of which none is
+    /// being moved.
     fn can_be_remapped(&self, id: VmId, now: u64) -> bool {
         let State::Living(life) = &self.vms[usize::from(id.0)].state else { return false };
         let is_here = |index| self.sched.standing(VcpuId { vm: id, index }, now).is_some();
         life.ending.is_none()
             && life.exchange.is_none()
             && life.pmap.resident() != 0
-            && (0..life.slots.len() as u32).all(is_here)
+            && life.visited.is_empty()
+            && (0..life.body.slots.len() as u32).all(is_here)
     }
 
     /// Moves the pages of VM `id`, all of whose VCPUs are here, that are to be moved, if there are any; it then
@@ -161,7 +163,7 @@ impl<M: Machine> LocalCell<M> {
                 moved += u64::from(life.pmap.replace(page, from, to));
             }
         }
-        for slot in &mut life.slots {
+        for slot in &mut life.body.slots {
             pages.iter().for_each(|pages| slot.tell(pages));
         }
         for moving in moving {
@@ -170,7 +172,7 @@ impl<M: Machine> LocalCell<M> {
             }
             self.frames.end_move(&life.pmap, moving);
         }
-        let (paused, vcpus) = (life.paused, life.slots.len() as u32);
+        let (paused, vcpus) = (life.paused, life.body.slots.len() as u32);
         let now = self.out.machine.now();
         self.scatter(id, vcpus, moved, now);
         if !paused {

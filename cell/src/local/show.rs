@@ -52,10 +52,14 @@ impl<M: Machine> LocalCell<M> {
             // Writing to a string does not fail.
             let _ = writeln!(out, "{}: {}, home cell {cell}", vm.config.name, vm.state.name());
             let State::Living(life) = &vm.state else { continue };
-            for index in 0..life.slots.len() as u32 {
+            for (index, slot) in (0..).zip(&life.body.slots) {
                 if let Some(s) = self.sched.standing(VcpuId { vm: id, index }, now) {
                     let Standing { cpu, node, .. } = s;
                     let _ = writeln!(out, "  VCPU {index}: CPU {cpu}, node {node}, cell {cell}");
+                } else if let Some(cell) = slot.away() {
+                    let _ = writeln!(out, "  VCPU {index}: cell {cell}");
+                } else {
+                    let _ = writeln!(out, "  VCPU {index}: between two cells");
                 }
             }
             for (node, pages) in self.pages_by_node(&life.pmap) {
@@ -92,12 +96,16 @@ impl<M: Machine> LocalCell<M> {
             "VCPU"
         );
         for (id, vm) in self.ids().zip(&self.vms) {
-            let State::Living(life) = &vm.state else { continue };
-            for index in 0..life.slots.len() as u32 {
+            let paused = match (&vm.state, &vm.visit) {
+                (State::Living(life), _) => life.paused,
+                (_, Some(visit)) => visit.parked,
+                _ => continue,
+            };
+            for index in 0..vm.config.vcpus {
                 let Some(s) = self.sched.standing(VcpuId { vm: id, index }, now) else { continue };
                 let state = match s.doing {
                     Doing::Running => "running",
-                    _ if life.paused => "paused",
+                    _ if paused => "paused",
                     Doing::Ready => "ready",
                     Doing::Waiting(_) => "idle",
                 };

@@ -1,7 +1,6 @@
 //! What the cell says to other cells, and does for them.
 
-use super::lending::TOKENS;
-use super::{LocalCell, Machine};
+use super::{LocalCell, Machine, lending};
 use crate::loan::Payload;
 use crate::talk::{CellSet, Epoch, Event, Exchange, Incarnation, Live, Reply, Request};
 use abi::CellId;
@@ -20,7 +19,7 @@ const ROOM: usize = 64;
 /// The exchange, and what was asked through it.
 #[derive(Debug)]
 pub(super) struct Talk {
-    exchange: Exchange,
+    pub exchange: Exchange,
     pinging: Option<Pinging>,
 }
 
@@ -56,7 +55,10 @@ impl<M: Machine> LocalCell<M> {
         let Some(mut talk) = self.talk.take() else { return };
         let now = self.out.machine.now();
         self.call_about_loans(|to, request, token| talk.exchange.call(to, request, token));
-        while let Some(event) = talk.exchange.poll(from, now, self.out.machine.wires()) {
+        loop {
+            self.run_errands(&mut talk);
+            let event = talk.exchange.poll(from, now, self.out.machine.wires());
+            let Some(event) = event else { break };
             self.heard(&mut talk, &event, now);
         }
         self.talk = Some(talk);
@@ -90,16 +92,37 @@ impl<M: Machine> LocalCell<M> {
                 let answer = self.asked_about_loan(from, &payload);
                 talk.exchange.answer(from, Reply::Loan(answer));
             }
-            Event::Returned { token, result, .. } if token >= TOKENS => match result {
+            Event::Asked { from, request: Request::Visit(payload) } => {
+                let answer = self.asked_about_visit(from, &payload);
+                talk.exchange.answer(from, Reply::Visit(answer));
+            }
+            // The exchange asks for nothing else.
+            Event::Asked { from, .. } => {
+                talk.exchange.answer(from, Reply::Garbled);
+            }
+            Event::Returned { token, result, .. } if token >= lending::TOKENS => match result {
                 Ok(Reply::Loan(payload)) => self.returned_about_loan(token, Some(&payload)),
                 Ok(_) => self.returned_about_loan(token, Some(&Payload::default())),
                 Err(_) => self.returned_about_loan(token, None),
             },
-            // Nobody can ask for these yet.
-            Event::Asked { from, .. } | Event::Offered { from, .. } => {
-                talk.exchange.answer(from, Reply::Refused(0));
+            Event::Returned { token, from, result } => {
+                self.returned_about_visit(token, from, result.ok());
             }
-            _ => {}
+            Event::Offered { from, vcpu, frozen } => match self.offered(from, vcpu, frozen) {
+                Ok(who) if talk.exchange.accept(from) => _ = who,
+                Ok(who) => self.not_arrived(who, from),
+                Err(reply) => _ = talk.exchange.answer(from, reply),
+            },
+            Event::Arrived(vcpu) => self.arrived(vcpu),
+            Event::Left { vcpu, to } => self.left(vcpu, to),
+            Event::Stayed { vcpu, why } => {
+                if let Some(who) = self.named(vcpu) {
+                    self.stays(who, why);
+                }
+            }
+            Event::Execute { vcpu, message } => self.execute_message(vcpu, message),
+            // A VCPU that is lost has ended its VM already, and nobody searches.
+            Event::Sent { .. } | Event::Found { .. } => {}
         }
     }
 
@@ -141,7 +164,9 @@ impl<M: Machine> LocalCell<M> {
             }
         }
         for cell in died {
+            self.live = self.live.without(cell);
             self.lender_died(cell);
+            self.visited_died(cell);
         }
     }
 }

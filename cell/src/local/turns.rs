@@ -5,9 +5,9 @@ use super::post::RETRY_NS;
 use super::{LocalCell, Machine, vm_of};
 use crate::sched::Pick;
 use crate::script::{Action, Player};
-use crate::vm::{Exit, Guest, State, Then, Vcpu, VcpuId};
+use crate::vm::{Exit, Guest, Slot, State, Then, VcpuId};
 use abi::event::{Cause, Kind};
-use abi::ring::{stream, vm_stream};
+use abi::ring::stream;
 use abi::script::Outcome;
 use abi::{CpuId, VmId};
 use alloc::boxed::Box;
@@ -55,6 +55,7 @@ impl<M: Machine> LocalCell<M> {
             Some(outcome) => self.finish(cpu, now, outcome),
             None => self.next(cpu, now),
         };
+        self.say_what_waits();
         self.kick();
         next
     }
@@ -109,15 +110,8 @@ impl<M: Machine> LocalCell<M> {
                 let until = deadline.map_or(until, |d| d.clamp(now, until.max(now)));
                 let vm = self.vm(id);
                 vm.pass_input();
-                let life = vm.life().expect("a VM that the scheduler knows lives");
-                let slot = &mut life.slots[index as usize];
-                let mut vcpu = slot.vcpu.take().expect("a VCPU is in one place");
-                for pages in slot.changed.drain(..) {
-                    vcpu.forget(pages);
-                }
-                if core::mem::take(&mut slot.interrupted) {
-                    vcpu.interrupt();
-                }
+                let body = vm.body().expect("a VM that the scheduler knows is here");
+                let vcpu = body.slots[index as usize].take();
                 Next::Run(Turn { vm: id, index, vcpu, until })
             }
         }
@@ -140,33 +134,31 @@ impl<M: Machine> LocalCell<M> {
         let Turn { vm: id, index, vcpu, .. } = turn;
         let who = VcpuId { vm: id, index };
         self.sched.ran(cpu, who, from, to, exit == Exit::Slice);
-        let vm = &mut self.vms[usize::from(id.0)];
-        let State::Living(life) = &mut vm.state else { unreachable!("it lives while it is run") };
-        life.back(index, vcpu, &exit);
-        let (out, tail) = (&mut self.out, &mut vm.tail);
-        life.guest.take_output(&mut |bytes| {
-            out.emit(vm_stream(id), bytes);
-            tail.push(bytes);
-        });
+        let body = self.vm(id).body().expect("it is here while it is run");
+        body.back(index, vcpu, &exit);
+        let first = VcpuId { vm: id, index: 0 };
+        if self.take_output(id) && self.slot(first).is_some_and(|slot| !slot.is_own()) {
+            // A transmitter that was held goes on.
+            self.board_changed(id);
+        }
         match exit {
             Exit::Slice => {}
             Exit::Idle { until } => {
                 self.sched.wait(who, until, to);
-                if vm.pass_input() {
-                    self.sched.wake(VcpuId { vm: id, index: 0 }, to);
+                if self.vm(id).pass_input() {
+                    self.board_changed(id);
                 }
             }
-            Exit::Send { to: target } => {
-                if let Some(slot) = life.slots.get_mut(target as usize) {
-                    slot.interrupted = true;
-                    self.sched.wake(VcpuId { vm: id, index: target }, to);
-                }
-            }
-            Exit::Board => self.sched.wake(VcpuId { vm: id, index: 0 }, to),
+            Exit::Send { to: target } => self.interrupt(id, target),
+            Exit::Board => self.board_changed(id),
+            Exit::Home => self.go_home(who),
             Exit::Ended { cause, report } => self.end(id, cause, report, Then::Policy),
         }
         self.moved();
+        self.warped(id);
+        self.depart(who);
         self.came_back(id);
+        self.say_what_waits();
         self.kick();
     }
 
@@ -188,8 +180,7 @@ impl<M: Machine> LocalCell<M> {
             let room = TYPED_MAX.saturating_sub(vm.typed.len());
             vm.typed.extend(&bytes[..bytes.len().min(room)]);
             if vm.pass_input() {
-                let now = self.out.machine.now();
-                self.sched.wake(VcpuId { vm: id, index: 0 }, now);
+                self.board_changed(id);
                 self.kick();
             }
         }
@@ -199,8 +190,8 @@ impl<M: Machine> LocalCell<M> {
     /// runs again. Those that run now are asked back; until [`Self::has_forgotten`] they may use the
     /// old pages.
     pub fn forget(&mut self, id: VmId, pages: &Range<u32>) {
-        if let Some(life) = self.vm(id).life() {
-            for slot in &mut life.slots {
+        if let Some(body) = self.vm(id).body() {
+            for slot in &mut body.slots {
                 slot.tell(pages);
             }
             self.sched.recall(id);
@@ -212,7 +203,8 @@ impl<M: Machine> LocalCell<M> {
     pub fn has_forgotten(&self, id: VmId) -> bool {
         match &self.vms[usize::from(id.0)].state {
             State::Living(life) => {
-                life.slots.iter().all(|slot| slot.vcpu.is_some() || slot.changed.is_empty())
+                let told = |slot: &Slot<_>| slot.vcpu().is_some() || slot.changed.is_empty();
+                life.body.slots.iter().all(told)
             }
             State::Defined | State::Ended(_) | State::Destroyed => true,
         }
@@ -229,7 +221,7 @@ impl<M: Machine> LocalCell<M> {
             self.vm(id).due = None;
             self.end(id, Cause::Quit, String::new(), Then::Stay);
         }
-        if self.vms.iter().any(|vm| matches!(vm.state, State::Living(_))) {
+        if self.has_visits() || self.vms.iter().any(|vm| matches!(vm.state, State::Living(_))) {
             // Whoever brings the last VCPU back asks next.
             self.sched.sleep(cpu);
             return Next::Wait(None);

@@ -1,7 +1,7 @@
 //! What a cell knows of the pmap of a VM whose home is another cell.
 
 use super::table::{Table, frame};
-use abi::{CellId, Mpa, VmId};
+use abi::{CellId, Mpa, PAGE_SHIFT, PAGE_SIZE, VmId};
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::ops::Range;
@@ -63,11 +63,16 @@ impl Replica {
         self.table.get(page)
     }
 
-    /// The home has told where a page lies. Nothing happens past the end.
-    pub fn learn(&self, page: u32, mpa: Mpa) {
-        if let Some(entry) = self.table.entry(page) {
-            entry.store(frame(mpa), Ordering::Release);
+    /// The home has told where a page and those after it lie: machine addresses, 0 for one that is nowhere yet. Nothing
+    /// happens past the end. Where the first lies.
+    pub fn learn(&self, page: u32, places: &[u64]) -> Option<Mpa> {
+        for (page, &at) in (page..self.pages()).zip(places) {
+            let known = at & (PAGE_SIZE - 1) == 0 && at >> PAGE_SHIFT <= u64::from(u32::MAX);
+            if let Some(entry) = self.table.entry(page).filter(|_| known && at != 0) {
+                entry.store(frame(Mpa(at)), Ordering::Release);
+            }
         }
+        self.get(page)
     }
 
     /// These pages come to lie elsewhere.
@@ -76,35 +81,28 @@ impl Replica {
             self.table.unmap(page);
         }
     }
-
-    /// Whether it is known that one of the VM's pages lies there.
-    #[must_use]
-    pub fn has(&self, mpa: Mpa) -> bool {
-        self.table.iter().any(|(_, there)| there == mpa)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::PAGE_SIZE;
 
     #[test]
     fn it_knows_what_it_was_told() {
         let replica = Replica::new(VmId(2), CellId(3), 7, 1500).unwrap();
         let at = |page: u32| Mpa(0x9000_0000 + u64::from(page) * PAGE_SIZE);
-        for page in [0, 1023, 1024, 1499, 1500, u32::MAX] {
+        for page in [0, 1023, 1499] {
             assert_eq!(replica.get(page), None);
-            replica.learn(page, at(page & 0xffff));
+            assert_eq!(replica.learn(page, &[at(page).0]), Some(at(page)));
         }
-        assert_eq!(
-            [0, 1023, 1499].map(|page| replica.get(page)),
-            [0, 1023, 1499].map(|p| Some(at(p)))
-        );
-        assert_eq!((replica.get(1500), replica.get(u32::MAX)), (None, None));
-        assert!(replica.has(at(1024)) && !replica.has(at(1500)));
+        assert_eq!(replica.learn(1498, &[at(7).0, at(8).0, at(9).0]), Some(at(7)));
+        assert_eq!(replica.learn(4, &[0, 1, u64::MAX << 12, at(5).0]), None, "nowhere");
+        let known = [0, 4, 5, 6, 7, 1023, 1498, 1499, 1500].map(|page| replica.get(page));
+        let places = [Some(0), None, None, None, Some(5), Some(1023), Some(7), Some(8), None];
+        assert_eq!(known, places.map(|place| place.map(at)));
+        assert_eq!(replica.learn(u32::MAX, &[at(1).0]), None);
         replica.forget(1023..u32::MAX);
         assert_eq!([0, 1023, 1499].map(|page| replica.get(page)), [Some(at(0)), None, None]);
-        assert_eq!(format!("{replica:?}"), "Replica(1 of 1500 pages)");
+        assert_eq!(format!("{replica:?}"), "Replica(2 of 1500 pages)");
     }
 }

@@ -87,6 +87,17 @@ pub struct Move {
     pub to: CpuId,
 }
 
+/// A VCPU that comes from another cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// What it has done so far.
+    pub times: Times,
+    /// The CPU that it is to be on, and whether it stays there.
+    pub goal: Option<(CpuId, bool)>,
+    /// It does not run until its VM is unparked.
+    pub parked: bool,
+}
+
 /// Why a VCPU can't be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Immovable {
@@ -168,21 +179,53 @@ impl Scheduler {
     /// The VCPUs of a VM of weight `weight` (0 counts as 1) want to run from now on. Each is placed on
     /// the CPU whose VCPUs have the least weight together.
     pub fn add(&mut self, vm: VmId, vcpus: u32, weight: u32, now: u64) {
-        let own = |q: &Queue| q.entries.iter().map(Entry::load).sum::<u64>();
         for index in 0..vcpus {
-            let least = self.queues.iter().map(own).min().unwrap_or(0);
-            let tied = |queue: &&Queue| own(queue) == least;
-            let choice = match self.queues.iter().filter(tied).count() {
-                0 | 1 => 0,
-                n => self.rng.below(n as u64) as usize,
-            };
-            let equals = self.queues.iter().enumerate().filter(|(_, queue)| tied(queue));
-            let q = equals.map(|(q, _)| q).nth(choice).expect("a cell has a CPU");
-            let who = VcpuId { vm, index };
-            let pass = self.base(q);
-            self.queues[q].entries.push(Entry::new(who, weight, vcpus, pass, now));
-            self.arrived(q, who, now);
+            self.put(Entry::new(VcpuId { vm, index }, weight, vcpus, now), None, now);
         }
+    }
+
+    /// A VCPU of a VM of that many and of that weight comes from another cell, where it has done what `times` says; to
+    /// `goal`, if this cell has that CPU. It wants to run unless it is `parked`. The CPU that it is on from now on.
+    pub fn arrive(&mut self, who: VcpuId, of: (u32, u32), came: &Came, now: u64) -> CpuId {
+        let (vcpus, weight) = of;
+        let mut entry = Entry::new(who, weight, vcpus, now);
+        entry.come(came.times);
+        entry.parked = came.parked;
+        let goal = came.goal.and_then(|(cpu, pin)| Some((self.queue_of(cpu)?, pin)));
+        entry.pinned = goal.is_some_and(|(_, pin)| pin);
+        let q = self.put(entry, goal.map(|(q, _)| q), now);
+        self.queues[q].cpu
+    }
+
+    /// A VCPU that does not run leaves the cell: its CPU, and what it has done.
+    pub fn leave(&mut self, who: VcpuId, now: u64) -> Option<(CpuId, Times)> {
+        let (q, at) = self.locate(who)?;
+        let queue = &mut self.queues[q];
+        debug_assert!(!queue.entries[at].is_running(), "it stands still");
+        let entry = queue.entries.remove(at);
+        Some((queue.cpu, entry.times(now)))
+    }
+
+    /// The queue that a VCPU is put into: `goal`, or the one whose VCPUs have the least weight together.
+    fn put(&mut self, mut entry: Entry, goal: Option<usize>, now: u64) -> usize {
+        let q = goal.unwrap_or_else(|| self.least_loaded());
+        entry.pass = self.base(q);
+        let who = entry.who;
+        self.queues[q].entries.push(entry);
+        self.arrived(q, who, now);
+        q
+    }
+
+    fn least_loaded(&mut self) -> usize {
+        let own = |q: &Queue| q.entries.iter().map(Entry::load).sum::<u64>();
+        let least = self.queues.iter().map(own).min().unwrap_or(0);
+        let tied = |queue: &&Queue| own(queue) == least;
+        let choice = match self.queues.iter().filter(tied).count() {
+            0 | 1 => 0,
+            n => self.rng.below(n as u64) as usize,
+        };
+        let equals = self.queues.iter().enumerate().filter(|(_, queue)| tied(queue));
+        equals.map(|(q, _)| q).nth(choice).expect("a cell has a CPU")
     }
 
     /// The VCPUs of `vm`, none of which runs, are no more.
@@ -225,6 +268,14 @@ impl Scheduler {
         let queue = &mut self.queues[q];
         if queue.on != On::Awake && !core::mem::replace(&mut queue.kicked, true) {
             self.kicks.push(queue.cpu);
+        }
+    }
+
+    /// The CPU that runs a VCPU, if one does, is to bring it back.
+    pub fn recall_one(&mut self, who: VcpuId) {
+        let runs = |q: &Queue| matches!(q.on, On::Running { who: runner, .. } if runner == who);
+        if let Some(q) = self.queues.iter().position(runs) {
+            self.kick(q);
         }
     }
 

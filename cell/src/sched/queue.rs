@@ -22,6 +22,28 @@ pub struct Times {
     pub migrations: u64,
 }
 
+impl Times {
+    /// As words.
+    pub(crate) const fn words(&self) -> [u64; 5] {
+        [self.run, self.steal, self.idle, self.paused, self.migrations]
+    }
+
+    /// What another VCPU did, as well.
+    pub(crate) const fn add(&mut self, more: &Self) {
+        self.run += more.run;
+        self.steal += more.steal;
+        self.idle += more.idle;
+        self.paused += more.paused;
+        self.migrations += more.migrations;
+    }
+
+    /// What [`Self::words`] made.
+    pub(crate) const fn of_words(words: &[u64; 5]) -> Self {
+        let [run, steal, idle, paused, migrations] = *words;
+        Self { run, steal, idle, paused, migrations }
+    }
+}
+
 /// What a VCPU does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
@@ -60,12 +82,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(who: VcpuId, weight: u32, siblings: u32, pass: u64, now: u64) -> Self {
+    /// A VCPU that is ready.
+    pub fn new(who: VcpuId, weight: u32, siblings: u32, now: u64) -> Self {
         Self {
             who,
             weight: u64::from(weight.max(1)),
             siblings,
-            pass,
+            pass: 0,
             doing: Doing::Ready,
             parked: false,
             pinned: false,
@@ -102,6 +125,11 @@ impl Entry {
         };
         *time += now.saturating_sub(self.since);
         times
+    }
+
+    /// It has come from another cell, where it had done this.
+    pub const fn come(&mut self, times: Times) {
+        self.times = times;
     }
 
     /// It was moved to another CPU.

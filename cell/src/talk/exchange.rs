@@ -401,7 +401,9 @@ impl Exchange {
                 self.answer(from, Reply::Done);
                 taken.then_some(Event::Arrived(vcpu))
             }
-            Some(request @ Request::Loan(_)) => Some(Event::Asked { from, request }),
+            Some(request @ (Request::Loan(_) | Request::Visit(_))) => {
+                Some(Event::Asked { from, request })
+            }
         }
     }
 

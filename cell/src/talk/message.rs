@@ -16,13 +16,8 @@ use alloc::collections::VecDeque;
 pub enum Message {
     /// Another VCPU of its VM interrupts it.
     Interrupt,
-    /// A line of its VM's board changes.
-    Line {
-        /// The interrupt line.
-        line: u32,
-        /// Its new level.
-        level: bool,
-    },
+    /// Its VM's board may have an interrupt for it.
+    Look,
     /// These pages of its VM's pmap change: nothing derived from them may be used any more.
     Forget {
         /// The first page's number.
@@ -30,8 +25,6 @@ pub enum Message {
         /// How many.
         pages: u32,
     },
-    /// It is to stop, its VM having ended or been paused, for a reason of the sender's.
-    Stop(u32),
     /// Nothing: counted, in tests and benchmarks.
     Probe(u64),
 }
@@ -41,10 +34,9 @@ impl Message {
     pub(super) fn encode(self) -> (u32, u64) {
         match self {
             Self::Interrupt => (1, 0),
-            Self::Line { line, level } => (2, u64::from(line) << 1 | u64::from(level)),
+            Self::Look => (2, 0),
             Self::Forget { first, pages } => (3, u64::from(first) << 32 | u64::from(pages)),
-            Self::Stop(why) => (4, u64::from(why)),
-            Self::Probe(value) => (5, value),
+            Self::Probe(value) => (4, value),
         }
     }
 
@@ -52,10 +44,9 @@ impl Message {
     pub(super) fn decode(kind: u32, argument: u64) -> Option<Self> {
         Some(match kind {
             1 => Self::Interrupt,
-            2 => Self::Line { line: (argument >> 1) as u32, level: argument & 1 != 0 },
+            2 => Self::Look,
             3 => Self::Forget { first: (argument >> 32) as u32, pages: argument as u32 },
-            4 => Self::Stop(argument as u32),
-            5 => Self::Probe(argument),
+            4 => Self::Probe(argument),
             _ => return None,
         })
     }
@@ -161,10 +152,8 @@ mod tests {
     fn messages_come_back_as_they_were() {
         for message in [
             Message::Interrupt,
-            Message::Line { line: u32::MAX, level: true },
-            Message::Line { line: 4, level: false },
+            Message::Look,
             Message::Forget { first: u32::MAX, pages: 1 },
-            Message::Stop(u32::MAX),
             Message::Probe(u64::MAX),
         ] {
             let (kind, argument) = message.encode();

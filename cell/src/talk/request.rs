@@ -81,6 +81,8 @@ pub enum Request {
     Take(Vcpu),
     /// About a loan of machine pages.
     Loan(Payload),
+    /// About a VM whose VCPUs are in several cells.
+    Visit(Payload),
 }
 
 /// An answer to a [`Request`].
@@ -110,6 +112,8 @@ pub enum Reply {
     Done,
     /// About a loan of machine pages.
     Loan(Payload),
+    /// About a VM whose VCPUs are in several cells.
+    Visit(Payload),
     /// The request was not understood.
     Garbled,
 }
@@ -121,6 +125,7 @@ mod kind {
     pub const OFFER: u8 = 4;
     pub const TAKE: u8 = 5;
     pub const LOAN: u8 = 6;
+    pub const VISIT: u8 = 7;
     pub const PONG: u8 = 128;
     pub const HERE: u8 = 129;
     pub const MOVING: u8 = 130;
@@ -131,6 +136,7 @@ mod kind {
     pub const DONE: u8 = 135;
     pub const LOANED: u8 = 136;
     pub const GARBLED: u8 = 137;
+    pub const VISITED: u8 = 138;
 }
 
 impl Vcpu {
@@ -180,6 +186,7 @@ impl Request {
             }
             Self::Take(vcpu) => packet.set(kind::TAKE, &[vcpu.encode()]),
             Self::Loan(payload) => packet.set(kind::LOAN, payload.as_slice()),
+            Self::Visit(payload) => packet.set(kind::VISIT, payload.as_slice()),
         }
     }
 
@@ -209,6 +216,7 @@ impl Request {
             }
             (kind::TAKE, &[vcpu]) => Self::Take(Vcpu::decode(vcpu)),
             (kind::LOAN, words) => Self::Loan(Payload::new(words)),
+            (kind::VISIT, words) => Self::Visit(Payload::new(words)),
             _ => return None,
         })
     }
@@ -232,6 +240,7 @@ impl Reply {
             Self::Refused(why) => packet.set(kind::REFUSED, &[u64::from(why)]),
             Self::Done => packet.set(kind::DONE, &[]),
             Self::Loan(payload) => packet.set(kind::LOANED, payload.as_slice()),
+            Self::Visit(payload) => packet.set(kind::VISITED, payload.as_slice()),
             Self::Garbled => packet.set(kind::GARBLED, &[]),
         }
     }
@@ -253,6 +262,7 @@ impl Reply {
             (kind::REFUSED, &[why]) => Self::Refused(why as u32),
             (kind::DONE, &[]) => Self::Done,
             (kind::LOANED, words) => Self::Loan(Payload::new(words)),
+            (kind::VISITED, words) => Self::Visit(Payload::new(words)),
             _ => Self::Garbled,
         }
     }
@@ -287,6 +297,7 @@ mod tests {
             Request::Take(vcpu),
             Request::Loan(Payload::default()),
             Request::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
+            Request::Visit(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
         ] {
             let mut packet = Packet::default();
             sent.encode(&mut packet);
@@ -311,6 +322,7 @@ mod tests {
             Reply::Done,
             Reply::Loan(Payload::default()),
             Reply::Loan(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
+            Reply::Visit(Payload::new(&[u64::MAX; PAYLOAD_WORDS])),
             Reply::Garbled,
         ] {
             let mut packet = Packet::default();

@@ -1,47 +1,20 @@
 //! The states of a VM, and what its cell keeps of one that lives.
 
-use super::{End, Exit, Guest, Usage, Vcpu};
+use super::body::{Body, Exits, Slot, Visit};
+use super::{End, Guest, Usage, Vcpu};
 use crate::pmap::Pmap;
 use crate::rng::Rng;
 use crate::tail::Tail;
+use crate::talk::CellSet;
+use crate::visit::Used;
 use abi::config;
 use abi::event::Cause;
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-
-/// A VCPU's place in its cell.
-pub(crate) struct Slot<V> {
-    /// `None`: a CPU runs it.
-    pub vcpu: Option<Box<V>>,
-    /// Interrupts were sent to it and not delivered yet.
-    pub interrupted: bool,
-    /// Pages of the pmap that have changed and that it has not been told of yet.
-    pub changed: Vec<Range<u32>>,
-    /// Instructions it had executed when it last came back.
-    instructions: u64,
-}
-
-/// Ranges of changed pages that are kept apart for a VCPU that does not run: it may not for long.
-const CHANGED_MAX: usize = 8;
-
-impl<V> Slot<V> {
-    /// It is to be told of changed pages before it runs again.
-    pub fn tell(&mut self, pages: &Range<u32>) {
-        if self.changed.len() < CHANGED_MAX {
-            return self.changed.push(pages.clone());
-        }
-        let all = self
-            .changed
-            .drain(..)
-            .fold(pages.clone(), |all, one| all.start.min(one.start)..all.end.max(one.end));
-        self.changed.push(all);
-    }
-}
 
 /// What becomes of a VM once its end is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +45,10 @@ pub(crate) struct Exchange {
     pub dice: Rng,
 }
 
-/// A VM that lives.
+/// A VM that lives, in its home.
 pub(crate) struct Life<G: Guest> {
-    pub guest: G,
+    pub body: Body<G>,
     pub pmap: Arc<Pmap>,
-    /// Its VCPUs, by number.
-    pub slots: Vec<Slot<G::Vcpu>>,
     /// It does not run until it is resumed.
     pub paused: bool,
     /// That has not been announced: a VCPU has still to come back.
@@ -85,65 +56,61 @@ pub(crate) struct Life<G: Guest> {
     pub ending: Option<Ending>,
     /// Pages that are moved once all of its VCPUs are here, until when it does not run.
     pub exchange: Option<Exchange>,
-    /// What is counted here; the scheduler knows the times.
-    usage: Usage,
+    /// Cells that a VCPU has been offered to: they may know where its pages are.
+    pub visited: CellSet,
+    /// Of those, the ones that were asked to end what they have of it.
+    pub dismissed: CellSet,
+    /// Of those, the ones that are just being told how far its time has been warped.
+    pub warping: CellSet,
+    /// How far that was when they were last told, in nanoseconds.
+    pub warped: u64,
+    /// What VCPUs have used that have ended elsewhere.
+    pub used: Used,
 }
 
 impl<G: Guest> fmt::Debug for Life<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { slots, pmap, paused, ending, .. } = self;
-        write!(f, "Life({} VCPUs, {pmap:?}, paused: {paused}, {ending:?})", slots.len())
+        let Self { body, pmap, paused, ending, .. } = self;
+        let vcpus = body.slots.len();
+        write!(f, "Life({vcpus} VCPUs, {pmap:?}, paused: {paused}, {ending:?})")
     }
 }
 
 impl<G: Guest> Life<G> {
-    pub fn new(guest: G, vcpus: Vec<Box<G::Vcpu>>, pmap: Arc<Pmap>, now: u64) -> Self {
-        let usage = Usage { start_ns: now, ..Usage::default() };
-        let slot = |vcpu| Slot {
-            vcpu: Some(vcpu),
-            interrupted: false,
-            changed: Vec::new(),
-            instructions: 0,
-        };
-        let slots = vcpus.into_iter().map(slot).collect();
-        let (ending, exchange) = (None, None);
-        Self { guest, pmap, slots, paused: false, pausing: false, ending, exchange, usage }
-    }
-
-    /// VCPU `index` has come back because of `exit`.
-    ///
-    /// # Panics
-    /// When it was not away: a VCPU is in one place.
-    pub fn back(&mut self, index: u32, vcpu: Box<G::Vcpu>, exit: &Exit) {
-        let slot = &mut self.slots[index as usize];
-        assert!(slot.vcpu.is_none(), "a VCPU is in one place");
-        slot.instructions = vcpu.instructions();
-        slot.vcpu = Some(vcpu);
-        match exit {
-            Exit::Slice => self.usage.slices += 1,
-            Exit::Idle { .. } => self.usage.idles += 1,
-            Exit::Send { .. } => self.usage.sends += 1,
-            Exit::Board | Exit::Ended { .. } => {}
+    pub fn new(body: Body<G>, pmap: Arc<Pmap>) -> Self {
+        Self {
+            body,
+            pmap,
+            paused: false,
+            pausing: false,
+            ending: None,
+            exchange: None,
+            visited: CellSet::NONE,
+            dismissed: CellSet::NONE,
+            warping: CellSet::NONE,
+            warped: 0,
+            used: Used::default(),
         }
     }
 
-    /// How many of its VCPUs CPUs run just now.
-    pub fn away(&self) -> u32 {
-        self.slots.iter().filter(|slot| slot.vcpu.is_none()).count() as u32
-    }
-
-    /// What it has used up to `now`, but for the times.
+    /// What it has used up to `now`, but for the times of VCPUs that have not ended.
     pub fn usage(&self, now: u64) -> Usage {
-        let mut usage = self.usage.clone();
-        usage.life_ns = now.saturating_sub(usage.start_ns);
-        usage.pages = u64::from(self.pmap.resident());
-        usage.away = self.away();
-        self.guest.counters(&mut |name, value| usage.count(name, value));
-        for slot in &self.slots {
-            usage.instructions += slot.instructions;
-            if let Some(vcpu) = &slot.vcpu {
-                vcpu.counters(&mut |name, value| usage.count(name, value));
-            }
+        let Exits { slices, idles, sends } = self.body.exits;
+        let mut usage = Usage {
+            start_ns: self.body.start_ns,
+            life_ns: now.saturating_sub(self.body.start_ns),
+            slices,
+            idles,
+            sends,
+            instructions: self.used.instructions + self.body.instructions(),
+            pages: u64::from(self.pmap.resident()),
+            unseen: self.body.unseen(),
+            ..Usage::default()
+        };
+        usage.add(&self.used.times);
+        self.body.guest.counters(&mut |name, value| usage.count(name, value));
+        for vcpu in self.body.slots.iter().filter_map(Slot::vcpu) {
+            vcpu.counters(&mut |name, value| usage.count(name, value));
         }
         usage
     }
@@ -180,8 +147,12 @@ impl<G: Guest> State<G> {
 pub(crate) struct Vm<G: Guest> {
     pub config: config::Vm,
     pub state: State<G>,
+    /// Its home is another cell, and VCPUs of it are or have been here.
+    pub visit: Option<Visit<G>>,
     /// How often it was started.
     pub lives: u64,
+    /// The number of its last life here ([`crate::visit::Whom`]).
+    pub life_number: u32,
     /// When it is started again by its restart policy.
     pub due: Option<u64>,
     /// How long it waits for that next time.
@@ -195,7 +166,17 @@ pub(crate) struct Vm<G: Guest> {
 impl<G: Guest> Vm<G> {
     pub fn new(config: config::Vm) -> Self {
         let (typed, tail) = (VecDeque::new(), Tail::new());
-        Self { config, state: State::Defined, lives: 0, due: None, back_off: 0, typed, tail }
+        Self {
+            config,
+            state: State::Defined,
+            visit: None,
+            lives: 0,
+            life_number: 0,
+            due: None,
+            back_off: 0,
+            typed,
+            tail,
+        }
     }
 
     /// Its life, if it has one.
@@ -206,12 +187,25 @@ impl<G: Guest> Vm<G> {
         }
     }
 
+    /// What it has in this cell, whether it lives here or visits.
+    pub fn body(&mut self) -> Option<&mut Body<G>> {
+        match (&mut self.state, &mut self.visit) {
+            (State::Living(life), _) => Some(&mut life.body),
+            (_, visit) => visit.as_mut().map(|visit| &mut visit.body),
+        }
+    }
+
+    /// As [`Self::body`], if that is the VM's life of this number.
+    pub fn body_in(&mut self, life: u32) -> Option<&mut Body<G>> {
+        self.body().filter(|body| body.life == life)
+    }
+
     /// Hands the guest what was typed at it; whether it took any.
     pub fn pass_input(&mut self) -> bool {
         let State::Living(life) = &mut self.state else { return false };
         let mut any = false;
         while !self.typed.is_empty() {
-            let taken = life.guest.input(self.typed.as_slices().0);
+            let taken = life.body.guest.input(self.typed.as_slices().0);
             if taken == 0 {
                 break;
             }

@@ -1,16 +1,21 @@
 //! A VM's life, as its cell sees it: what runs it, in which state it is, what it has used, why it ended.
 
+mod body;
 mod dependence;
 mod life;
 mod usage;
 
+pub(crate) use body::{Body, Seat, Slot, Visit};
 pub use dependence::Dependence;
 pub(crate) use life::{Ending, Exchange, Life, State, Then, Vm};
 pub use usage::{End, Usage};
 
-use abi::VmId;
+use crate::loan::Payload;
 use abi::event::Cause;
+use abi::{Mpa, NodeId, VmId};
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
@@ -43,6 +48,38 @@ pub trait Guest {
 
     /// What it counts, each with its name, in an order that does not change.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64));
+
+    /// At home: where page `page` of its memory lies, which is placed near `node` if it is not there. `None` past
+    /// the end.
+    fn place(&self, page: u32, node: NodeId) -> Option<Mpa>;
+
+    /// At home: where page `page` of its memory lies, if it is there.
+    fn find(&self, page: u32) -> Option<Mpa>;
+
+    /// At home: does the access to its devices that `call` says, for a VCPU in another cell: what came of it, in words, and
+    /// whether the board may now have an interrupt for VCPU 0. Nothing if it is no such call.
+    fn serve(&self, call: &[u64]) -> Option<(Payload, bool)>;
+
+    /// Appends what another cell needs to know to take VCPUs over.
+    fn share(&self, out: &mut Vec<u64>);
+
+    /// Appends the state of one of its VCPUs.
+    fn save(&self, vcpu: &mut Self::Vcpu, out: &mut Vec<u64>);
+
+    /// VCPU `index`, of what [`Self::save`] has written in another cell.
+    ///
+    /// # Errors
+    /// The words are no such state, or there is no room for it: why.
+    fn restore(&self, index: u32, state: &[u64]) -> Result<Box<Self::Vcpu>, String>;
+
+    /// In a visited cell: the board may have an interrupt for VCPU 0.
+    fn look(&self);
+
+    /// How far its time has been warped, in nanoseconds.
+    fn warped(&self) -> u64;
+
+    /// In a visited cell: its time has been warped so far at home.
+    fn warp_to(&self, ns: u64);
 }
 
 /// One VCPU: the join between the cell and an engine. It is in exactly one place at a time, with its
@@ -85,6 +122,8 @@ pub enum Exit {
     },
     /// By what it did, the board has, or will have, an interrupt for VCPU 0; it goes on itself.
     Board,
+    /// In a visited cell: it came to something that ends its VM. It is to be moved home, where it does that again.
+    Home,
     /// The VM's life is over.
     Ended {
         /// Why.

@@ -1,5 +1,6 @@
 //! What a life of a VM has used, and how it ended.
 
+use crate::sched::Times;
 use abi::event::Cause;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -32,11 +33,19 @@ pub struct Usage {
     pub pages: u64,
     /// What its engine and devices have counted.
     pub counters: Vec<(&'static str, u64)>,
-    /// VCPUs that run just now: what they have counted is missing.
-    pub away: u32,
+    /// VCPUs that run just now, or are in other cells: what they have counted is missing.
+    pub unseen: u32,
 }
 
 impl Usage {
+    /// Adds what a VCPU did with its time.
+    pub(crate) const fn add(&mut self, times: &Times) {
+        self.run_ns += times.run;
+        self.idle_ns += times.idle;
+        self.steal_ns += times.steal;
+        self.migrations += times.migrations;
+    }
+
     /// Adds to the counter `name`.
     pub(super) fn count(&mut self, name: &'static str, value: u64) {
         match self.counters.iter_mut().find(|(n, _)| *n == name) {
@@ -60,8 +69,9 @@ impl fmt::Display for Usage {
         for (name, value) in &self.counters {
             writeln!(f, "  {name:<13} {value}")?;
         }
-        if self.away > 0 {
-            writeln!(f, "  (counters without those of {} VCPUs that run just now)", self.away)?;
+        if self.unseen > 0 {
+            let unseen = self.unseen;
+            writeln!(f, "  (counters without {unseen} VCPUs that run just now or are elsewhere)")?;
         }
         Ok(())
     }

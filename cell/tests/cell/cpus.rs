@@ -69,7 +69,7 @@ fn an_operator_moves_and_pins_vcpus() {
     assert!(story.iter().any(|e| e.starts_with("move a.0 ") && e.ends_with(" 3")), "{story:?}");
     assert_eq!(run.command("unpin a.0"), "VCPU a.0 is free to move\n");
     assert_eq!(run.command("unpin a.0"), "VCPU a.0 was not pinned\n");
-    assert_eq!(run.command("migrate a.0 9"), "this cell has no CPU 9: its CPUs are 0, 1, 2, 3\n");
+    assert_eq!(run.command("migrate a.0 9"), "there is no CPU 9: the machine's CPUs are 0 to 3\n");
     assert_eq!(run.command("migrate a.2 1"), "VM `a` has no VCPU 2: its VCPUs are 0 to 1\n");
 }
 

@@ -7,6 +7,7 @@ mod loans;
 mod remap;
 #[path = "../../sim/mod.rs"]
 mod sim;
+mod visits;
 
 use abi::VmId;
 use abi::event::Cause;

@@ -26,6 +26,7 @@
 //! upon; so the handler moves an EPC between the two ([`past_idle`]) past the `wait`. [`doze`] is the same with a
 //! spin for the `wait` (see [`crate::awake`]).
 
+mod copy;
 mod fpu;
 mod frames;
 mod guest;
@@ -33,6 +34,7 @@ mod mem;
 mod tlb;
 mod trap;
 
+pub(crate) use copy::careful_copy;
 pub(crate) use fpu::{load_fpu, save_fpu};
 pub(crate) use frames::{careful_copy_page, careful_fill_page};
 pub(crate) use guest::{enter_guest, fetch_lost_address};
