@@ -3,7 +3,7 @@
 //! # How a page is moved
 //!
 //! 1. The VM is parked, and its VCPUs that run are asked back: nobody uses its memory when the last has come.
-//! 2. Each page gets a second frame ([`crate::frames`]) and is copied there; the pmap then names the new frame.
+//! 2. Each page gets a second frame of the same source ([`crate::frames`]) and is copied there; the pmap then names the new frame.
 //! 3. Each VCPU's slot notes the pages: it is told to forget them before it runs again, wherever that is. What it
 //!    has left in the TLBs of CPUs is never used again, since it goes on in new address spaces.
 //! 4. The old frames are overwritten and given back, and the VM goes on, if it is not paused.
@@ -30,10 +30,10 @@ use alloc::vec::Vec;
 
 /// The shortest time that guests are left to themselves, and the longest, in nanoseconds.
 const GAP_MIN_NS: u64 = 50_000;
-const GAP_NS: u64 = 500_000;
+const GAP_NS: u64 = 250_000;
 /// Most runs of pages that are moved at a time, and most pages in each.
-const RUNS: u64 = 4;
-const PAGES: u64 = 16;
+const RUNS: u64 = 2;
+const PAGES: u64 = 12;
 
 /// Pages, and VCPUs, are moved at random.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl<M: Machine> LocalCell<M> {
         let begin = |page| self.frames.begin_move(&life.pmap, page, dice.bits());
         let moving: Vec<Moving> = all.into_iter().filter_map(begin).collect();
         let mut moved = 0;
-        for &Moving { page, from, to } in &moving {
+        for &Moving { page, from, to, .. } in &moving {
             if machine.copy_page(from, to) {
                 moved += u64::from(life.pmap.replace(page, from, to));
             }

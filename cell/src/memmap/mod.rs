@@ -116,8 +116,8 @@ pub enum Within {
     Own,
     /// Those of one of its nodes.
     Node(NodeId),
-    /// Those that another cell has lent.
-    Borrowed(CellId),
+    /// Those of a loan.
+    Loan(LoanId),
 }
 
 /// Where the pages of a pool come from.
@@ -236,7 +236,7 @@ impl Memmap {
         let is_in = |home: Home| match (within, home) {
             (Within::Own, Home::Own(..)) => true,
             (Within::Node(node), Home::Own(other, _)) => node == other,
-            (Within::Borrowed(lender), Home::Borrowed(loan)) => loan.lender == lender,
+            (Within::Loan(loan), Home::Borrowed(other)) => loan == other,
             _ => false,
         };
         let mut all = 0;
@@ -380,13 +380,19 @@ impl Memmap {
         }
     }
 
+    /// Of which loan a page is, if it is borrowed.
+    #[must_use]
+    pub fn loan(&self, mpa: Mpa) -> Option<LoanId> {
+        match self.pools[self.find(mpa)?.0].0 {
+            Home::Own(..) => None,
+            Home::Borrowed(loan) | Home::Lost(loan) => Some(loan),
+        }
+    }
+
     /// From which other cell a page is borrowed.
     #[must_use]
     pub fn lender(&self, mpa: Mpa) -> Option<CellId> {
-        match self.pools[self.find(mpa)?.0].0 {
-            Home::Own(..) => None,
-            Home::Borrowed(loan) | Home::Lost(loan) => Some(loan.lender),
-        }
+        self.loan(mpa).map(|loan| loan.lender)
     }
 
     /// On which of the cell's own nodes a page lies.
