@@ -81,6 +81,12 @@ impl Lending {
     fn waits(&self, id: VmId) -> bool {
         self.calls.iter().chain(&self.open).any(|call| call.waiting == Waiting::Start(id))
     }
+
+    /// Whether any VM waits for loans.
+    fn is_awaited(&self) -> bool {
+        let starts = |call: &Call| matches!(call.waiting, Waiting::Start(_));
+        self.calls.iter().chain(&self.open).any(starts)
+    }
 }
 
 impl<M: Machine> LocalCell<M> {
@@ -167,8 +173,12 @@ impl<M: Machine> LocalCell<M> {
         self.return_unused();
     }
 
-    /// Gives back what was borrowed for VMs and is not used any more.
+    /// Gives back what was borrowed for VMs and is not used any more. While a VM waits for more, nobody knows what
+    /// of that it will use: when it starts this is called again.
     pub(super) fn return_unused(&mut self) {
+        if self.lending.is_awaited() {
+            return;
+        }
         let Lending { loans, for_vms, .. } = &mut self.lending;
         let mut calls = Vec::new();
         for_vms.retain(|loan| match loans.give_back(*loan) {

@@ -135,3 +135,35 @@ fn a_dead_lenders_pages_take_their_vms_along() {
     assert_eq!(accounts(&cluster, 1).free, FREE);
     assert_eq!(cluster.cells[1].cell.frames().cell(), CellId(1));
 }
+
+/// A VM that waits for the last of its loans keeps those that have come, though another VM ends meanwhile.
+#[test]
+fn loans_of_a_vm_that_waits_are_kept() {
+    for step in 0..40u64 {
+        let mut cluster = Cluster::of(
+            4,
+            1000,
+            || {
+                let ends = Program::Live(20 * MS + step * MS / 4, Cause::PowerOff);
+                let build = Build::new(64).stay().cpus(2);
+                let build = build.vm_with("ends", 4, ends, |vm| vm.cells = 1);
+                // Its cell is slow to answer.
+                let build = build.vm_with("busy", 4, Program::Loop, |vm| {
+                    (vm.cells, vm.vcpus) = (0b1000, 2);
+                });
+                build.vm_with("spread", 40, Program::Loop, |vm| {
+                    (vm.cells, vm.placement) = (0b1111, Placement::Spread);
+                    vm.autostart = false;
+                })
+            },
+            None,
+        );
+        cluster.run_for(20 * MS);
+        cluster.command("start spread");
+        cluster.run_for(60 * MS);
+        let vm = abi::VmId(2);
+        let of = cluster.cells[0].cell.dependencies(vm);
+        let all: Vec<u64> = of.iter().map(|d| d.pages + d.promised).collect();
+        assert_eq!(all, [10, 10, 10, 10], "step {step}");
+    }
+}
