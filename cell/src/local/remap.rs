@@ -29,8 +29,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// The shortest time that guests are left to themselves, and the longest, in nanoseconds.
-const GAP_MIN_NS: u64 = 50_000;
-const GAP_NS: u64 = 250_000;
+const GAP_MIN_NS: u64 = 100_000;
+const GAP_NS: u64 = 1_500_000;
 /// Most runs of pages that are moved at a time, and most pages in each.
 const RUNS: u64 = 2;
 const PAGES: u64 = 12;
