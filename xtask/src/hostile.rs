@@ -166,7 +166,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let (mut command, _) =
         process::xtask(&["run", "--icount", "--config", &config, "--script", &script]);
     command.args(["--seed", &seed.to_string(), "--endian", &endian.to_string()]);
-    let limit = Duration::from_secs(120 + 2 * u64::from(lives));
+    let limit = Duration::from_secs(600 + 10 * u64::from(lives));
     let ended = process::run(command, &name, limit)?;
     let summary = Summary::new(&ended.output);
     let mut text = String::new();

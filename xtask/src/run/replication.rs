@@ -58,7 +58,7 @@ const EXPECTED: &str = "tests/guests/irix/check.txt";
 /// How many lines each VM has printed when the deed is done.
 const STARTED: usize = 2;
 /// Most host seconds of one run.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// What text and data are overwritten with. As an instruction it is a store to an odd address, as a pointer it
 /// leads nowhere.
 const TEXT: u8 = 0xff;

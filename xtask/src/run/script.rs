@@ -50,6 +50,25 @@ pub fn read(file: &Path, vms: &[String], endian: Endian) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A script whose every `expect` waits `times` as long.
+///
+/// # Errors
+/// An `expect` that is not well-formed.
+pub fn patient(text: &str, times: u32) -> Result<String> {
+    let mut out = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.trim_start().strip_prefix("expect ") {
+            let (pattern, rest) = quoted(rest).context(line.to_string())?;
+            let seconds = seconds(rest).context(line.to_string())? * f64::from(times);
+            out.push_str(&format!("expect \"{pattern}\" {seconds}"));
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
 /// Compiles the text of a script.
 ///
 /// # Errors
@@ -85,18 +104,16 @@ fn step(line: &str, vms: &[String], endian: Endian) -> Result<Option<Act>> {
         "console" => Act::Console { stream: console(before_comment(rest), vms)? },
         "expect" => {
             let (pattern, rest) = quoted(rest)?;
-            let rest = before_comment(rest);
-            let seconds =
-                if rest.is_empty() { nanoseconds(EXPECT_SECONDS) } else { duration(rest) };
+            let timeout_ns = nanoseconds(seconds(rest)?);
             let dfa = automaton(pattern, endian)?;
-            Act::Expect { pattern: pattern.into(), dfa, timeout_ns: seconds? }
+            Act::Expect { pattern: pattern.into(), dfa, timeout_ns }
         }
         "absent" => {
             let (pattern, rest) = quoted(rest)?;
             nothing_more(rest)?;
             Act::Absent { pattern: pattern.into(), dfa: automaton(pattern, endian)? }
         }
-        "wait" => Act::Wait { ns: duration(before_comment(rest))? },
+        "wait" => Act::Wait { ns: nanoseconds(duration(before_comment(rest))?) },
         "quit" => {
             nothing_more(rest)?;
             Act::Quit
@@ -184,16 +201,24 @@ fn quoted(text: &str) -> Result<(&str, &str)> {
     bail!("the expression has no closing quote; a quote inside it is written \\\"")
 }
 
-fn duration(text: &str) -> Result<u64> {
-    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=SECONDS_MAX).contains(s));
-    let seconds = seconds.with_context(|| {
-        format!("`{text}` is not a number of seconds from 0 to {SECONDS_MAX}, like 2.5")
-    })?;
-    nanoseconds(seconds)
+/// How many seconds an `expect` waits, by what follows its expression.
+fn seconds(rest: &str) -> Result<f64> {
+    match before_comment(rest) {
+        "" => Ok(EXPECT_SECONDS),
+        text => duration(text),
+    }
 }
 
-fn nanoseconds(seconds: f64) -> Result<u64> {
-    Ok((seconds * 1e9).round() as u64)
+/// A number of seconds.
+fn duration(text: &str) -> Result<f64> {
+    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=SECONDS_MAX).contains(s));
+    seconds.with_context(|| {
+        format!("`{text}` is not a number of seconds from 0 to {SECONDS_MAX}, like 2.5")
+    })
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
 }
 
 /// Compiles an expression as [`abi::script`] prescribes.
@@ -289,6 +314,17 @@ mod tests {
         let (dfa, _) = sparse::DFA::from_bytes(dfa).unwrap();
         let found = |text: &[u8]| dfa.try_search_fwd(&Input::new(text)).unwrap().is_some();
         assert!(found(b"x\r\npan\xfc") && found(b"ok\r\n") && !found(b"xpan\xfc"));
+    }
+
+    #[test]
+    fn a_patient_script_waits_longer_and_is_the_same_else() {
+        let text = "console monitor # x\n expect \"a \\\" b\"\nexpect \"c\" 2.5 # why\nwait 1\n";
+        let patient = patient(text, 4).unwrap();
+        assert_eq!(
+            patient,
+            "console monitor # x\nexpect \"a \\\" b\" 120\nexpect \"c\" 10\nwait 1\n"
+        );
+        assert!(super::patient("expect \"x\" soon", 4).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::endian::Endian;
 use crate::paths;
+use crate::run::script;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -60,7 +61,7 @@ pub struct Boot {
     /// Consoles to attach to meanwhile, each with `cargo xtask console`.
     #[serde(default)]
     pub attach: Vec<Attach>,
-    /// Host seconds it may take.
+    /// Host seconds it may take on a host that does nothing else.
     pub timeout: u64,
     /// It is run twice: both runs must print the same, bit for bit.
     #[serde(default)]
@@ -106,7 +107,7 @@ pub struct Bare {
     /// The file is only a part of it: from the file's first line on, as many lines as the file has.
     #[serde(default)]
     pub excerpt: bool,
-    /// Host seconds each may take.
+    /// Host seconds each may take on a host that does nothing else.
     pub timeout: u64,
 }
 
@@ -125,9 +126,17 @@ pub struct Other {
     pub status: u8,
     /// Regular expressions that the output must match, line by line.
     pub markers: Vec<String>,
-    /// Host seconds it may take.
+    /// Host seconds it may take on a host that does nothing else.
     pub timeout: u64,
 }
+
+/// How much longer than the manifest says a test may take. Its seconds are for a host that does nothing else; a
+/// limit is there for what hangs, and must not fail what is only slow.
+const PATIENCE: u32 = 5;
+/// `run`'s exit status when a step of its script fails.
+const STATUS_FAILED: u8 = 1;
+/// `run`'s exit status after its time-out: such a boot is to be ended by it.
+const STATUS_TIMEOUT: u8 = 124;
 
 impl Manifest {
     /// Reads the checkout's manifest.
@@ -143,10 +152,23 @@ impl Manifest {
     fn parse(text: &str) -> Result<Self> {
         let mut manifest: Self = toml::from_str(text)?;
         for boot in &mut manifest.boot {
+            // Under icount a script's seconds are not the host's; and a script may fail on purpose.
+            let is_hosts =
+                boot.status != STATUS_FAILED && !boot.args.iter().any(|arg| arg == "--icount");
             if let Some(script) = &mut boot.script {
-                *script =
-                    repeat(script).with_context(|| format!("the script of {:?}", boot.name))?;
+                let wrong = || format!("the script of {:?}", boot.name);
+                *script = repeat(script).with_context(wrong)?;
+                if is_hosts {
+                    *script = script::patient(script, PATIENCE).with_context(wrong)?;
+                }
             }
+        }
+        let boots = manifest.boot.iter_mut().filter(|boot| boot.status != STATUS_TIMEOUT);
+        let boots = boots.map(|boot| &mut boot.timeout);
+        let commands = manifest.command.iter_mut().map(|other| &mut other.timeout);
+        let bare = manifest.bare.iter_mut().map(|bare| &mut bare.timeout);
+        for timeout in boots.chain(commands).chain(bare) {
+            *timeout *= u64::from(PATIENCE);
         }
         let boots = manifest.boot.iter().map(|boot| (&boot.name, &boot.markers));
         let others = manifest.command.iter().map(|other| (&other.name, &other.markers));

@@ -37,7 +37,7 @@ const KSEG0: u64 = 0xffff_ffff_8000_0000;
 /// Cases of one boot, at most.
 const BATCH: u64 = 1_000_000;
 /// A batch takes a second or two; a QEMU that needs this long hangs.
-const HANG: Duration = Duration::from_secs(120);
+const HANG: Duration = Duration::from_secs(600);
 /// Differences that are described.
 const REPORTED: usize = 10;
 
