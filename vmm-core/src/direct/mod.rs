@@ -25,7 +25,7 @@ mod single;
 mod space;
 mod spaces;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use counters::Counters;
 pub use cpu::{Entry, Filler, RealCpu, Trapped};

@@ -9,7 +9,7 @@
 //!   VCPU 0 also asks home for the level of its pin, but only when what it was told has run out, or
 //!   [`Vm::look`] was called. The IPI device needs no board: it goes with its VCPU.
 //! - **Time.** Both places have one machine's clock. Warps are added at home alone; visited places take over the
-//!   sum, by every answer and by [`Vm::warp_to`]. A call says which sum its time counts with, so that the
+//!   sum, by every answer, from every VCPU that comes, and by [`Vm::warp_to`]. A call says which sum its time counts with, so that the
 //!   board's time never goes back by a warp that is known at home only.
 //! - **Code.** What VCPUs store into code reaches those elsewhere: while a VM is in several places, every
 //!   instruction that is interpreted is compared with memory first. ([`Vm::share`] begins with that,

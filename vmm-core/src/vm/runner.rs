@@ -24,7 +24,7 @@ const GRACE: u64 = 1000;
 pub(super) const STATUS_BEV: u64 = 1 << 22;
 
 /// "HCVCPU" and the number of the format in which state is saved.
-const VERSION: u64 = 0x4843_5643_5055_0002;
+const VERSION: u64 = 0x4843_5643_5055_0003;
 
 /// A VCPU of a [`Vm`] and what executes it: architectural state, cached translations and decoded code. It is
 /// run with the VM that it was made with.
@@ -38,6 +38,8 @@ pub struct Runner {
     direct_ns: u64,
     /// What it has spent of the VM's budget where it visits, and home does not know of.
     abroad: u64,
+    /// Nanoseconds of warps in the virtual time that it has seen: where it goes, time is no earlier.
+    warped: u64,
 }
 
 /// Why an engine stopped.
@@ -91,7 +93,7 @@ impl Runner {
         let mut vcpu = Vcpu::with_code_pages(params.model, params.endian, pages);
         vcpu.set_number(number);
         let own = Own::new(number, params.vcpus);
-        Self { vcpu, own, direct: None, direct_ns: 0, abroad: 0 }
+        Self { vcpu, own, direct: None, direct_ns: 0, abroad: 0, warped: 0 }
     }
 
     /// Runs for at most `limit` instructions (a few more after a warp), all of them interpreted.
@@ -158,6 +160,7 @@ impl Runner {
         if let Some(map) = &vm.codes {
             map.rests(self.number());
         }
+        self.warped = vm.warped();
         match exit {
             Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board | Exit::Home => exit,
             _ if vm.devices.is_away() => Exit::Home,
@@ -247,7 +250,7 @@ impl Runner {
         self.own.visit(&mut Saver(out))?;
         let mut is_direct = self.direct.is_some();
         Saver(out).count(&mut self.direct_ns)?;
-        Saver(out).count(&mut self.abroad)?;
+        Saver(out).all(&mut [self.abroad, self.warped])?;
         Saver(out).bool(&mut is_direct)?;
         match &mut self.direct {
             Some(direct) => direct.save(&mut self.vcpu, out),
@@ -282,6 +285,7 @@ impl Runner {
         let mut is_direct = false;
         words.count(&mut runner.direct_ns)?;
         words.count(&mut runner.abroad)?;
+        words.count(&mut runner.warped)?;
         words.bool(&mut is_direct)?;
         if is_direct {
             runner.direct = Some(Box::new(Direct::restore(&mut words, is_own)?));
@@ -292,6 +296,7 @@ impl Runner {
         if !vm.devices.is_away() {
             vm.spent.fetch_add(core::mem::take(&mut runner.abroad), Ordering::Relaxed);
         }
+        vm.warp_to(runner.warped);
         if number == 0 {
             // What it was told when it was here before may no longer be so.
             vm.look();

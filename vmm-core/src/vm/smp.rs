@@ -16,7 +16,7 @@ pub(super) const ME: u32 = 16;
 pub(super) const DEVICES: u32 = 17;
 pub(super) const DATA: u32 = 18;
 pub(super) const LEFT: u32 = 19;
-const STEP: u32 = 20;
+pub(super) const STEP: u32 = 20;
 pub(super) const CODE: u32 = 21;
 /// And for anything.
 pub(super) const T0: u32 = 12;
@@ -31,16 +31,16 @@ pub(super) const LW: u32 = 0x23;
 pub(super) const SW: u32 = 0x2b;
 const LD: u32 = 0x37;
 const SD: u32 = 0x3f;
-const LL: u32 = 0x30;
-const SC: u32 = 0x38;
-const LLD: u32 = 0x34;
-const SCD: u32 = 0x3c;
+pub(super) const LL: u32 = 0x30;
+pub(super) const SC: u32 = 0x38;
+pub(super) const LLD: u32 = 0x34;
+pub(super) const SCD: u32 = 0x3c;
 const DADDIU: u32 = 0x19;
 
 /// Where data is, and offsets into it.
 const DATA_GPA: u64 = 0x20_0000;
 const LOCK: i32 = 0;
-const WORD: i32 = 0x40;
+pub(super) const WORD: i32 = 0x40;
 const GUARDED: i32 = 0x80;
 const DOUBLE: i32 = 0xc0;
 const TOKENS: i32 = 0x100;

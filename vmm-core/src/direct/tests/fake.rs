@@ -6,7 +6,6 @@ use crate::cpu::tlb::{Entry as TlbEntry, LO_G};
 use crate::cpu::{Access, CpuModel, Status, Vcpu};
 use crate::direct::{Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped};
 use crate::endian::Endian;
-use crate::interp::tests::machine::Memory;
 use crate::interp::{self, Exit};
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
@@ -42,7 +41,7 @@ impl Bus for Nothing {
 }
 
 /// Machine memory: the guest's, elsewhere.
-struct Elsewhere<'a>(&'a Memory);
+struct Elsewhere<'a>(&'a dyn GuestMemory);
 
 // SAFETY: as for the memory behind it.
 unsafe impl GuestMemory for Elsewhere<'_> {
@@ -64,7 +63,7 @@ impl Clock for Steps {
 /// The CPU.
 pub struct Fake<'a> {
     outer: Vcpu,
-    memory: &'a Memory,
+    memory: &'a dyn GuestMemory,
     steps: &'a Steps,
     /// Instructions after which the timer comes.
     pub limit: u64,
@@ -74,7 +73,7 @@ pub struct Fake<'a> {
 }
 
 impl<'a> Fake<'a> {
-    pub fn new(endian: Endian, memory: &'a Memory, steps: &'a Steps) -> Self {
+    pub fn new(endian: Endian, memory: &'a dyn GuestMemory, steps: &'a Steps) -> Self {
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 8);
         outer.write_cp0(6, 0, WIRED.into(), 0);
         let spaces = Spaces::new();

@@ -1,7 +1,7 @@
 //! Direct execution on a fake of a real CPU, against the interpreter alone.
 #![allow(unsafe_code)]
 
-mod fake;
+pub(crate) mod fake;
 mod moves;
 mod programs;
 mod random;
@@ -31,7 +31,7 @@ fn map(cpu: &mut Vcpu, index: usize, va: u64, asid: u8, global: bool, lo: [u64; 
 }
 
 /// The last instructions, which the interpreter executes in any case.
-const MARGIN: u64 = 2;
+pub(crate) const MARGIN: u64 = 2;
 
 /// Runs `machine` for so many instructions, directly what `policy` wants; what was counted, and how
 /// many instructions completed on the fake.

@@ -250,3 +250,20 @@ fn where_home_is_gone_there_are_bus_errors_and_no_interrupts() {
     cells.look();
     assert_eq!(cells.run(0, &clock, 1000), Exit::Idle { until: None });
 }
+
+#[test]
+fn time_does_not_go_back_where_nobody_has_told_of_a_warp() {
+    let mut p = Program::default();
+    let code = calibration();
+    p.add(&code[..code.len() - 3]);
+    let start = p.here();
+    p.add(&[mfc0(V0, 9, 0)]).back(start, 0, true);
+    let mut cells = Cells::new(vm_of(params(Endian::Little), &p.0), 1);
+    let clock = TestClock::default();
+    cells.runners[0].run(&cells.vms[0], &clock, 5000);
+    let count = cells.runners[0].vcpu().gpr(V0 as usize);
+    assert!(count > 160_000_000 && cells.vms[1].warped() == 0);
+    cells.move_to(0, 1);
+    cells.runners[0].run(&cells.vms[1], &clock, 10);
+    assert!(cells.runners[0].vcpu().gpr(V0 as usize) > count);
+}

@@ -1,6 +1,7 @@
 //! VCPUs that visit other places, and come home: they do what they would have done there.
 
 mod board;
+mod direct;
 mod ends;
 mod words;
 
@@ -106,9 +107,15 @@ impl Cells {
         self.vms[self.at[0]].look();
     }
 
-    /// Has VCPU `n` run where it is.
+    /// Has VCPU `n` run where it is, and at home what it comes home for.
     fn run(&mut self, n: usize, clock: &TestClock, limit: u64) -> Exit {
         let exit = self.runners[n].run(&self.vms[self.at[n]], clock, limit);
+        self.heed(n, exit);
+        if exit == Exit::Home { self.run(n, clock, limit) } else { exit }
+    }
+
+    /// Does what an owner does after VCPU `n` has run.
+    fn heed(&mut self, n: usize, exit: Exit) {
         match exit {
             Exit::Idle { .. } => self.waits[n] = true,
             Exit::Ipi { to } => {
@@ -120,7 +127,6 @@ impl Cells {
                 assert_ne!(self.at[n], 0, "it is at home");
                 assert_eq!(self.vms[self.at[n]].ended(), None, "only home ends");
                 self.move_to(n, 0);
-                return self.run(n, clock, limit);
             }
             _ => {}
         }
@@ -130,7 +136,6 @@ impl Cells {
         }
         let warped = self.vms[0].warped();
         self.vms[1..].iter().for_each(|vm| vm.warp_to(warped));
-        exit
     }
 
     /// Runs VCPUs in turns of chance until the VM ends, moving them by a chance of its own.
