@@ -75,10 +75,13 @@ struct Seen {
 #[derive(Debug)]
 struct Watch {
     begun: Instant,
+    /// When the last line came. Ending the machine, after it, is nobody's standing still.
+    last: Instant,
     vms: BTreeMap<String, Seen>,
     /// Times of the table that is being printed, by VM.
     table: BTreeMap<String, u64>,
-    longest: BTreeMap<String, Duration>,
+    /// The longest time without progress, and when, since the beginning, it was over.
+    longest: BTreeMap<String, (Duration, Duration)>,
     wrong: Vec<String>,
 }
 
@@ -94,6 +97,7 @@ impl Watch {
     fn new(now: Instant) -> Self {
         Self {
             begun: now,
+            last: now,
             vms: BTreeMap::new(),
             table: BTreeMap::new(),
             longest: BTreeMap::new(),
@@ -103,6 +107,7 @@ impl Watch {
 
     /// A line came at `now`.
     fn line(&mut self, line: &str, now: Instant) {
+        self.last = now;
         if let Some((vm, ms)) = vcpu(line) {
             *self.table.entry(vm.into()).or_default() += ms;
         } else if line.contains("vcpus") {
@@ -122,7 +127,7 @@ impl Watch {
             // Up to now, whether it has made progress just now or not.
             let gap = now.duration_since(seen.at);
             let longest = self.longest.entry(vm.clone()).or_default();
-            *longest = gap.max(*longest);
+            *longest = (gap, now.duration_since(self.begun)).max(*longest);
             // A VM that was restarted begins anew.
             if let Some(&run_ms) = table.get(vm)
                 && run_ms != seen.run_ms
@@ -134,12 +139,16 @@ impl Watch {
 
     /// What is wrong at `now`, the end.
     fn judge(mut self, now: Instant) -> (String, Vec<String>) {
-        self.table_ends(now);
+        self.table_ends(self.last);
         let mut text = String::new();
-        for (vm, longest) in &self.longest {
+        for (vm, (longest, at)) in &self.longest {
             // Writing to a string does not fail.
-            let _ =
-                writeln!(text, "{vm}: progress seen at least every {:.1} s", longest.as_secs_f64());
+            let _ = writeln!(
+                text,
+                "{vm}: progress seen at least every {:.1} s (the longest time was over after {} s)",
+                longest.as_secs_f64(),
+                at.as_secs()
+            );
             if *longest > LONGEST {
                 self.wrong.push(format!("{vm} stood still for {:.1} s", longest.as_secs_f64()));
             }
