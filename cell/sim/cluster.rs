@@ -6,7 +6,7 @@ use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
-use cell::talk::CellSet;
+use cell::talk::{CellSet, LiveSet, Sight};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -33,6 +33,10 @@ pub struct Rings {
     pub toys: HashMap<(String, u64), Rc<RefCell<Shared>>>,
     /// Parcels that were made, and whose memory they are in.
     pub parcels: Vec<(CellId, Vec<u64>)>,
+    /// Of each cell: the dead ones that it does not see yet.
+    unseen: Vec<CellSet>,
+    /// Of each cell: the live sets that it has agreed to.
+    pub agreed: Vec<Vec<LiveSet>>,
 }
 
 impl Rings {
@@ -49,6 +53,8 @@ impl Rings {
             lines: HashMap::new(),
             toys: HashMap::new(),
             parcels: Vec::new(),
+            unseen: vec![CellSet::NONE; cells],
+            agreed: vec![Vec::new(); cells],
         }
     }
 
@@ -58,6 +64,22 @@ impl Rings {
 
     pub fn is_dead(&self, cell: CellId) -> bool {
         self.dead[usize::from(cell.0)]
+    }
+
+    /// How the others look from a cell.
+    pub fn sight(&self, from: CellId) -> Sight {
+        let mut sight = Sight { reached: CellSet::first(self.cells()), ..Sight::default() };
+        for cell in sight.reached.minus(self.unseen[usize::from(from.0)]) {
+            if self.is_dead(cell) {
+                sight.dead = sight.dead.with(cell);
+            }
+        }
+        sight
+    }
+
+    /// A cell stops.
+    pub fn stop(&mut self, cell: CellId) {
+        self.dead[usize::from(cell.0)] = true;
     }
 
     pub fn leader(&self) -> CellId {
@@ -146,14 +168,17 @@ impl Cluster {
 
     /// A cell dies, with all that it knew.
     pub fn kill(&mut self, cell: usize) {
-        self.rings.borrow_mut().dead[cell] = true;
-        let lost = (0..self.cells.len()).filter(|cell| !self.lives(*cell));
-        let lost = lost.fold(CellSet::NONE, |set, cell| set.with(CellId(cell as u8)));
-        for other in 0..self.cells.len() {
-            if self.lives(other) {
-                self.cells[other].cell.lost(lost);
-            }
-        }
+        self.rings.borrow_mut().stop(CellId(cell as u8));
+    }
+
+    /// A cell does not see that these are dead.
+    pub fn hide(&mut self, from: usize, dead: CellSet) {
+        self.rings.borrow_mut().unseen[from] = dead;
+    }
+
+    /// The live sets that a cell has agreed to.
+    pub fn agreed(&self, cell: usize) -> Vec<LiveSet> {
+        self.rings.borrow().agreed[cell].clone()
     }
 
     /// Runs until this time or the end of the run; as a machine's cells do, all end when one that leads has.

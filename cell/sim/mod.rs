@@ -13,7 +13,7 @@ use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
-use cell::talk::{CellSet, Frozen, Unreachable};
+use cell::talk::{CellSet, Frozen, LiveSet, Sight, Unreachable};
 use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
 use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
@@ -119,6 +119,18 @@ impl Machine for Sim {
 
     fn wires(&mut self) -> &mut Wires {
         &mut self.wires
+    }
+
+    fn sight(&self) -> Sight {
+        self.rings.borrow().sight(self.cell)
+    }
+
+    fn agreed(&mut self, live: &LiveSet) {
+        self.rings.borrow_mut().agreed[usize::from(self.cell.0)].push(*live);
+    }
+
+    fn park(&mut self) {
+        self.rings.borrow_mut().stop(self.cell);
     }
 
     fn is_fenced(&self, cell: CellId) -> bool {
@@ -441,6 +453,9 @@ impl Run {
     }
 
     fn talk_and_step(&mut self, cpu: CpuId) -> Next<ToyVcpu> {
+        if cpu == CpuId(self.first_cpu) {
+            self.cell.look();
+        }
         self.cell.talk(CellSet::ALL);
         self.cell.step(cpu)
     }

@@ -7,8 +7,8 @@ use cell::talk::{Fabric, Unreachable};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A line: reader, writer, and whether it is a request.
-pub type Key = (CellId, CellId, bool);
+/// A line: reader, writer, and which.
+pub type Key = (CellId, CellId, u8);
 
 /// What lies in a line.
 pub type Line = (Commit, [u64; PAYLOAD_WORDS]);
@@ -32,19 +32,19 @@ impl Wires {
             return Err(Unreachable);
         }
         let empty = (Commit(0), [0; PAYLOAD_WORDS]);
-        change(rings.lines.entry((to, self.me, slot == Slot::Request)).or_insert(empty));
+        change(rings.lines.entry((to, self.me, slot as u8)).or_insert(empty));
         Ok(())
     }
 }
 
 impl Fabric for Wires {
     fn commit(&self, from: CellId, slot: Slot) -> Commit {
-        let key = (self.me, from, slot == Slot::Request);
+        let key = (self.me, from, slot as u8);
         self.rings.borrow().lines.get(&key).map_or(Commit(0), |line| line.0)
     }
 
     fn payload(&self, from: CellId, slot: Slot, words: &mut [u64]) {
-        if let Some(line) = self.rings.borrow().lines.get(&(self.me, from, slot == Slot::Request)) {
+        if let Some(line) = self.rings.borrow().lines.get(&(self.me, from, slot as u8)) {
             words.copy_from_slice(&line.1[..words.len()]);
         }
     }

@@ -7,16 +7,39 @@
 
 use crate::{clock, hub, machine};
 use abi::CellId;
-use abi::hub::{Hub, Run};
-use cell::talk::CellSet;
-use core::sync::atomic::Ordering;
+use abi::hub::{Hub, Run, Why};
+use cell::talk::{CellSet, LiveSet};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long the leader waits for the others to end their VMs, in nanoseconds.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// Whether a cell can't be reached any more, or its lowest CPU has parked.
+/// The cells that are not in the live set any more.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the cells have agreed that a cell is lost.
 pub(crate) fn is_lost(cell: CellId) -> bool {
-    machine::first(cell).is_none_or(|first| hub::is_parked(first.cpu).unwrap_or(true))
+    CellSet(LOST.load(Ordering::Acquire) as u8).has(cell)
+}
+
+/// Whether a cell's lowest CPU has parked, or can't be reached: for when nobody agrees on anything any more.
+fn has_stopped(cell: CellId) -> bool {
+    is_lost(cell)
+        || machine::first(cell).is_none_or(|first| hub::is_parked(first.cpu).unwrap_or(true))
+}
+
+/// The cells have agreed on who is alive. Whoever is not is told to stop, if it can be told.
+pub(crate) fn agreed(live: &LiveSet) {
+    if let Some(hub) = hub_of(machine::cell()) {
+        hub.epoch.store(live.epoch.0.into(), Ordering::Release);
+    }
+    let lost = machine::others().minus(live.cells);
+    LOST.store(lost.0.into(), Ordering::Release);
+    for cpu in lost.into_iter().flat_map(|cell| machine::layout().cpus_of(cell)) {
+        if let Ok(words) = hub::words(cpu) {
+            words.parking.store(Why::Told as u64, Ordering::Release);
+        }
+    }
 }
 
 /// Whether all CPUs of a cell have parked, for all that can be seen from here.
@@ -46,20 +69,6 @@ pub(crate) fn leads() -> bool {
     machine::others().and(lower).all(is_lost)
 }
 
-/// What there is to know of the other cells.
-pub(crate) struct News {
-    /// Those that are lost.
-    pub(crate) lost: CellSet,
-    /// One of them has ended the run for all.
-    pub(crate) ending: bool,
-}
-
-/// How the other cells are.
-pub(crate) fn news() -> News {
-    let lost = machine::others().filter(|cell| is_lost(*cell));
-    News { lost: lost.fold(CellSet::NONE, CellSet::with), ending: is_ending() }
-}
-
 /// This cell has nothing left to do, or has again (`idle`): whether the run is over.
 pub(crate) fn idle(idle: bool) -> bool {
     say(if idle { Run::Idle } else { Run::On });
@@ -68,8 +77,8 @@ pub(crate) fn idle(idle: bool) -> bool {
 }
 
 /// Whether a cell has ended the run for all.
-fn is_ending() -> bool {
-    machine::others().any(|cell| run_of(cell) == Run::Ending as u64 && !is_lost(cell))
+pub(crate) fn is_ending() -> bool {
+    machine::others().any(|cell| run_of(cell) == Run::Ending as u64 && !has_stopped(cell))
 }
 
 /// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
@@ -78,7 +87,7 @@ pub(crate) fn over(mut listen: impl FnMut()) -> ! {
     if leads() {
         say(Run::Ending);
         let give_up = clock::now() + PATIENCE_NS;
-        let done = |cell| run_of(cell) == Run::Over as u64 || is_lost(cell);
+        let done = |cell| run_of(cell) == Run::Over as u64 || has_stopped(cell);
         while !machine::others().all(done) && clock::now() < give_up {
             listen();
             clock::sleep_until(clock::now() + 100_000);

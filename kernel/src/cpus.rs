@@ -75,22 +75,25 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
 /// Does what other cells and the host want of this one: what those do whose CPUs have `rung`, and now and then on the
 /// first CPU what any does.
 fn attend(cell: &mut LocalCell<Host>, rung: u64) {
+    let first = u64::from(machine::this_cpu().0) == FIRST.load(Ordering::Relaxed);
     if rung != 0 {
-        cell.talk(machine::cells_of(rung));
+        let from = machine::cells_of(rung);
+        if first && cell.has_news(from) {
+            cell.look();
+        }
+        cell.talk(from);
         asm::marker::<TALKED>();
     }
     let now = clock::now();
-    let first = u64::from(machine::this_cpu().0) == FIRST.load(Ordering::Relaxed);
     if first && now >= LOOKED.load(Ordering::Relaxed) + LOOK_NS {
         LOOKED.store(now, Ordering::Relaxed);
+        cell.look();
         // A ring may have been lost.
         cell.talk(CellSet::ALL);
         link::poll_input(|stream, bytes| cell.input(stream, bytes));
-        let news = cells::news();
-        if news.ending {
+        if cells::is_ending() {
             cell.end_run();
         }
-        cell.lost(news.lost);
     }
 }
 

@@ -4,8 +4,9 @@ use crate::careful::{self, xkphys};
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
-use crate::{cells, clock, doorbell, frames, hub, link, machine, places, selftest};
+use crate::{cells, clock, doorbell, frames, hub, link, machine, page, places, selftest, sight};
 use abi::config::{self, Config};
+use abi::hub::Why;
 use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
@@ -13,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
-use cell::talk::{Frozen, Unreachable};
+use cell::talk::{Frozen, LiveSet, Sight, Unreachable};
 use cell::{CreateError, Created, Machine};
 use vmm_core::image::Images;
 
@@ -139,6 +140,19 @@ impl Machine for Host {
 
     fn wires(&mut self) -> &mut Wires {
         &mut self.wires
+    }
+
+    fn sight(&self) -> Sight {
+        sight::look()
+    }
+
+    fn agreed(&mut self, live: &LiveSet) {
+        cells::agreed(live);
+    }
+
+    fn park(&mut self) {
+        log::error!("the other cells go on without this one");
+        page::give_up(Why::Told)
     }
 
     fn is_fenced(&self, cell: CellId) -> bool {

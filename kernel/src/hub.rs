@@ -58,14 +58,20 @@ impl Known {
 /// Whether a way leads from this CPU to a node, now that something has failed.
 #[cold]
 fn finds_a_way(node: NodeId) -> bool {
-    let (layout, controller) = (machine::layout(), controller());
+    let layout = machine::layout();
+    Topology::new(layout.nodes).reach(failed()).is(layout.node_of(machine::this_cpu()), node)
+}
+
+/// All that has failed: what the network consists of, not what this CPU may know of it
+/// ([`Topology::seen_from`]).
+pub(crate) fn failed() -> Failed {
+    let controller = controller();
     let dead = |n: &NodeId| page(*n).power.load(Ordering::Acquire) == 0;
-    let failed = Failed {
-        nodes: layout.node_ids().filter(dead).fold(0, |set, n| set | 1 << n.0),
+    Failed {
+        nodes: machine::layout().node_ids().filter(dead).fold(0, |set, n| set | 1 << n.0),
         routers: controller.failed_routers.load(Ordering::Acquire) as u8,
         links: controller.failed_links.load(Ordering::Acquire) as u16,
-    };
-    Topology::new(layout.nodes).reach(failed).is(layout.node_of(machine::this_cpu()), node)
+    }
 }
 
 /// A CPU's words in its node's hub.

@@ -66,6 +66,8 @@ mod player;
 #[cfg(target_os = "none")]
 mod selftest;
 #[cfg(target_os = "none")]
+mod sight;
+#[cfg(target_os = "none")]
 mod stack;
 #[cfg(target_os = "none")]
 mod start;

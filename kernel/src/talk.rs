@@ -9,7 +9,7 @@ use crate::machine::{self, First};
 use crate::{asm, doorbell};
 use abi::ids::MAX_CELLS;
 use abi::{CellId, Mpa, map};
-use cell::talk::line::{Commit, LINE_BYTES, Slot};
+use cell::talk::line::{Commit, LINE_BYTES, SLOTS, Slot};
 use cell::talk::{Fabric, Mailbox, Unreachable};
 use core::cell::UnsafeCell;
 
@@ -30,7 +30,7 @@ struct Way {
     /// Which CPU of that node is rung for: the cell's lowest.
     slot: usize,
     /// Where in the machine this cell's lines in its mailbox begin, by [`Slot`].
-    lines: [Mpa; 2],
+    lines: [Mpa; SLOTS],
 }
 
 /// The wires of this cell.
@@ -52,7 +52,7 @@ impl Wires {
             Some(Way {
                 node: Known::new(node)?,
                 slot,
-                lines: [line(Slot::Request), line(Slot::Reply)],
+                lines: [Slot::Request, Slot::Reply, Slot::Ballot].map(line),
             })
         };
         let other = |to: &CellId| machine::others().has(*to);

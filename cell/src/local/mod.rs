@@ -9,6 +9,7 @@ mod errands;
 mod handover;
 mod lending;
 mod life;
+mod members;
 mod moves;
 mod operator;
 mod others;
@@ -28,7 +29,7 @@ use crate::pmap::{Pmap, Replica};
 use crate::rng::Rng;
 use crate::sched::Scheduler;
 use crate::script::Player;
-use crate::talk::{CellSet, Fabric, Frozen, Unreachable};
+use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -113,6 +114,16 @@ pub trait Machine {
 
     /// The wires to other cells.
     fn wires(&mut self) -> &mut Self::Wires;
+
+    /// How the other cells look from here, now.
+    fn sight(&self) -> Sight;
+
+    /// The cells have agreed on who is alive: from now on these are. Those that have left are to be
+    /// fenced off, as far as they can be reached.
+    fn agreed(&mut self, live: &LiveSet);
+
+    /// The other cells go on without this one: its CPUs are to stop. Need not come back.
+    fn park(&mut self);
 
     /// Whether no CPU of `cell`, which has died, can reach any memory any more.
     fn is_fenced(&self, cell: CellId) -> bool;
@@ -214,8 +225,10 @@ pub struct LocalCell<M: Machine> {
     cpus: Vec<CellId>,
     /// The cells that are agreed to live.
     live: CellSet,
-    /// The cells that are known to be lost.
-    lost: CellSet,
+    /// Cells that have died and are yet to be reported by the one that leads.
+    unreported: CellSet,
+    /// Cells that have died of which nobody knows that they have parked.
+    silent: CellSet,
     /// How the run ends, once it is to end.
     over: Option<Outcome>,
     /// The outcome has been written.
@@ -277,7 +290,8 @@ impl<M: Machine> LocalCell<M> {
             numbers: first_numbers(config),
             cpus: cells_of_cpus(config),
             live: CellSet::first(config.cells.len()),
-            lost: CellSet::NONE,
+            unreported: CellSet::NONE,
+            silent: CellSet::NONE,
             over,
             finished: false,
             stress: None,

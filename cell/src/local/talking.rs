@@ -1,11 +1,11 @@
 //! What the cell says to other cells, and does for them.
 
+use super::members::Membership;
 use super::{LocalCell, Machine, lending};
 use crate::loan::Payload;
-use crate::talk::{CellSet, Epoch, Event, Exchange, Incarnation, Live, Reply, Request};
+use crate::talk::{CellSet, Event, Exchange, Reply, Request};
 use abi::CellId;
 use abi::config::Config;
-use abi::ids::MAX_CELLS;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -20,6 +20,7 @@ const ROOM: usize = 64;
 #[derive(Debug)]
 pub(super) struct Talk {
     pub exchange: Exchange,
+    pub members: Membership,
     pinging: Option<Pinging>,
 }
 
@@ -40,12 +41,11 @@ impl Talk {
     pub fn new(me: CellId, config: &Config) -> Option<Box<Self>> {
         let cells = config.cells.len();
         let vcpus = config.vms.iter().map(|vm| vm.vcpus as usize).sum();
-        // Every cell boots once, with the machine.
-        let mut incarnations = [Incarnation::default(); MAX_CELLS];
-        incarnations[..cells].fill(Incarnation(1));
-        let live = Live::new(me, Epoch(1), incarnations);
-        let exchange = || Exchange::new(live, cells, vcpus, ROOM, PATIENCE_NS);
-        (cells > 1).then(|| Box::new(Self { exchange: exchange(), pinging: None }))
+        (cells > 1).then(|| {
+            let (members, live) = Membership::new(me, config);
+            let exchange = Exchange::new(live, cells, vcpus, ROOM, PATIENCE_NS);
+            Box::new(Self { exchange, members, pinging: None })
+        })
     }
 }
 
@@ -149,24 +149,6 @@ impl<M: Machine> LocalCell<M> {
                 Ok(String::new())
             }
             Err(_) => Err(format!("ping: there is no cell {to} that lives")),
-        }
-    }
-
-    /// Cells have died.
-    pub(super) fn cells_died(&mut self, cells: CellSet) {
-        let Some(talk) = &mut self.talk else { return };
-        let mut died = CellSet::NONE;
-        for cell in cells {
-            if talk.exchange.live().is_up(cell) {
-                let epoch = talk.exchange.live().epoch().next();
-                talk.exchange.cell_down(cell, epoch);
-                died = died.with(cell);
-            }
-        }
-        for cell in died {
-            self.live = self.live.without(cell);
-            self.lender_died(cell);
-            self.visited_died(cell);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! lock. What an [`Event`] demands is to be done before the lock is let go and before the next poll: the answer to the cell that asked
 //! goes out with that poll.
 
+use super::agree::LiveSet;
 use super::calls::Calls;
 use super::event::{CellDown, Event, Refusal, Sent, Undelivered};
 use super::line::{self, Fabric, Packet, Slot};
@@ -239,7 +240,27 @@ impl Exchange {
         peer.server.answer(&reply, lasting)
     }
 
-    /// The survivors have agreed that `cell` is dead, in this epoch. To be called once in each survivor.
+    /// The cells have agreed on a live set that this cell is in. Which of them have left it.
+    pub fn agreed(&mut self, live: &LiveSet) -> CellSet {
+        let before = self.live.cells();
+        let gone = before.minus(live.cells);
+        for cell in gone {
+            self.cell_down(cell, live.epoch);
+        }
+        for cell in live.cells.minus(before) {
+            self.cell_up(cell, live.incarnations[usize::from(cell.0)], live.epoch);
+        }
+        if before == live.cells {
+            // A cell was to be let in, and did not live to see it.
+            self.live.renew(live.epoch);
+            self.registry.epoch_changed(None, |_| ());
+            self.begin_epoch();
+        }
+        gone
+    }
+
+    /// The survivors have agreed that `cell` is dead, in this epoch. To be called once in each survivor; of several that die in one epoch
+    /// for one after the other, before anything else is done.
     pub fn cell_down(&mut self, cell: CellId, epoch: Epoch) {
         self.live.down(cell, epoch);
         let Self { registry, events, .. } = self;
@@ -271,6 +292,11 @@ impl Exchange {
         self.busy = self.busy.without(cell);
         self.queued = self.queued.without(cell);
         self.mute = self.mute.without(cell);
+        self.begin_epoch();
+    }
+
+    /// Whatever is outstanding is to be said in the new epoch.
+    fn begin_epoch(&mut self) {
         self.unwritten = self.live.others();
         for cell in self.live.others() {
             let peer = &mut self.peers[usize::from(cell.0)];

@@ -5,9 +5,8 @@
 //! something writes it again in the new epoch. What carries an older epoch is stale. What carries
 //! a newer one is early, and is read when its reader gets there.
 //!
-//! Who is dead is decided elsewhere: for now by whoever calls [`Live::down`] on every survivor, which must be right
-//! (a perfect failure detector). Agreement among the survivors takes that place later; nothing here changes then,
-//! as long as each survivor goes through the same agreements in the same order.
+//! Who is dead is agreed on elsewhere ([`super::agree`]): each survivor goes through the same agreements in the same
+//! order.
 
 use super::line::Commit;
 use super::mutant::{Mutant, seeded};
@@ -162,6 +161,11 @@ impl Live {
     #[must_use]
     pub fn my_incarnation(&self) -> Incarnation {
         self.incarnation(self.me)
+    }
+
+    /// The cells have agreed once more on what they had agreed on.
+    pub fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// The survivors have agreed that `cell` is dead.

@@ -70,6 +70,15 @@ impl Watch {
         Self { me, cells, looked: now, seen: [Seen::default(); MAX_CELLS] }
     }
 
+    /// Whether one of these cells has something new to say since the last look, other than that it is there.
+    #[must_use]
+    pub fn has_news(&self, from: CellSet, fabric: &impl Fabric) -> bool {
+        from.and(self.cells).without(self.me).into_iter().any(|cell| {
+            let seen = self.seen[usize::from(cell.0)].ballot;
+            Ballot { beat: seen.beat, ..Ballot::read(fabric, cell) } != seen
+        })
+    }
+
     /// Looks: what is found at this time, in nanoseconds.
     pub fn look(&mut self, now: u64, sight: &Sight, fabric: &impl Fabric) -> Finding {
         let step = now.saturating_sub(self.looked).min(STEP_NS);

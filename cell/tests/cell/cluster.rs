@@ -4,6 +4,7 @@ use crate::sim::{Cluster, Program, console};
 use abi::event::Cause;
 use abi::ring::stream::MONITOR;
 use abi::script::{Act, Outcome, Step};
+use cell::talk::CellSet;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -170,6 +171,31 @@ fn the_run_ends_when_the_vms_of_all_cells_have() {
 }
 
 #[test]
+fn two_deaths_that_are_seen_in_different_order_are_agreed_on_in_one() {
+    for hidden in [[0b1000, 0b0100], [0b0100, 0b1000], [0, 0b1100], [0b0100, 0]] {
+        let mut cluster = Cluster::boot(4, 1000, &[], None);
+        cluster.run_for(50 * MS);
+        for (cell, set) in hidden.into_iter().enumerate() {
+            cluster.hide(cell, CellSet(set));
+        }
+        cluster.kill(2);
+        cluster.run_for(3 * MS);
+        cluster.kill(3);
+        cluster.run_for(20 * MS);
+        cluster.hide(0, CellSet::NONE);
+        cluster.run_for(3 * MS);
+        cluster.hide(1, CellSet::NONE);
+        cluster.run_for(20 * MS);
+        let agreed = cluster.agreed(0);
+        assert_eq!(agreed, cluster.agreed(1), "{hidden:?}");
+        assert_eq!(agreed.last().expect("an agreement").cells, CellSet(0b0011));
+        assert_eq!(cluster.command("ping 1 10").0, "", "they understand each other");
+        cluster.run_for(100 * MS);
+        assert!(cluster.monitor().contains("cell 1 has answered 10 calls"));
+    }
+}
+
+#[test]
 fn a_dead_cell_is_not_waited_for_and_a_dead_console_cell_has_a_successor() {
     let mut cluster = Cluster::boot(4, 1000, &vms(), None);
     cluster.run_for(50 * MS);
@@ -185,7 +211,7 @@ fn a_dead_cell_is_not_waited_for_and_a_dead_console_cell_has_a_successor() {
     assert_eq!(cluster.command("start sh-2 on 3").0, "VM `sh-2` runs already\n");
     assert_eq!(cluster.command("start sh-1 on 3").0, "VM `sh-1` runs already, in cell 1\n");
     cluster.kill(0);
-    cluster.run_for(10 * MS);
+    cluster.run_for(100 * MS);
     assert!(cluster.monitor().contains("Honeycomb monitor, cell 1 of 4"));
     // It does not know where `sh-2` has gone, and finds it.
     assert!(cluster.command("stats sh-2").0.starts_with("VM `sh-2`: running"));

@@ -81,6 +81,40 @@ impl Topology {
         spokes.chain(edges)
     }
 
+    /// What of the failures can be seen from `node`, which lives: those at the border of what it reaches. A router's ports tell a
+    /// broken link from a dead neighbour; what lies behind a broken link is not known.
+    #[must_use]
+    pub fn seen_from(&self, node: NodeId, failed: Failed) -> Failed {
+        let mut seen = Failed::default();
+        let mut reached = 0u8;
+        // Outwards, link by link, until nothing more is reached.
+        loop {
+            let before = reached;
+            for (i, ends) in self.links().enumerate() {
+                for (near, far) in [ends, (ends.1, ends.0)] {
+                    let here = match near {
+                        End::Node(near) => near == node,
+                        End::Router(router) => reached >> router & 1 != 0,
+                    };
+                    if !here {
+                        continue;
+                    }
+                    match far {
+                        _ if failed.links >> i & 1 != 0 => seen.links |= 1 << i,
+                        End::Node(far) => seen.nodes |= failed.nodes & 1 << far.0,
+                        End::Router(far) if failed.routers >> far & 1 != 0 => {
+                            seen.routers |= 1 << far;
+                        }
+                        End::Router(far) => reached |= 1 << far,
+                    }
+                }
+            }
+            if reached == before {
+                return seen;
+            }
+        }
+    }
+
     /// Who reaches whom.
     #[must_use]
     pub fn reach(&self, failed: Failed) -> Reach {
@@ -219,6 +253,40 @@ mod tests {
                 for link in 0..=MAX_LINKS {
                     let links = (1u32 << link) as u16 & ((1 << MAX_LINKS) - 1);
                     agree(&topology, Failed { nodes, routers, links });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_side_sees_how_it_was_cut_off_and_not_what_lies_behind() {
+        let four = Topology::new(4);
+        let dead_router = Failed { routers: 1, ..Failed::default() };
+        assert_eq!(four.seen_from(NodeId(2), dead_router), dead_router);
+        assert_eq!(four.seen_from(NodeId(0), dead_router), dead_router);
+        // The link between the routers is the last.
+        let halves = Failed { links: 1 << 4, ..Failed::default() };
+        assert_eq!(four.seen_from(NodeId(3), halves), halves);
+        let more = Failed { nodes: 0b10, ..halves };
+        assert_eq!(four.seen_from(NodeId(3), more), halves, "node 1 lies behind it");
+        assert_eq!(four.seen_from(NodeId(0), more), more);
+        let alone = Failed { links: 1, nodes: 0b1000, routers: 0b10 };
+        assert_eq!(four.seen_from(NodeId(0), alone), Failed { links: 1, ..Failed::default() });
+        assert_eq!(four.seen_from(NodeId(1), alone), Failed { nodes: 0, ..alone });
+    }
+
+    #[test]
+    fn what_is_seen_is_what_divides() {
+        for nodes in 1..=6 {
+            let topology = Topology::new(nodes);
+            for routers in 0..1 << topology.routers() {
+                for links in 0..1u16 << topology.links().count() {
+                    let failed = Failed { nodes: 0, routers, links };
+                    for node in (0..nodes as u8).map(NodeId) {
+                        let seen = topology.seen_from(node, failed);
+                        let (truth, view) = (topology.reach(failed), topology.reach(seen));
+                        assert_eq!(truth.from(node), view.from(node));
+                    }
                 }
             }
         }
