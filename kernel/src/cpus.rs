@@ -21,9 +21,12 @@ const LOOK_NS: u64 = 500_000;
 /// How often a CPU that waits for another cell looks at its doorbell before it looks at all else.
 const ASK_SPINS: u32 = 1000;
 
-/// Markers for counting: from here a CPU looks at its doorbell, and up to here it did what it was called for.
+/// Markers for counting (docs/counting.md): from here a CPU looks at its doorbell, up to here it did what it was
+/// called for, here it is about to run a VCPU, and up to here it handed one back.
 const RUNG: u16 = 0x2001;
 const TALKED: u16 = 0x2002;
+const BACK: u16 = 0x2003;
+const RUN: u16 = 0x2100;
 
 /// The cell, once it is there.
 static CELL: Lock<Option<LocalCell<Host>>> = Lock::new("cell", None);
@@ -59,9 +62,13 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
         match next {
             Next::Run(mut turn) => {
                 let from = clock::now();
+                asm::marker::<RUN>();
                 let exit = turn.vcpu.run(turn.until);
                 let to = clock::now();
-                with_cell(|cell| cell.done(me, turn, from, to, exit));
+                with_cell(|cell| {
+                    cell.done(me, turn, from, to, exit);
+                    asm::marker::<BACK>();
+                });
             }
             Next::Wait(until) => {
                 let poll = clock::now() + nap;

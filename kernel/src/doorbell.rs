@@ -11,6 +11,9 @@ use abi::CpuId;
 use abi::hub::CpuWords;
 use core::sync::atomic::Ordering;
 
+/// A marker for counting (docs/counting.md): a CPU has slept for a tick.
+const WOKEN: u16 = 0x2004;
+
 /// The tick of a CPU whose bell has just rung.
 const SHORTEST_TICK_NS: u64 = 50_000;
 /// The tick of a CPU whose bell has not rung for long.
@@ -67,6 +70,7 @@ pub(crate) fn sleep(at: u64) {
         }
         clock::arm(at.min(now + tick));
         awake::idle();
+        asm::marker::<WOKEN>();
         unheard();
     }
 }

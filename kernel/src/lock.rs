@@ -30,7 +30,12 @@ impl<T> Lock<T> {
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let me = cpu();
         assert!(self.owner.load(Ordering::Relaxed) != me, "the lock `{}` taken twice", self.name);
-        let inner = self.inner.lock();
+        let inner = loop {
+            match self.inner.try_lock() {
+                Some(inner) => break inner,
+                None => wait_for_lock(&self.inner),
+            }
+        };
         self.owner.store(me, Ordering::Relaxed);
         Guard { inner, owner: &self.owner }
     }
@@ -43,6 +48,16 @@ impl<T> Lock<T> {
         self.owner.store(FREE, Ordering::Relaxed);
         // SAFETY: the caller answers for the holder.
         unsafe { self.inner.force_unlock() };
+    }
+}
+
+/// Waits while a lock is another's. A function of its own, so that instructions spent here can be told from those that
+/// do something (docs/counting.md).
+#[cold]
+#[inline(never)]
+fn wait_for_lock<T>(lock: &spin::mutex::SpinMutex<T>) {
+    while lock.is_locked() {
+        core::hint::spin_loop();
     }
 }
 

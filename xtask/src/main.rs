@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one front door on the host, and the system controller of the emulated machine.
 
 mod bare;
+mod bench;
 mod build;
 mod console;
 mod doctor;
@@ -57,6 +58,8 @@ enum Command {
     Soak(soak::Args),
     /// Destroys the monitor of one cell after the other from outside: the others must go on.
     Replication(run::replication::Args),
+    /// Measures what things cost, beside the papers' figures.
+    Bench(bench::Args),
     /// Runs every test: host-side, then boots.
     Test(test::Args),
 }
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Layouts(args) => layouts::main(args),
         Command::Soak(args) => soak::main(args),
         Command::Replication(args) => run::replication::main(args),
+        Command::Bench(args) => bench::main(args),
         Command::Test(args) => test::main(args),
     };
     result.unwrap_or_else(|error| {

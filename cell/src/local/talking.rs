@@ -9,6 +9,7 @@ use abi::config::Config;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// How long a cell may keep a caller waiting before it is suspected, in nanoseconds: host threads stand still
 /// for two seconds, and that is no evidence.
@@ -25,12 +26,31 @@ pub(super) struct Talk {
 }
 
 /// An operator's calls to another cell.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Pinging {
     to: CellId,
     calls: u64,
     answered: u64,
+    /// When the outstanding one was made.
     since: u64,
+    /// How long each of the first [`TIMED`] took, in nanoseconds.
+    times: Vec<u64>,
+}
+
+/// Most calls whose times are kept.
+const TIMED: usize = 10_000;
+
+impl Pinging {
+    /// What the calls took.
+    fn summary(&mut self) -> String {
+        self.times.sort_unstable();
+        let at = |percent: usize| {
+            let place = (self.times.len() * percent).div_ceil(100).max(1) - 1;
+            self.times.get(place).copied().unwrap_or(0)
+        };
+        let [min, median, p90, p99, max] = [0, 50, 90, 99, 100].map(at);
+        format!("ns a call: min {min} median {median} p90 {p90} p99 {p99} max {max}")
+    }
 }
 
 /// The token of an operator's ping.
@@ -71,13 +91,16 @@ impl<M: Machine> LocalCell<M> {
                 match result {
                     Ok(Reply::Pong(value)) if value == ping.answered => {
                         ping.answered += 1;
+                        if ping.times.len() < TIMED {
+                            ping.times.push(now.saturating_sub(ping.since));
+                        }
                         if ping.answered < ping.calls {
+                            ping.since = now;
                             self.ping_again(talk, ping);
                         } else {
-                            let ns = now.saturating_sub(ping.since) / ping.calls;
-                            let calls = ping.calls;
+                            let (calls, summary) = (ping.calls, ping.summary());
                             self.say(&format!(
-                                "cell {from} has answered {calls} calls, {ns} ns each\n"
+                                "cell {from} has answered {calls} calls; {summary}\n"
                             ));
                         }
                     }
@@ -141,7 +164,9 @@ impl<M: Machine> LocalCell<M> {
         if talk.pinging.is_some() {
             return Err("ping: the last one has not ended".into());
         }
-        let ping = Pinging { to, calls: calls.max(1), answered: 0, since };
+        let calls = calls.max(1);
+        let times = Vec::with_capacity(TIMED.min(calls as usize));
+        let ping = Pinging { to, calls, answered: 0, since, times };
         let request = Request::Ping(0);
         match talk.exchange.call(to, &request, PING) {
             Ok(()) => {

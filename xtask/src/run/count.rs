@@ -24,6 +24,9 @@ pub struct Count {
 /// The PROM's vectors, 0x80 bytes apart.
 const VECTORS: [&str; abi::prom::VECTORS] = ["refill", "xrefill", "cache", "general", "interrupt"];
 
+/// Where the monitor waits for its locks: a function for each type that is behind one.
+const SPINNING: &str = "lock::wait_for_lock";
+
 impl Count {
     /// QEMU's arguments: the plugin with its own.
     ///
@@ -63,6 +66,9 @@ impl Count {
             if let (Some(first), Some(end)) = (address(&kernel, first), address(&kernel, end)) {
                 add(&format!("{kind}={name}:{first:#x}-{:#x}", end - 1));
             }
+        }
+        for symbol in kernel.iter().filter(|symbol| symbol.name.contains(SPINNING)) {
+            add(&format!("loop=spin:{:#x}-{:#x}", symbol.at, symbol.at + symbol.size - 1));
         }
         for wanted in &self.functions {
             let found: Vec<_> = kernel
@@ -110,39 +116,58 @@ fn symbols(elf: &[u8]) -> Result<Vec<Symbol>> {
         .collect())
 }
 
-/// A line of the plugin's file.
+/// Markers from here on are the monitor's own: it passes some of them so often that only programs read them.
+pub const OWN: u16 = 0x2000;
+
+/// A line of the plugin's file; docs/counting.md has the fields.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Record {
+pub enum Record {
+    /// A CPU has passed a marker.
     Marker {
+        marker: u16,
+        visit: Option<u64>,
+        #[serde(flatten)]
+        counts: Counts,
+    },
+    /// A guest goes on.
+    Guest {
         marker: u16,
         #[serde(flatten)]
         counts: Counts,
     },
+    /// The run has ended.
     Exit {
         #[serde(flatten)]
         counts: Counts,
     },
-    Visit {
-        until: Option<u16>,
-        cpu: usize,
-        vector: String,
-        instruction: String,
-        marker: u16,
-        count: u64,
-        min: u64,
-        median: u64,
-        p90: u64,
-        max: u64,
-    },
+    /// Visits of one kind.
+    Visit(Visit),
 }
 
+/// Visits of one kind.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Visit {
+    pub until: Option<u16>,
+    pub cpu: usize,
+    pub vector: String,
+    pub instruction: String,
+    pub marker: u16,
+    pub count: u64,
+    pub min: u64,
+    pub median: u64,
+    pub p90: u64,
+    pub max: u64,
+    pub lengths: Vec<(u64, u64)>,
+}
+
+/// What a CPU has executed.
 #[derive(Clone, Debug, Default, Deserialize)]
-struct Counts {
-    cpu: usize,
-    total: u64,
-    loops: u64,
-    ranges: BTreeMap<String, u64>,
+pub struct Counts {
+    pub cpu: usize,
+    pub total: u64,
+    pub loops: u64,
+    pub ranges: BTreeMap<String, u64>,
 }
 
 impl Counts {
@@ -168,14 +193,24 @@ impl Counts {
     }
 }
 
+/// The records of a file.
+///
+/// # Errors
+/// Which line is none.
+pub fn records(text: &str) -> Result<Vec<Record>> {
+    let record = |(i, line)| serde_json::from_str(line).with_context(|| format!("line {}", i + 1));
+    text.lines().enumerate().map(record).collect()
+}
+
 fn summary(text: &str) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut last: BTreeMap<usize, (u16, Counts)> = BTreeMap::new();
     let mut ended = false;
-    for (i, line) in text.lines().enumerate() {
-        let record = serde_json::from_str(line).with_context(|| format!("line {}", i + 1))?;
+    for record in records(text)? {
         match record {
-            Record::Marker { marker, counts } => {
+            Record::Guest { .. } => {}
+            Record::Marker { marker, .. } if marker >= OWN => {}
+            Record::Marker { marker, counts, .. } => {
                 let cpu = counts.cpu;
                 if let Some((from, before)) = last.insert(cpu, (marker, counts.clone())) {
                     let since = counts.since(&before);
@@ -187,18 +222,9 @@ fn summary(text: &str) -> Result<Vec<String>> {
                 let all = counts.since(&Counts::default());
                 lines.push(format!("CPU {}, in all: {all}", counts.cpu));
             }
-            Record::Visit {
-                until,
-                cpu,
-                vector,
-                instruction,
-                marker,
-                count,
-                min,
-                median,
-                p90,
-                max,
-            } => {
+            Record::Visit(visit) => {
+                let Visit { until, cpu, vector, instruction, marker, .. } = visit;
+                let Visit { count, min, median, p90, max, .. } = visit;
                 let until = until.map_or("the end".into(), |marker| format!("marker {marker}"));
                 let by =
                     if instruction == "-" { String::new() } else { format!(", {instruction}") };
@@ -231,6 +257,8 @@ mod tests {
     #[test]
     fn counts_are_told_by_marker() {
         let text = r#"{"kind":"marker","marker":1,"cpu":0,"total":2,"loops":0,"ranges":{"rest":2}}
+{"kind":"marker","marker":8193,"visit":null,"cpu":0,"total":9,"loops":5,"ranges":{"rest":9}}
+{"kind":"guest","marker":8448,"cpu":0,"total":9,"loops":5,"ranges":{"rest":9}}
 {"kind":"marker","marker":9,"cpu":1,"total":7,"loops":0,"ranges":{"rest":7}}
 {"kind":"marker","marker":2,"cpu":0,"total":12,"loops":5,"ranges":{"idle":5,"monitor":8,"rest":4}}
 {"kind":"visit","until":2,"cpu":0,"vector":"general","instruction":"mfc0 12.0","marker":0,"count":3,"sum":9,"min":1,"median":3,"p90":4,"max":5,"lengths":[[3,3]]}

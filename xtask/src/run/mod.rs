@@ -5,7 +5,7 @@
 //! read and checked; everything is [`pack`]ed into the machine's [`ram`]; [`qemu`] starts; a
 //! [`session`] drains the rings until the machine ends, and a [`verdict`] becomes the exit status.
 
-mod count;
+pub mod count;
 mod drain;
 pub mod embedded;
 mod images;

@@ -96,11 +96,10 @@ impl State {
     }
 
     fn marker(&self, cpu: usize, marker: u16, by_monitor: bool) {
-        if by_monitor {
-            lock(&self.cpus[cpu]).mark(marker);
-        }
+        let visit =
+            if by_monitor { lock(&self.cpus[cpu]).mark(marker, self.now(cpu)) } else { None };
         let mut out = lock(&self.out);
-        self.write(&mut out, &Record::Marker { marker, counts: self.counts(cpu) });
+        self.write(&mut out, &Record::Marker { marker, visit, counts: self.counts(cpu) });
         if !by_monitor {
             self.write_visits(&mut out, cpu, Some(marker));
         }
@@ -125,8 +124,12 @@ impl State {
 
     /// A guest goes on.
     fn leave(&self, cpu: usize) {
-        lock(&self.cpus[cpu]).leave(self.now(cpu));
+        let awaited = lock(&self.cpus[cpu]).leave(self.now(cpu));
         qemu_plugin::qemu_plugin_u64_set(self.outside(), cpu as VCPUIndex, 1);
+        if let Some(marker) = awaited {
+            let record = Record::Guest { marker, counts: self.counts(cpu) };
+            self.write(&mut lock(&self.out), &record);
+        }
     }
 }
 

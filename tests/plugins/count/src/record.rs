@@ -17,6 +17,16 @@ pub enum Record<'a> {
     Marker {
         /// The marker's number.
         marker: u16,
+        /// What the monitor has executed since a guest's trap brought it here.
+        visit: Option<u64>,
+        /// What was executed.
+        #[serde(flatten)]
+        counts: Counts<'a>,
+    },
+    /// A guest goes on, for the first time since the monitor passed a marker of those that this is noted of.
+    Guest {
+        /// That marker's number.
+        marker: u16,
         /// What was executed.
         #[serde(flatten)]
         counts: Counts<'a>,
@@ -116,8 +126,9 @@ mod tests {
         let spec = Spec::parse(&args.map(String::from)).unwrap();
         let counts = || Counts::new(&spec, 1, &[10, 20, 30, 0]);
         assert_eq!(
-            serde_json::to_string(&Record::Marker { marker: 7, counts: counts() }).unwrap(),
-            r#"{"kind":"marker","marker":7,"cpu":1,"total":40,"loops":20,"ranges":{"\"q\"":30,"idle":20,"m":0,"rest":10}}"#
+            serde_json::to_string(&Record::Marker { marker: 7, visit: Some(3), counts: counts() })
+                .unwrap(),
+            r#"{"kind":"marker","marker":7,"visit":3,"cpu":1,"total":40,"loops":20,"ranges":{"\"q\"":30,"idle":20,"m":0,"rest":10}}"#
         );
         let exit = serde_json::to_string(&Record::Exit { counts: counts() }).unwrap();
         assert!(exit.starts_with(r#"{"kind":"exit","cpu":1,"total":40,"#), "{exit}");

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// After a monitor's marker from here on, the next instruction of a guest is noted.
+pub const AWAITED: u16 = 0x2100;
+
 /// What visits are told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -29,6 +32,8 @@ pub struct Visits {
     open: Option<Open>,
     /// When the last `eret` to a guest was executed.
     returned: Option<u64>,
+    /// The marker since which a guest is waited for.
+    awaited: Option<u16>,
     ended: BTreeMap<Key, Lengths>,
 }
 
@@ -54,17 +59,22 @@ impl Visits {
     }
 
     /// An instruction that is not the monitor's is about to be executed, for the first time since the
-    /// monitor ran.
-    pub fn leave(&mut self, now: u64) {
+    /// monitor ran. The marker from [`AWAITED`] on that the monitor has passed meanwhile.
+    pub fn leave(&mut self, now: u64) -> Option<u16> {
         self.end(now);
         self.outside = true;
+        self.awaited.take()
     }
 
-    /// The monitor passes a marker.
-    pub const fn mark(&mut self, marker: u16) {
-        if let Some(open) = &mut self.open {
-            open.key.marker = marker;
+    /// The monitor passes a marker. The instructions since the guest's trap, if one was the reason for what the
+    /// monitor does.
+    pub fn mark(&mut self, marker: u16, now: u64) -> Option<u64> {
+        if marker >= AWAITED {
+            self.awaited = Some(marker);
         }
+        let open = self.open.as_mut()?;
+        open.key.marker = marker;
+        Some(now.saturating_sub(open.start))
     }
 
     fn end(&mut self, now: u64) {
@@ -152,7 +162,7 @@ mod tests {
         v.leave(100);
         assert_eq!(lengths(&mut v), [], "the monitor's own trap before any guest ran");
         v.enter(0, 7, 100);
-        v.mark(5);
+        assert_eq!(v.mark(5, 104), Some(4));
         v.enter(3, 0, 110);
         v.returned(120);
         v.leave(126);
@@ -160,6 +170,18 @@ mod tests {
         v.leave(130);
         assert_eq!(lengths(&mut v), [(key(0, 7, 0), vec![(4, 1)]), (key(0, 7, 5), vec![(26, 1)])]);
         assert_eq!(lengths(&mut v), [], "they are handed over once");
+    }
+
+    #[test]
+    fn a_guest_is_waited_for_after_some_markers() {
+        let mut v = Visits::default();
+        assert_eq!((v.mark(1, 5), v.leave(9)), (None, None));
+        v.enter(0, 0, 9);
+        assert_eq!(v.mark(AWAITED, 11), Some(2));
+        assert_eq!(v.mark(AWAITED - 1, 12), Some(3));
+        assert_eq!(v.leave(20), Some(AWAITED));
+        v.enter(0, 0, 20);
+        assert_eq!(v.leave(30), None, "it is noted once");
     }
 
     #[test]
