@@ -239,7 +239,7 @@ impl<M: Machine> LocalCell<M> {
     /// Reports the moves that have been made.
     pub(super) fn moved(&mut self) {
         for m in self.sched.take_moves() {
-            let vm = self.vm(m.who.vm).config.name.clone();
+            let vm = self.vms[usize::from(m.who.vm.0)].config.name.clone();
             self.out.event(Kind::VcpuMigrated {
                 vm,
                 vcpu: m.who.index,

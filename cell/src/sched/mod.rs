@@ -148,13 +148,13 @@ impl Scheduler {
     }
 
     /// The CPUs that are to come back to the cell: each is to be kicked, once.
-    pub fn take_kicks(&mut self) -> Vec<CpuId> {
-        core::mem::take(&mut self.kicks)
+    pub fn take_kicks(&mut self) -> impl Iterator<Item = CpuId> + '_ {
+        self.kicks.drain(..)
     }
 
     /// The moves somebody wanted that have been made since the last call.
-    pub fn take_moves(&mut self) -> Vec<Move> {
-        core::mem::take(&mut self.moves)
+    pub fn take_moves(&mut self) -> impl Iterator<Item = Move> + '_ {
+        self.moves.drain(..)
     }
 
     fn queue_of(&self, cpu: CpuId) -> Option<usize> {

@@ -29,10 +29,10 @@ pub struct Writer {
 
 #[cfg(feature = "alloc")]
 impl Writer {
-    /// An empty writer.
+    /// An empty writer. It has room for what most records need, so that its buffer need not grow.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { bytes: Vec::with_capacity(128) }
     }
     /// Appends one byte.
     pub fn u8(&mut self, v: u8) {

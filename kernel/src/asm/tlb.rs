@@ -211,14 +211,31 @@ fn forget_entry(index: u64) {
 
 /// Forgets all entries but the wired ones.
 pub(crate) fn forget_all(wired: u64) {
-    let current = entry_hi();
-    // SAFETY: the monitor's own entries are global, and no guest runs meanwhile.
-    unsafe { set_entry_hi(0) };
-    for index in wired..entries() {
-        forget_entry(index);
+    // SAFETY: legal in kernel mode; the monitor's own entries are global and wired, and no guest runs meanwhile. There
+    // are entries that are not wired, so that the loop ends.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set noreorder", ".set mips64r2",
+            "dmfc0 {old}, $10",
+            "dmtc0 $0, $2",
+            "dmtc0 $0, $3",
+            "2: mtc0 {index}, $0",
+            "dmtc0 {nowhere}, $10",
+            "ehb",
+            "tlbwi",
+            "addiu {index}, {index}, 1",
+            "bne {index}, {end}, 2b",
+            "daddiu {nowhere}, {nowhere}, 0x2000",
+            "dmtc0 {old}, $10",
+            "ehb",
+            ".set pop",
+            old = out(reg) _,
+            index = inout(reg) wired => _,
+            nowhere = inout(reg) NOWHERE | wired << 13 => _,
+            end = in(reg) entries(),
+            options(nostack, preserves_flags)
+        );
     }
-    // SAFETY: as above.
-    unsafe { set_entry_hi(current) };
 }
 
 /// Forgets one entry that is not wired, and with it all that QEMU keeps of replaced ones: once there are

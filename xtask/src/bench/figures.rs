@@ -88,20 +88,31 @@ pub fn talks(records: &[Record], cpu: usize) -> Option<Spread> {
     Spread::of(between(records, cpu, marker::RUNG, marker::TALKED))
 }
 
-/// What the visits to the monitor cost in which a guest's CPU talked, from the guest's trap until it goes on.
+/// What it costs to talk on a CPU that runs a guest, from the guest's trap until a guest goes on.
 pub fn talks_in_guest(records: &[Record], cpu: usize) -> Option<Spread> {
-    visits(records, cpu, marker::TALKED)
+    let mut begun = None;
+    let mut out = Vec::new();
+    for record in records {
+        match record {
+            Record::Marker { marker: marker::TALKED, visit: Some(visit), counts }
+                if counts.cpu == cpu =>
+            {
+                begun = Some(counts.total - visit);
+            }
+            Record::Guest { counts, .. } if counts.cpu == cpu => {
+                out.extend(begun.take().map(|begun| counts.total - begun));
+            }
+            _ => {}
+        }
+    }
+    Spread::of(out)
 }
 
 /// What a guest's tick costs at which the monitor finds nothing to do.
 pub fn guest_ticks(records: &[Record], cpu: usize) -> Option<Spread> {
-    visits(records, cpu, 0)
-}
-
-fn visits(records: &[Record], cpu: usize, last: u16) -> Option<Spread> {
     Spread::of_visits(records.iter().filter_map(|record| match record {
         Record::Visit(visit)
-            if visit.cpu == cpu && visit.marker == last && visit.vector == "interrupt" =>
+            if visit.cpu == cpu && visit.marker == 0 && visit.vector == "interrupt" =>
         {
             Some(visit)
         }
@@ -246,7 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn visits_are_told_apart_by_what_was_last_done() {
+    fn a_talk_in_a_guest_lasts_from_its_trap_until_it_goes_on() {
+        let text = marker(2, marker::TALKED, 100, None)
+            + &guest(2, 150)
+            + &marker(2, marker::TALKED, 1000, Some(300))
+            + &guest(0, 1100)
+            + &marker(2, marker::RUN, 1150, Some(450))
+            + &guest(2, 1200)
+            + &guest(2, 1300);
+        assert_eq!(talks_in_guest(&records(&text).unwrap(), 2), Spread::of(vec![500]));
+    }
+
+    #[test]
+    fn ticks_of_a_guest_are_visits_in_which_nothing_was_done() {
         let visit = |cpu, vector: &str, last: u16, lengths: &str, max| {
             format!(
                 "{{\"kind\":\"visit\",\"until\":null,\"cpu\":{cpu},\"vector\":\"{vector}\",\"instruction\":\"-\",\
@@ -254,14 +277,13 @@ mod tests {
                  \"lengths\":{lengths}}}\n"
             )
         };
-        let text = visit(2, "interrupt", marker::TALKED, "[[5,2],[8,1]]", 9)
-            + &visit(2, "interrupt", 0, "[[1,1]]", 1)
-            + &visit(2, "refill", marker::TALKED, "[[99,1]]", 99)
-            + &visit(0, "interrupt", marker::TALKED, "[[99,1]]", 99);
+        let text = visit(2, "interrupt", 0, "[[5,2],[8,1]]", 9)
+            + &visit(2, "interrupt", marker::TALKED, "[[1,1]]", 1)
+            + &visit(2, "refill", 0, "[[99,1]]", 99)
+            + &visit(0, "interrupt", 0, "[[99,1]]", 99);
         let records = records(&text).unwrap();
-        let spread = talks_in_guest(&records, 2).unwrap();
+        let spread = guest_ticks(&records, 2).unwrap();
         assert_eq!((spread.count, spread.min, spread.median, spread.max), (3, 5, 5, 9));
-        assert_eq!(guest_ticks(&records, 2), Spread::of(vec![1]));
         assert_eq!(guest_ticks(&records, 1), None);
     }
 
