@@ -26,6 +26,8 @@ pub(super) struct Out<M> {
     /// Reports that wait for room.
     pub reports: VecDeque<(u16, u64, Vec<u8>)>,
     events: u64,
+    /// Where events are encoded.
+    record: Vec<u8>,
 }
 
 impl<M: Machine> Out<M> {
@@ -36,7 +38,16 @@ impl<M: Machine> Out<M> {
         player: Option<Player>,
         scripted: bool,
     ) -> Self {
-        Self { machine, cell, cpu, player, scripted, reports: VecDeque::new(), events: 0 }
+        Self {
+            machine,
+            cell,
+            cpu,
+            player,
+            scripted,
+            reports: VecDeque::new(),
+            events: 0,
+            record: Vec::new(),
+        }
     }
 
     /// A console emits bytes.
@@ -64,7 +75,8 @@ impl<M: Machine> Out<M> {
         let (cell, cpu) = (i32::from(self.cell.0), i32::from(self.cpu.0));
         let event = Event { seq: self.events, t_ns, cell, cpu, kind };
         self.events += 1;
-        self.machine.write(stream::EVENTS, t_ns, &event.encode());
+        event.encode_into(&mut self.record);
+        self.machine.write(stream::EVENTS, t_ns, &self.record);
     }
 }
 

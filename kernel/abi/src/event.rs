@@ -134,7 +134,15 @@ impl Event {
     /// Encodes the event as a record's payload.
     #[must_use]
     pub fn encode(&self) -> alloc::vec::Vec<u8> {
-        let mut w = Writer::new();
+        let mut bytes = alloc::vec::Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// The same into a buffer, in place of what is in it: one that is used again costs no memory.
+    pub fn encode_into(&self, bytes: &mut alloc::vec::Vec<u8>) {
+        bytes.clear();
+        let mut w = Writer { bytes: core::mem::take(bytes) };
         w.u64(self.seq);
         w.u64(self.t_ns);
         w.u32(self.cell.cast_unsigned());
@@ -178,7 +186,7 @@ impl Event {
                 w.u8(lost.0);
             }
         }
-        w.bytes
+        *bytes = w.bytes;
     }
 
     /// Decodes a record's payload.

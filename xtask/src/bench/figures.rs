@@ -13,7 +13,7 @@ mod marker {
     pub const TALKED: u16 = 0x2002;
     /// It has handed a VCPU back.
     pub const BACK: u16 = 0x2003;
-    /// It wakes up, with nothing to do as far as it knows.
+    /// It comes out of its `wait`.
     pub const WOKEN: u16 = 0x2004;
     /// It is about to run a VCPU.
     pub const RUN: u16 = 0x2100;
@@ -139,7 +139,7 @@ pub struct Move {
     pub to: usize,
     /// What the former executed, from the VCPU's last trap until it was handed over.
     pub left: u64,
-    /// What the latter executed, from its last waking without a reason until the VCPU's first instruction.
+    /// What the latter executed, from its waking until the VCPU's first instruction.
     pub came: u64,
 }
 

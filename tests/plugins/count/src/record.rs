@@ -130,6 +130,8 @@ mod tests {
                 .unwrap(),
             r#"{"kind":"marker","marker":7,"visit":3,"cpu":1,"total":40,"loops":20,"ranges":{"\"q\"":30,"idle":20,"m":0,"rest":10}}"#
         );
+        let guest = serde_json::to_string(&Record::Guest { marker: 9, counts: counts() }).unwrap();
+        assert!(guest.starts_with(r#"{"kind":"guest","marker":9,"cpu":1,"#), "{guest}");
         let exit = serde_json::to_string(&Record::Exit { counts: counts() }).unwrap();
         assert!(exit.starts_with(r#"{"kind":"exit","cpu":1,"total":40,"#), "{exit}");
         let mut visits = Visits::default();
