@@ -127,8 +127,11 @@ fn hunt(mutant: Mutant, case: &Members) -> Option<Broken> {
     found
 }
 
+/// A fault, and the case in which it is looked for.
+type Hunted = (Mutant, fn() -> Members);
+
 /// Finds every fault in the case in which it is looked for.
-fn hunt_all(table: &[(Mutant, fn() -> Members)]) {
+fn hunt_all(table: &[Hunted]) {
     println!("| fault | found in | what was broken | states | actions |\n|---|---|---|---|---|");
     for (mutant, case) in table {
         let case = case();
