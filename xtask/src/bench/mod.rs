@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: what things cost, in executed instructions and in the machine's own time, beside what
-//! the papers' systems needed. It reports, and judges nothing.
+//! the papers' systems needed. It reports; only where an
+//! equality is asked for does it judge.
 
 mod cells;
 mod figures;
+mod layouts;
 
 use anyhow::Result;
 use std::process::ExitCode;
@@ -18,6 +20,8 @@ pub struct Args {
 enum What {
     /// What cells cost: calls between them, idle CPUs, VCPUs that move.
     Cells(cells::Args),
+    /// A VM that depends on one cell, on a machine of one cell and of eight.
+    Layouts(layouts::Args),
 }
 
 /// Runs the command.
@@ -27,5 +31,6 @@ enum What {
 pub fn main(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Cells(args) => cells::main(args),
+        What::Layouts(args) => layouts::main(args),
     }
 }

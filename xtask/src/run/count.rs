@@ -154,6 +154,7 @@ pub struct Visit {
     pub instruction: String,
     pub marker: u16,
     pub count: u64,
+    pub sum: u64,
     pub min: u64,
     pub median: u64,
     pub p90: u64,
@@ -167,6 +168,8 @@ pub struct Counts {
     pub cpu: usize,
     pub total: u64,
     pub loops: u64,
+    #[serde(default)]
+    pub again: u64,
     pub ranges: BTreeMap<String, u64>,
 }
 

@@ -23,7 +23,8 @@ struct State {
     spec: Spec,
     big_endian: bool,
     /// The handle of the scoreboard: of each CPU the counters of [`Spec::counter`], and after them
-    /// whether a guest runs there, and which instruction it may have trapped on.
+    /// whether a guest runs there, which instruction it may have trapped on, the address of its last one, and how
+    /// many it has begun again.
     board: usize,
     /// The counters that make up a visit.
     visit_counters: Vec<usize>,
@@ -41,7 +42,7 @@ impl State {
         let out = File::create(&spec.out).map_err(|e| format!("{}: {e}", spec.out.display()))?;
         let system = info.system.as_ref().ok_or("it counts whole machines, not programs")?;
         // SAFETY: only makes a scoreboard; it is never freed.
-        let board = unsafe { sys::qemu_plugin_scoreboard_new(8 * (spec.counters() + 2)) };
+        let board = unsafe { sys::qemu_plugin_scoreboard_new(8 * (spec.counters() + 4)) };
         Ok(Self {
             big_endian: !info.target_name.ends_with("el"),
             board: board as usize,
@@ -50,6 +51,13 @@ impl State {
             out: Mutex::new(out),
             spec,
         })
+    }
+
+    /// An instruction's encoding.
+    fn word(&self, instruction: &Instruction<'_>) -> u32 {
+        let mut bytes = [0; 4];
+        instruction.read_data(&mut bytes);
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
     /// A cell of the scoreboard.
@@ -67,6 +75,16 @@ impl State {
         self.cell(self.spec.counters() + 1)
     }
 
+    /// The address of the guest's last instruction.
+    fn last(&self) -> PluginU64 {
+        self.cell(self.spec.counters() + 2)
+    }
+
+    /// How many instructions guests have begun again.
+    fn again(&self) -> PluginU64 {
+        self.cell(self.spec.counters() + 3)
+    }
+
     fn read(&self, cpu: usize, index: usize) -> u64 {
         qemu_plugin::qemu_plugin_u64_get(self.cell(index), cpu as VCPUIndex)
     }
@@ -78,7 +96,8 @@ impl State {
 
     fn counts(&self, cpu: usize) -> Counts<'_> {
         let counters: Vec<_> = (0..self.spec.counters()).map(|i| self.read(cpu, i)).collect();
-        Counts::new(&self.spec, cpu, &counters)
+        let again = qemu_plugin::qemu_plugin_u64_get(self.again(), cpu as VCPUIndex);
+        Counts::new(&self.spec, cpu, &counters, again)
     }
 
     /// Writes a line. Nobody could be told of an error but by the file's being short.
@@ -122,8 +141,19 @@ impl State {
         qemu_plugin::qemu_plugin_u64_set(self.outside(), cpu as VCPUIndex, 0);
     }
 
-    /// A guest goes on.
-    fn leave(&self, cpu: usize) {
+    /// A guest goes on at `pc`, where there is a branch or something else. If that is where it was before, it begins
+    /// again what the trap has not let it finish: an instruction, or a branch and what is in its delay slot.
+    fn leave(&self, cpu: usize, pc: u64, branch: bool) {
+        let last = qemu_plugin::qemu_plugin_u64_get(self.last(), cpu as VCPUIndex);
+        let begun = match last.wrapping_sub(pc) {
+            0 => 1,
+            4 if branch => 2,
+            _ => 0,
+        };
+        if begun > 0 {
+            let again = qemu_plugin::qemu_plugin_u64_get(self.again(), cpu as VCPUIndex);
+            qemu_plugin::qemu_plugin_u64_set(self.again(), cpu as VCPUIndex, again + begun);
+        }
         let awaited = lock(&self.cpus[cpu]).leave(self.now(cpu));
         qemu_plugin::qemu_plugin_u64_set(self.outside(), cpu as VCPUIndex, 1);
         if let Some(marker) = awaited {
@@ -152,8 +182,11 @@ impl HasCallbacks for Plugin {
         let visits = !state.spec.vectors.is_empty();
         if visits && !state.spec.is_monitor(tb.vaddr()) {
             let back = Arc::clone(state);
+            let pc = tb.vaddr();
+            let first = tb.instructions().next().map(|first| state.word(&first));
+            let branch = first.is_some_and(word::is_branch);
             tb.register_conditional_execute_callback_flags(
-                move |cpu| back.leave(cpu as usize),
+                move |cpu| back.leave(cpu as usize, pc, branch),
                 CallbackFlags::QEMU_PLUGIN_CB_NO_REGS,
                 PluginCondition::QEMU_PLUGIN_COND_EQ,
                 state.outside(),
@@ -173,13 +206,7 @@ impl HasCallbacks for Plugin {
 /// `eret` is.
 fn instrument(state: &Arc<State>, instruction: &Instruction<'_>, visits: bool) {
     let pc = instruction.vaddr();
-    let mut bytes = [0; 4];
-    instruction.read_data(&mut bytes);
-    let class = word::classify(if state.big_endian {
-        u32::from_be_bytes(bytes)
-    } else {
-        u32::from_le_bytes(bytes)
-    });
+    let class = word::classify(state.word(instruction));
     let by_monitor = state.spec.is_monitor(pc);
     if let Class::Marker(marker) = class {
         let state = Arc::clone(state);
@@ -198,6 +225,9 @@ fn instrument(state: &Arc<State>, instruction: &Instruction<'_>, visits: bool) {
     inline(PluginOp::QEMU_PLUGIN_INLINE_ADD_U64, state.cell(state.spec.counter(pc)), 1);
     if !visits {
         return;
+    }
+    if !by_monitor {
+        inline(PluginOp::QEMU_PLUGIN_INLINE_STORE_U64, state.last(), pc);
     }
     match class {
         Class::Eret if by_monitor && !state.spec.is_inner(pc) => {

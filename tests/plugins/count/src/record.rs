@@ -75,14 +75,16 @@ pub struct Counts<'a> {
     pub total: u64,
     /// Instructions of loops.
     pub loops: u64,
+    /// Of the guests' instructions those that were counted twice: begun, and begun again after a trap.
+    pub again: u64,
     /// Instructions by range; an instruction counts in the smallest range around it.
     pub ranges: BTreeMap<&'a str, u64>,
 }
 
 impl<'a> Counts<'a> {
-    /// From a CPU's counters. Ranges of the same name are added up.
-    pub fn new(spec: &'a Spec, cpu: usize, counters: &[u64]) -> Self {
-        let mut counts = Self { cpu, total: 0, loops: 0, ranges: BTreeMap::new() };
+    /// From a CPU's counters, and what a guest has begun again. Ranges of the same name are added up.
+    pub fn new(spec: &'a Spec, cpu: usize, counters: &[u64], again: u64) -> Self {
+        let mut counts = Self { cpu, total: 0, loops: 0, again, ranges: BTreeMap::new() };
         for (counter, &n) in counters.iter().enumerate().take(spec.counters()) {
             *counts.ranges.entry(spec.name(counter)).or_default() += n;
             *if spec.is_loop(counter) { &mut counts.loops } else { &mut counts.total } += n;
@@ -124,16 +126,18 @@ mod tests {
     fn records_are_json_lines() {
         let args = ["out=x", "loop=idle:0-3", "range=\"q\":8-b", "monitor=m:8-f", "vector=v:8"];
         let spec = Spec::parse(&args.map(String::from)).unwrap();
-        let counts = || Counts::new(&spec, 1, &[10, 20, 30, 0]);
+        let counts = || Counts::new(&spec, 1, &[10, 20, 30, 0], 6);
         assert_eq!(
             serde_json::to_string(&Record::Marker { marker: 7, visit: Some(3), counts: counts() })
                 .unwrap(),
-            r#"{"kind":"marker","marker":7,"visit":3,"cpu":1,"total":40,"loops":20,"ranges":{"\"q\"":30,"idle":20,"m":0,"rest":10}}"#
+            r#"{"kind":"marker","marker":7,"visit":3,"cpu":1,"total":40,"loops":20,"again":6,"ranges":{"\"q\"":30,"idle":20,"m":0,"rest":10}}"#
         );
         let guest = serde_json::to_string(&Record::Guest { marker: 9, counts: counts() }).unwrap();
         assert!(guest.starts_with(r#"{"kind":"guest","marker":9,"cpu":1,"#), "{guest}");
         let exit = serde_json::to_string(&Record::Exit { counts: counts() }).unwrap();
         assert!(exit.starts_with(r#"{"kind":"exit","cpu":1,"total":40,"#), "{exit}");
+        let guest = serde_json::to_string(&Record::Guest { marker: 8, counts: counts() }).unwrap();
+        assert!(guest.starts_with(r#"{"kind":"guest","marker":8,"cpu":1,"#), "{guest}");
         let mut visits = Visits::default();
         visits.leave(0);
         visits.enter(0, 0x0c, 0);

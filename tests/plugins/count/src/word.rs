@@ -35,6 +35,21 @@ pub fn classify(word: u32) -> Class {
     }
 }
 
+/// Whether an instruction has a delay slot: a jump or a branch.
+pub fn is_branch(word: u32) -> bool {
+    match word >> 26 {
+        // jr, jalr.
+        0x00 => matches!(word & 0x3f, 8 | 9),
+        // bltz and bgez, and the forms that are likely or link.
+        0x01 => matches!(word >> 16 & 31, 0..=3 | 16..=19),
+        // j, jal; four branches, and their likely forms.
+        0x02..=0x07 | 0x14..=0x17 => true,
+        // bc1.
+        0x11 => word >> 21 & 31 == 8,
+        _ => false,
+    }
+}
+
 /// What a [`Class::Sensitive`] or `eret` encoding is called; 0 is no instruction in particular.
 pub fn name(word: u32) -> String {
     let (rd, select) = (word >> 11 & 31, word & 7);
@@ -76,6 +91,18 @@ mod tests {
         assert_eq!(classify(0x3c00_1234), Class::Marker(0x1234));
         assert_eq!(classify(0x3c01_1234), Class::Other, "lui $1");
         assert_eq!(classify(0x0000_0000), Class::Other, "nop");
+    }
+
+    #[test]
+    fn branches_have_a_delay_slot() {
+        // jr $ra; bal; beq; bnel; jal; bc1t.
+        for word in [0x03e0_0008, 0x0411_0001, 0x1085_0003, 0x5485_0003, 0x0c00_0000, 0x4501_0002] {
+            assert!(is_branch(word), "{word:#x}");
+        }
+        // addu; syscall; synci; lw; mfc1.
+        for word in [0x0085_1021, 0x0000_000c, 0x041f_0000, 0x8c82_0000, 0x4402_0000] {
+            assert!(!is_branch(word), "{word:#x}");
+        }
     }
 
     #[test]
