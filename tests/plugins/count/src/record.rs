@@ -136,8 +136,6 @@ mod tests {
         assert!(guest.starts_with(r#"{"kind":"guest","marker":9,"cpu":1,"#), "{guest}");
         let exit = serde_json::to_string(&Record::Exit { counts: counts() }).unwrap();
         assert!(exit.starts_with(r#"{"kind":"exit","cpu":1,"total":40,"#), "{exit}");
-        let guest = serde_json::to_string(&Record::Guest { marker: 8, counts: counts() }).unwrap();
-        assert!(guest.starts_with(r#"{"kind":"guest","marker":8,"cpu":1,"#), "{guest}");
         let mut visits = Visits::default();
         visits.leave(0);
         visits.enter(0, 0x0c, 0);
