@@ -8,6 +8,7 @@
 
 use crate::loan::{PAYLOAD_WORDS, Payload};
 use crate::sched::Times;
+use abi::ids::MAX_CELLS;
 use abi::{CpuId, NodeId, VmId};
 use alloc::vec::Vec;
 
@@ -211,6 +212,8 @@ pub struct Carried {
     pub goal: Option<Goal>,
     /// What it has done so far.
     pub times: Times,
+    /// The number of the last message of a stress that it has had of each cell.
+    pub probes: [u64; MAX_CELLS],
 }
 
 /// A parcel as it is read.
@@ -227,7 +230,7 @@ pub struct Parcel<'a> {
 /// "HCPARCEL": the first word of a parcel.
 const PARCEL: u64 = 0x4843_5041_5243_454c;
 /// Words before the shared ones.
-const HEAD: usize = 10;
+const HEAD: usize = 10 + MAX_CELLS;
 /// A parcel is copied in pieces of so many words.
 pub const PARCEL_PIECE: usize = 8;
 /// Most words of a parcel: what is longer is none.
@@ -241,6 +244,7 @@ impl Carried {
         let mut out = Vec::new();
         out.extend([PARCEL, 0, 0, self.start_ns, goal | u64::from(self.from.0) << 24]);
         out.extend(self.times.words());
+        out.extend(self.probes);
         write(false, &mut out);
         let shared = out.len() - HEAD;
         write(true, &mut out);
@@ -254,12 +258,16 @@ impl Carried {
     #[must_use]
     pub fn open(words: &[u64]) -> Option<Parcel<'_>> {
         let (head, rest) = words.split_first_chunk::<HEAD>()?;
-        let [PARCEL, shared, state, start_ns, way, ref times @ ..] = *head else { return None };
+        let [PARCEL, shared, state, start_ns, way, ref rest_of_head @ ..] = *head else {
+            return None;
+        };
+        let (times, probes) = rest_of_head.split_first_chunk()?;
+        let probes = probes.try_into().ok()?;
         let goal = (way >> 16 & 1 != 0).then(|| Goal::decode(way));
         let (shared, rest) = rest.split_at_checked(usize::try_from(shared).ok()?)?;
         let state = rest.get(..usize::try_from(state).ok()?)?;
         let from = CpuId((way >> 24) as u8);
-        let carried = Self { start_ns, from, goal, times: Times::of_words(times) };
+        let carried = Self { start_ns, from, goal, times: Times::of_words(times), probes };
         Some(Parcel { carried, shared, state })
     }
 }
@@ -304,7 +312,8 @@ mod tests {
     #[test]
     fn parcels_come_back_as_they_were_and_others_are_refused() {
         let goal = Some(Goal { cpu: CpuId(3), pin: false });
-        let carried = Carried { start_ns: 77, from: CpuId(9), goal, times: TIMES };
+        let carried =
+            Carried { start_ns: 77, from: CpuId(9), goal, times: TIMES, probes: [5; MAX_CELLS] };
         let words = carried.parcel(|own, out| out.extend(if own { [1, 2] } else { [3, 4] }));
         let parcel = Carried::open(&words).unwrap();
         assert_eq!(

@@ -40,6 +40,8 @@ pub enum Command<'a> {
     Unpin(&'a str),
     /// `stress migrate SECONDS`.
     StressMigrate(u64),
+    /// `stress messages COUNT`.
+    StressMessages(u64),
     /// `stress remap SECONDS`.
     StressRemap(u64),
     /// `stats VM`.
@@ -104,15 +106,15 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         "pin" => Command::Pin(next(VM)?, number(name, "CPU", next("CPU")?)?),
         "unpin" => Command::Unpin(next(VM)?),
         "stress" => {
-            let command = match next("stress")? {
-                "migrate" => Command::StressMigrate,
-                "remap" => Command::StressRemap,
+            let (command, what): (fn(u64) -> _, _) = match next("stress")? {
+                "migrate" => (Command::StressMigrate, "number of seconds"),
+                "remap" => (Command::StressRemap, "number of seconds"),
+                "messages" => (Command::StressMessages, "number of messages"),
                 other => {
                     return Err(format!("stress: there is no `{other}`: try `stress migrate 10`"));
                 }
             };
-            let seconds = "number of seconds";
-            command(number(name, seconds, next(seconds)?)?)
+            command(number(name, what, next(what)?)?)
         }
         "stats" => Command::Stats(next(VM)?),
         "ping" => {
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(said("stop"), "stop: which VM (`vms` lists them)? Try `stop VM`");
         assert_eq!(said("pin a"), "pin: which CPU? Try `pin VM[.N] CPU`");
         assert_eq!(said("pin a b"), "pin: `b` is no CPU: a number is wanted");
-        assert_eq!(said("stress"), "stress: which stress? Try `stress KIND SECONDS`");
+        assert_eq!(said("stress"), "stress: which stress? Try `stress KIND AMOUNT`");
         assert_eq!(said("stress test"), "stress: there is no `test`: try `stress migrate 10`");
         assert_eq!(said("vms now"), "vms: nothing is known to do with `now`");
     }

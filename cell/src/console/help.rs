@@ -162,14 +162,15 @@ pub const HELP: &[Topic] = &[
         reach: Reach::Vm,
     },
     Topic {
-        usage: "stress KIND SECONDS",
-        what: "move random VCPUs (`migrate`), or random pages as well (`remap`), for a while",
-        more: "`stress migrate` moves VCPUs to random CPUs of their cell, more than ten a second; each move is an\n\
-               event (`vcpu-migrated`). `stress remap` has all VCPUs of a random VM leave their CPUs, moves some of\n\
+        usage: "stress KIND AMOUNT",
+        what: "move random VCPUs (`migrate`) or pages (`remap`) for a while; send `messages` to VCPUs",
+        more: "`stress migrate SECONDS` moves VCPUs to random CPUs of the cells that they may use, more than ten a\n\
+               second; each move is an event (`vcpu-migrated`). `stress remap SECONDS` has all VCPUs of a random VM leave their CPUs, moves some of\n\
                its pages to other frames, sends some of the VCPUs to other CPUs, and lets them go on, thousands of\n\
                times a second. The frames that are left are overwritten. At the end it says how much was moved and\n\
                whether all pages are accounted for. Seconds are virtual; the run's seed decides who goes where and\n\
-               when. Pinned VCPUs stay.",
+               when. Pinned VCPUs stay. `stress messages COUNT` sends so many messages to the VCPUs of the VMs that\n\
+               each cell knows, wherever they are, and says whether each was executed once and in order.",
         example: "stress migrate 10",
         argument: Argument::None,
         reach: Reach::All,
@@ -347,7 +348,9 @@ mod tests {
             Command::Migrate(..) => "migrate",
             Command::Pin(..) => "pin",
             Command::Unpin(_) => "unpin",
-            Command::StressMigrate(_) | Command::StressRemap(_) => "stress",
+            Command::StressMigrate(_) | Command::StressRemap(_) | Command::StressMessages(_) => {
+                "stress"
+            }
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
             Command::Lend(..) => "lend",

@@ -71,7 +71,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// Says what there is to say now, and not only when the cell next talks.
     pub(super) fn say_what_waits(&mut self) {
-        if !self.errands.is_empty() {
+        if !self.errands.is_empty() || self.probes.is_busy() {
             self.talk(CellSet::NONE);
         }
     }
@@ -118,9 +118,8 @@ impl<M: Machine> LocalCell<M> {
             Errand::Offer(who) => {
                 let name = self.talk_name(who)?;
                 let body = self.vms[usize::from(who.vm.0)].body()?;
-                let seat = &body.slots[who.index as usize].seat;
-                let Seat::Leaving { to, parcel, .. } = seat else { return None };
-                let (to, frozen) = (*to, self.out.machine.parcel(parcel));
+                let (to, parcel) = body.pack(who.index)?;
+                let frozen = self.out.machine.parcel(parcel);
                 match exchange.offer(name, to, frozen) {
                     Ok(()) => {}
                     Err(Refusal::Full) => return Some(Blocked::Cell(to)),

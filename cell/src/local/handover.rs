@@ -144,16 +144,10 @@ impl<M: Machine> LocalCell<M> {
         }
         let Some(body) = vm.body() else { return };
         let slot = &mut body.slots[who.index as usize];
-        slot.deliver();
-        let Seat::Here(mut vcpu) = core::mem::replace(&mut slot.seat, Seat::Away(to)) else {
-            return;
-        };
-        let carried = Carried { start_ns: body.start_ns, from, goal, times };
-        let parcel = carried.parcel(|own, out| match own {
-            false => body.guest.share(out),
-            true => body.guest.save(&mut vcpu, out),
-        });
-        slot.seat = Seat::Leaving { vcpu, to, parcel, carried };
+        let Seat::Here(vcpu) = core::mem::replace(&mut slot.seat, Seat::Away(to)) else { return };
+        let (start_ns, probes) = (body.start_ns, slot.probes);
+        let carried = Carried { start_ns, from, goal, times, probes };
+        slot.seat = Seat::Leaving { vcpu, to, parcel: Vec::new(), carried };
         self.errand(Errand::Offer(who));
     }
 
@@ -279,6 +273,7 @@ impl<M: Machine> LocalCell<M> {
             return;
         };
         slot.sit(vcpu);
+        slot.probes = carried.probes;
         carried.times.migrations += 1;
         let to = self.queue_up(who, &carried);
         let further = carried.goal.filter(|goal| self.cell_of(goal.cpu) != Some(self.out.cell));

@@ -10,6 +10,7 @@ mod handover;
 mod lending;
 mod life;
 mod members;
+mod messages;
 mod moves;
 mod operator;
 mod others;
@@ -43,6 +44,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use errands::Errands;
 use lending::Lending;
+use messages::Probes;
 use moves::Stress;
 use out::Out;
 use post::Post;
@@ -219,6 +221,8 @@ pub struct LocalCell<M: Machine> {
     stays: bool,
     /// What is to be said of VMs that are in several cells.
     errands: Errands,
+    /// What is sent to check that messages arrive.
+    probes: Probes,
     /// For each VM, the number in the machine of its first VCPU.
     numbers: Vec<u16>,
     /// The cell of each CPU of the machine.
@@ -287,6 +291,7 @@ impl<M: Machine> LocalCell<M> {
             ends_with_vms,
             stays: config.machine.stay,
             errands: Errands::default(),
+            probes: Probes::default(),
             numbers: first_numbers(config),
             cpus: cells_of_cpus(config),
             live: CellSet::first(config.cells.len()),

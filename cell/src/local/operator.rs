@@ -101,6 +101,7 @@ impl<M: Machine> LocalCell<M> {
                 Ok(self.unpin(&who))
             }
             Command::StressMigrate(seconds) => self.begin_stress(seconds),
+            Command::StressMessages(count) => self.begin_messages(count),
             Command::StressRemap(seconds) => Ok(self.begin_remapping(seconds)),
             Command::Stats(name) => self.find(name).map(|id| self.stats(id)),
             Command::Ping(cell, calls) => self.ping(CellId(cell), calls),

@@ -1,7 +1,7 @@
 //! What the cell says to other cells, and does for them.
 
 use super::members::Membership;
-use super::{LocalCell, Machine, lending};
+use super::{LocalCell, Machine, lending, messages};
 use crate::loan::Payload;
 use crate::talk::{CellSet, Event, Exchange, Reply, Request};
 use abi::CellId;
@@ -75,6 +75,7 @@ impl<M: Machine> LocalCell<M> {
         let Some(mut talk) = self.talk.take() else { return };
         let now = self.out.machine.now();
         self.call_about_loans(|to, request, token| talk.exchange.call(to, request, token));
+        self.send_messages(&mut talk);
         loop {
             self.run_errands(&mut talk);
             let event = talk.exchange.poll(from, now, self.out.machine.wires());
@@ -144,6 +145,7 @@ impl<M: Machine> LocalCell<M> {
                 }
             }
             Event::Execute { vcpu, message } => self.execute_message(vcpu, message),
+            Event::Sent { token: messages::TOKEN, result } => self.message_sent(result),
             // A VCPU that is lost has ended its VM already, and nobody searches.
             Event::Sent { .. } | Event::Found { .. } => {}
         }

@@ -142,6 +142,7 @@ impl<M: Machine> LocalCell<M> {
         let replica = vm.visit.as_ref().map(|visit| visit.replica.clone());
         let Some(body) = vm.body_in(name.life) else { return };
         let slot = &mut body.slots[who.index as usize];
+        slot.unpack();
         match message {
             Message::Interrupt => slot.interrupted = true,
             Message::Look => body.guest.look(),
@@ -152,7 +153,7 @@ impl<M: Machine> LocalCell<M> {
                 }
                 return self.forget(who.vm, &pages);
             }
-            Message::Probe(_) => return,
+            Message::Probe(value) => return self.had_message(who, value),
         }
         self.sched.wake(who, now);
     }

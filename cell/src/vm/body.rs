@@ -7,6 +7,7 @@ use super::{Exit, Guest, Vcpu};
 use crate::pmap::Replica;
 use crate::visit::{Carried, Goal};
 use abi::CellId;
+use abi::ids::MAX_CELLS;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,7 +20,8 @@ pub(crate) enum Seat<V> {
     Here(Box<V>),
     /// A CPU of this cell runs it.
     Running,
-    /// Standing still, its state in the parcel, which another cell is reading or will read.
+    /// Standing still. Once the parcel is made it is offered to another cell, which reads it there; until then
+    /// messages still reach it.
     Leaving {
         /// It goes on here if nobody takes it.
         vcpu: Box<V>,
@@ -42,6 +44,8 @@ pub(crate) struct Slot<V> {
     pub interrupted: bool,
     /// Pages of the pmap that have changed and that it has not been told of yet.
     pub changed: Vec<Range<u32>>,
+    /// The number of the last message of the stress that it has had of each cell.
+    pub probes: [u64; MAX_CELLS],
     /// It is to go to that CPU of another cell as soon as it can.
     pub goal: Option<Goal>,
     /// It came to something that ends its VM: it is to go home.
@@ -71,6 +75,7 @@ impl<V> Slot<V> {
             seat,
             interrupted: false,
             changed: Vec::new(),
+            probes: [0; MAX_CELLS],
             goal: None,
             ends: false,
             instructions: 0,
@@ -85,6 +90,13 @@ impl<V> Slot<V> {
     /// Whether something has to happen before it stands still, here or elsewhere.
     pub const fn is_moving(&self) -> bool {
         matches!(self.seat, Seat::Running | Seat::Leaving { .. } | Seat::Arriving { .. })
+    }
+
+    /// Something has been left for it: if it is packed already, that was too early.
+    pub fn unpack(&mut self) {
+        if let Seat::Leaving { parcel, .. } = &mut self.seat {
+            *parcel = Vec::new();
+        }
     }
 
     /// The cell that has it, if another has.
@@ -113,7 +125,7 @@ impl<V: Vcpu> Slot<V> {
 
     /// Tells the VCPU, if it is here, what has been left for it.
     pub fn deliver(&mut self) {
-        let Seat::Here(vcpu) = &mut self.seat else { return };
+        let (Seat::Here(vcpu) | Seat::Leaving { vcpu, .. }) = &mut self.seat else { return };
         for pages in self.changed.drain(..) {
             vcpu.forget(pages);
         }
@@ -183,6 +195,22 @@ impl<G: Guest> Body<G> {
             Exit::Send { .. } => self.exits.sends += 1,
             Exit::Board | Exit::Home | Exit::Ended { .. } => {}
         }
+    }
+
+    /// Makes the parcel of VCPU `index`, which is to leave, if it has not been made: where it goes, and the parcel.
+    pub fn pack(&mut self, index: u32) -> Option<(CellId, &[u64])> {
+        let slot = self.slots.get_mut(index as usize)?;
+        slot.deliver();
+        let probes = slot.probes;
+        let Seat::Leaving { vcpu, to, parcel, carried } = &mut slot.seat else { return None };
+        if parcel.is_empty() {
+            carried.probes = probes;
+            *parcel = carried.parcel(|own, out| match own {
+                false => self.guest.share(out),
+                true => self.guest.save(vcpu, out),
+            });
+        }
+        Some((*to, parcel))
     }
 
     /// How many of its VCPUs are not to be seen from here: they run, or are elsewhere.

@@ -218,3 +218,19 @@ fn cells_die_amid_moves() {
         cluster.command("vms -v");
     }
 }
+
+/// Every cell sends messages to VCPUs that are moved about among all: each is executed once, and in order.
+#[test]
+fn messages_find_vcpus_wherever_they_are() {
+    let mut cluster = cluster(3, 5, Program::Loop, true);
+    cluster.run_for(50 * MS);
+    assert_eq!(places(&mut cluster), [0, 1, 2, 0]);
+    cluster.command("stress migrate 100");
+    assert!(cluster.command("stress messages 400").0.contains("sending 400 messages"));
+    cluster.run_for(2000 * MS);
+    let said = cluster.monitor();
+    assert_eq!(said.matches("stress: 400 messages executed, 0 to VCPUs").count(), 3, "{said}");
+    assert_eq!(said.matches(" executed here 0 were not the next").count(), 3, "{said}");
+    assert!(!said.contains("WRONG"), "{said}");
+    assert!(moves(&cluster).iter().sum::<usize>() > 20);
+}
