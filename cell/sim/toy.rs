@@ -349,6 +349,10 @@ impl Guest for Toy {
 
     fn share(&self, _: &mut Vec<u64>) {}
 
+    fn gather(&self) {
+        assert!(matches!(self.pages, Pages::Own(_)), "at home");
+    }
+
     fn save(&self, vcpu: &mut ToyVcpu, out: &mut Vec<u64>) {
         let flags = u64::from(vcpu.interrupted) | u64::from(vcpu.greeted) << 1;
         out.extend([vcpu.index.into(), vcpu.ran, vcpu.ticks, flags]);

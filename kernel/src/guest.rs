@@ -14,7 +14,6 @@ use cell::pmap::{Pmap, Replica};
 use cell::visit::{Ask, Told, Whom};
 use cell::vm::{Exit, Guest, Vcpu};
 use core::ops::Range;
-use vmm_core::board::Request;
 use vmm_core::cpu::CpuModel;
 use vmm_core::endian::Endian;
 use vmm_core::image::Images;
@@ -238,13 +237,15 @@ impl Guest for LocalGuest {
 
     fn serve(&self, call: &[u64]) -> Option<(Payload, bool)> {
         let (answer, look) = self.vm.serve(&Call::decode(call)?);
-        // With its output taken a transmitter that was held goes on.
-        let held = answer.request == Some(Request::Output);
-        Some((Payload::new(&answer.encode()), look || held))
+        Some((Payload::new(&answer.encode()), look))
     }
 
     fn share(&self, out: &mut Vec<u64>) {
         self.vm.share(out);
+    }
+
+    fn gather(&self) {
+        self.vm.gather();
     }
 
     fn save(&self, vcpu: &mut LocalVcpu, out: &mut Vec<u64>) {

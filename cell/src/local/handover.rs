@@ -274,6 +274,11 @@ impl<M: Machine> LocalCell<M> {
         };
         slot.sit(vcpu);
         slot.probes = carried.probes;
+        if let Some(life) = self.vm(who.vm).life()
+            && life.body.slots.iter().all(Slot::is_own)
+        {
+            life.body.guest.gather();
+        }
         carried.times.migrations += 1;
         let to = self.queue_up(who, &carried);
         let further = carried.goal.filter(|goal| self.cell_of(goal.cpu) != Some(self.out.cell));

@@ -63,6 +63,9 @@ pub trait Guest {
     /// Appends what another cell needs to know to take VCPUs over.
     fn share(&self, out: &mut Vec<u64>);
 
+    /// At home: all of its VCPUs are there, and none goes anywhere before [`Self::share`] is called again.
+    fn gather(&self);
+
     /// Appends the state of one of its VCPUs.
     fn save(&self, vcpu: &mut Self::Vcpu, out: &mut Vec<u64>);
 
