@@ -39,10 +39,12 @@ impl Memory {
     /// Where a page lies, which is placed near `node` if it is not there.
     pub(crate) fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {
         match self {
-            // SAFETY: a page that the cell has taken for this VM and that nobody else knows of.
-            Self::Own(pmap) => {
-                pmap.touch(page, node, |mpa| _ = unsafe { at(mpa) }.map(Page::clear))
-            }
+            Self::Own(pmap) => pmap.touch(page, node, |mpa| {
+                // SAFETY: a page that the cell has taken for this VM and that nobody else knows of.
+                if let Some(page) = unsafe { at(mpa) } {
+                    page.clear();
+                }
+            }),
             Self::Visited(replica) => ask(replica, page, node),
         }
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, RwLock};
 /// Pages of the cell's two nodes, and of another cell.
 const OWN: [u64; 2] = [300, 400];
 const FOREIGN: u64 = 200;
-const BASE: u64 = 0x9000_0;
+const BASE: u64 = 0x0009_0000;
 /// What is in a frame that was left.
 const SPOILED: u64 = u64::MAX;
 
@@ -164,7 +164,7 @@ impl World {
 }
 
 fn stamp(pmap: &Pmap, page: u32) -> u64 {
-    u64::from(pmap.vm().0) << 32 | u64::from(page) + 1
+    (u64::from(pmap.vm().0) << 32) | (u64::from(page) + 1)
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::errands::Errand;
 use super::{LocalCell, Machine};
 use crate::pmap::Replica;
 use crate::sched::Came;
-use crate::talk::{Frozen, Reply, Vcpu as Name};
+use crate::talk::{Frozen, Vcpu as Name};
 use crate::visit::{Ask, Carried, Goal, PARCEL_WORDS_MAX, Parcel, Whom};
 use crate::vm::{Body, Guest, Seat, Slot, State, VcpuId, Visit};
 use abi::event::Kind;
@@ -202,14 +202,14 @@ impl<M: Machine> LocalCell<M> {
         self.came_back(who.vm);
     }
 
-    /// Another cell offers a VCPU: it is copied; what to answer if it is not wanted.
+    /// Another cell offers a VCPU: it is copied; or why it is not wanted.
     pub(super) fn offered(
         &mut self,
         from: CellId,
         name: Name,
         frozen: Frozen,
-    ) -> Result<VcpuId, Reply> {
-        self.copy(from, name, frozen).map_err(|why| Reply::Refused(why as u32))
+    ) -> Result<VcpuId, u32> {
+        self.copy(from, name, frozen).map_err(|why| why as u32)
     }
 
     fn copy(&mut self, from: CellId, name: Name, frozen: Frozen) -> Result<VcpuId, Unwelcome> {

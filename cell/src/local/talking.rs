@@ -135,7 +135,7 @@ impl<M: Machine> LocalCell<M> {
             Event::Offered { from, vcpu, frozen } => match self.offered(from, vcpu, frozen) {
                 Ok(who) if talk.exchange.accept(from) => _ = who,
                 Ok(who) => self.not_arrived(who, from),
-                Err(reply) => _ = talk.exchange.answer(from, reply),
+                Err(why) => _ = talk.exchange.answer(from, Reply::Refused(why)),
             },
             Event::Arrived(vcpu) => self.arrived(vcpu),
             Event::Left { vcpu, to } => self.left(vcpu, to),

@@ -12,7 +12,7 @@ const SECOND: u64 = 1000 * MS;
 
 /// The numbers in what the stress has said last: pages, rounds, moves, returns.
 fn counted(printed: &str) -> [u64; 4] {
-    let said = printed.lines().filter(|line| line.starts_with("stress: ")).next_back();
+    let said = printed.lines().rfind(|line| line.starts_with("stress: "));
     let said = said.unwrap_or_else(|| panic!("nothing in {printed}"));
     assert!(said.ends_with("memory is consistent"), "{said}");
     let numbers: Vec<u64> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
