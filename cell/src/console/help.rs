@@ -165,12 +165,13 @@ pub const HELP: &[Topic] = &[
         usage: "stress KIND AMOUNT",
         what: "move random VCPUs (`migrate`) or pages (`remap`) for a while; send `messages` to VCPUs",
         more: "`stress migrate SECONDS` moves VCPUs to random CPUs of the cells that they may use, more than ten a\n\
-               second; each move is an event (`vcpu-migrated`). `stress remap SECONDS` has all VCPUs of a random VM leave their CPUs, moves some of\n\
-               its pages to other frames, sends some of the VCPUs to other CPUs, and lets them go on, thousands of\n\
-               times a second. The frames that are left are overwritten. At the end it says how much was moved and\n\
-               whether all pages are accounted for. Seconds are virtual; the run's seed decides who goes where and\n\
-               when. Pinned VCPUs stay. `stress messages COUNT` sends so many messages to the VCPUs of the VMs that\n\
-               each cell knows, wherever they are, and says whether each was executed once and in order.",
+               second; each move is an event (`vcpu-migrated`). `stress remap SECONDS` has all VCPUs of a random VM\n\
+               leave their CPUs, moves some of its pages to other frames, sends some of the VCPUs to other CPUs,\n\
+               and lets them go on, thousands of times a second. The frames that are left are overwritten. At the\n\
+               end it says how much was moved and whether all pages are accounted for. Seconds are virtual; the\n\
+               run's seed decides who goes where and when. Pinned VCPUs stay. `stress messages COUNT` sends so many\n\
+               messages to the VCPUs of the VMs that each cell knows, wherever they are, and says whether each was\n\
+               executed once and in order.",
         example: "stress migrate 10",
         argument: Argument::None,
         reach: Reach::All,
@@ -374,7 +375,7 @@ mod tests {
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
             let mut usage = topic.usage.replace("[-v]", "-v").replace("KIND", "remap");
-            for number in ["CPU", "SECONDS", "CELL", "[CALLS]", "PAGES", "LOAN"] {
+            for number in ["CPU", "AMOUNT", "CELL", "[CALLS]", "PAGES", "LOAN"] {
                 usage = usage.replace(number, "1");
             }
             assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));
