@@ -7,7 +7,7 @@ use crate::talk::{CellSet, Message, Refusal, Reply, Request, Sent, Vcpu};
 use crate::visit::{Ask, Told, Whom};
 use crate::vm::{Seat, VcpuId};
 use abi::ids::MAX_CPUS;
-use abi::{CellId, CpuId};
+use abi::{CellId, CpuId, VmId};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -66,6 +66,14 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn errand(&mut self, errand: Errand) {
         if self.shared {
             self.errands.queue.push_back(errand);
+        }
+    }
+
+    /// Asks each of `cells` something about VM `id` in its present life here, if it has one.
+    pub(super) fn ask_about(&mut self, id: VmId, cells: CellSet, ask: Ask) {
+        let Some(life) = self.vm(id).body().map(|body| body.life) else { return };
+        for cell in cells {
+            self.errand(Errand::Ask(cell, Whom { vm: id, life }, ask));
         }
     }
 

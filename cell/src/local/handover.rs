@@ -15,8 +15,8 @@ use super::errands::Errand;
 use super::{LocalCell, Machine};
 use crate::pmap::Replica;
 use crate::sched::Came;
-use crate::talk::{Frozen, Vcpu as Name};
-use crate::visit::{Ask, Carried, Goal, PARCEL_WORDS_MAX, Parcel, Whom};
+use crate::talk::{CellSet, Frozen, Vcpu as Name};
+use crate::visit::{Ask, Carried, Goal, PARCEL_WORDS_MAX, Parcel};
 use crate::vm::{Body, Guest, Seat, Slot, State, VcpuId, Visit};
 use abi::event::Kind;
 use abi::{CellId, CpuId, PAGE_SHIFT, VmId};
@@ -29,7 +29,7 @@ use core::fmt;
 /// Why a cell does not take a VCPU that it is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-enum Unwelcome {
+pub(super) enum Unwelcome {
     /// There is no such VCPU, or it can't come from there.
     Unknown = 1,
     /// Its state can't be read.
@@ -91,12 +91,10 @@ impl<M: Machine> LocalCell<M> {
     /// A VCPU of a VM that lives or visits here is to go to a CPU of another cell, as soon as it can.
     pub(super) fn send_off(&mut self, who: VcpuId, goal: Goal) {
         let Some(slot) = self.slot(who) else { return };
-        match &slot.seat {
+        match slot.seat {
             Seat::Away(cell) => {
-                let (cell, index) = (*cell, who.index);
-                let Some(life) = self.vm(who.vm).body().map(|body| body.life) else { return };
-                let ask = Ask::Move { index, goal: Some(goal) };
-                self.errand(Errand::Ask(cell, Whom { vm: who.vm, life }, ask));
+                let ask = Ask::Move { index: who.index, goal: Some(goal) };
+                self.ask_about(who.vm, CellSet::one(cell), ask);
             }
             Seat::Gone => {}
             Seat::Here(_) | Seat::Running | Seat::Leaving { .. } | Seat::Arriving { .. } => {
@@ -189,14 +187,12 @@ impl<M: Machine> LocalCell<M> {
         slot.seat = Seat::Away(to);
         let goal = slot.goal.take();
         let Some(who) = self.named(name) else { return };
-        let whom = Whom { vm: who.vm, life: name.life };
         if let State::Living(life) = &self.vm(who.vm).state {
             if life.paused {
-                self.errand(Errand::Ask(to, whom, Ask::Park(true)));
+                self.ask_about(who.vm, CellSet::one(to), Ask::Park(true));
             }
             if let Some(goal) = goal {
-                let ask = Ask::Move { index: who.index, goal: Some(goal) };
-                self.errand(Errand::Ask(to, whom, ask));
+                self.send_off(who, goal);
             }
         }
         self.came_back(who.vm);
@@ -208,11 +204,7 @@ impl<M: Machine> LocalCell<M> {
         from: CellId,
         name: Name,
         frozen: Frozen,
-    ) -> Result<VcpuId, u32> {
-        self.copy(from, name, frozen).map_err(|why| why as u32)
-    }
-
-    fn copy(&mut self, from: CellId, name: Name, frozen: Frozen) -> Result<VcpuId, Unwelcome> {
+    ) -> Result<VcpuId, Unwelcome> {
         let who = self.named(name).ok_or(Unwelcome::Unknown)?;
         if frozen.length > 8 * PARCEL_WORDS_MAX as u64 {
             return Err(Unwelcome::Nonsense);
@@ -222,12 +214,11 @@ impl<M: Machine> LocalCell<M> {
         if self.vm(who.vm).life().is_none() {
             self.open_visit(who.vm, from, name.life, carried.start_ns, shared)?;
         }
-        let away = |slot: &Slot<_>| slot.away() == Some(from);
-        let slot = self.named_slot(name).filter(|slot| away(slot)).map(|_| ());
-        slot.ok_or(Unwelcome::Unknown)?;
         let body = self.vm(who.vm).body_in(name.life).ok_or(Unwelcome::Unknown)?;
+        let slot = body.slots.get_mut(who.index as usize);
+        let slot = slot.filter(|slot| slot.away() == Some(from)).ok_or(Unwelcome::Unknown)?;
         let vcpu = body.guest.restore(who.index, state).map_err(|_| Unwelcome::Nonsense)?;
-        body.slots[who.index as usize].seat = Seat::Arriving { vcpu, carried };
+        slot.seat = Seat::Arriving { vcpu, carried };
         Ok(who)
     }
 

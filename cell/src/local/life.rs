@@ -208,7 +208,7 @@ impl<M: Machine> LocalCell<M> {
     }
 
     /// No message reaches this cell's VCPUs of VM `id` any more.
-    fn retire(&mut self, id: VmId) {
+    pub(super) fn retire(&mut self, id: VmId) {
         for index in 0..self.vm(id).config.vcpus {
             let who = VcpuId { vm: id, index };
             if self.slot(who).is_some_and(|slot| slot.vcpu().is_some())

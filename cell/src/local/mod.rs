@@ -28,7 +28,7 @@ use crate::loan::Loans;
 use crate::memmap::{Memmap, Violation};
 use crate::pmap::{Pmap, Replica};
 use crate::rng::Rng;
-use crate::sched::Scheduler;
+use crate::sched::{Scheduler, Times};
 use crate::script::Player;
 use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
@@ -370,12 +370,19 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         let State::Living(life) = &self.vms.get(usize::from(id.0))?.state else { return None };
         let mut usage = life.usage(now);
-        for index in 0..life.body.slots.len() as u32 {
+        usage.add(&self.times_here(id, now));
+        Some(usage)
+    }
+
+    /// What those VCPUs of VM `id` that are in this cell have done with their time.
+    fn times_here(&self, id: VmId, now: u64) -> Times {
+        let mut times = Times::default();
+        for index in 0..self.vms[usize::from(id.0)].config.vcpus {
             if let Some(standing) = self.sched.standing(VcpuId { vm: id, index }, now) {
-                usage.add(&standing.times);
+                times.add(&standing.times);
             }
         }
-        Some(usage)
+        times
     }
 
     /// On which cells the living VM `id` depends.

@@ -1,8 +1,8 @@
 //! VCPUs moved between CPUs because somebody wants it: commands, and the stress that does it at random.
 
-use super::errands::Errand;
 use super::{LocalCell, Machine};
-use crate::visit::{Ask, Goal, Whom};
+use crate::talk::CellSet;
+use crate::visit::{Ask, Goal};
 use crate::vm::{State, VcpuId};
 use abi::{CpuId, VmId};
 use alloc::format;
@@ -73,10 +73,9 @@ impl<M: Machine> LocalCell<M> {
         for &who in who {
             let name = self.name_of(who);
             let away = self.slot(who).and_then(|slot| slot.away());
-            if let (Some(cell), Some(body)) = (away, self.vm(who.vm).body()) {
-                let whom = Whom { vm: who.vm, life: body.life };
+            if let Some(cell) = away {
                 let ask = Ask::Move { index: who.index, goal: None };
-                self.errand(Errand::Ask(cell, whom, ask));
+                self.ask_about(who.vm, CellSet::one(cell), ask);
                 out.push_str(&format!("VCPU {name} is free to move, in cell {cell}\n"));
                 continue;
             }

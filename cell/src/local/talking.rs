@@ -135,7 +135,7 @@ impl<M: Machine> LocalCell<M> {
             Event::Offered { from, vcpu, frozen } => match self.offered(from, vcpu, frozen) {
                 Ok(who) if talk.exchange.accept(from) => _ = who,
                 Ok(who) => self.not_arrived(who, from),
-                Err(why) => _ = talk.exchange.answer(from, Reply::Refused(why)),
+                Err(why) => _ = talk.exchange.answer(from, Reply::Refused(why as u32)),
             },
             Event::Arrived(vcpu) => self.arrived(vcpu),
             Event::Left { vcpu, to } => self.left(vcpu, to),

@@ -5,7 +5,7 @@ use super::{LocalCell, Machine};
 use crate::loan::Payload;
 use crate::talk::{CellSet, Message, Vcpu as Name};
 use crate::visit::{Ask, MOST_WORDS, Told, Used, Whom};
-use crate::vm::{Guest, Seat, Slot, State, Then, VcpuId};
+use crate::vm::{Guest, Seat, Slot, State, Then, Vcpu, VcpuId};
 use abi::event::Cause;
 use abi::{CellId, VmId};
 use alloc::format;
@@ -26,11 +26,12 @@ impl<M: Machine> LocalCell<M> {
     fn do_for(&mut self, from: CellId, whom: Whom, ask: Ask) -> Told {
         let Whom { vm: id, life } = whom;
         let Some(body) = self.vm(id).body_in(life) else {
-            if ask == Ask::Leave {
-                // It has never come, or has gone: its home waits to hear so.
-                self.errand(Errand::Ask(from, whom, Ask::Gone(Used::default())));
+            if ask != Ask::Leave {
+                return Told::No;
             }
-            return if ask == Ask::Leave { Told::Done } else { Told::No };
+            // It has never come, or has gone: its home waits to hear so.
+            self.errand(Errand::Ask(from, whom, Ask::Gone(Used::default())));
+            return Told::Done;
         };
         match ask {
             Ask::Page { page, node } => match body.guest.place(page, node) {
@@ -139,7 +140,6 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         let Some(who) = self.named(name) else { return };
         let vm = &mut self.vms[usize::from(who.vm.0)];
-        let replica = vm.visit.as_ref().map(|visit| visit.replica.clone());
         let Some(body) = vm.body_in(name.life) else { return };
         let slot = &mut body.slots[who.index as usize];
         slot.unpack();
@@ -148,8 +148,8 @@ impl<M: Machine> LocalCell<M> {
             Message::Look => body.guest.look(),
             Message::Forget { first, pages } => {
                 let pages = first..first.saturating_add(pages);
-                if let Some(replica) = replica {
-                    replica.forget(pages.clone());
+                if let Some(visit) = &vm.visit {
+                    visit.replica.forget(pages.clone());
                 }
                 return self.forget(who.vm, &pages);
             }
@@ -173,10 +173,8 @@ impl<M: Machine> LocalCell<M> {
         let Some(life) = self.vm(id).life() else { return };
         life.warped = life.body.guest.warped();
         life.warping = CellSet(life.warping.0 | cells.0);
-        let (whom, ask) = (Whom { vm: id, life: life.body.life }, Ask::Warp(life.warped));
-        for cell in cells {
-            self.errand(Errand::Ask(cell, whom, ask));
-        }
+        let ask = Ask::Warp(life.warped);
+        self.ask_about(id, cells, ask);
     }
 
     /// At home: the cells that VM `id` visits are asked to end what they have of it.
@@ -184,20 +182,14 @@ impl<M: Machine> LocalCell<M> {
         let Some(life) = self.vm(id).life() else { return };
         let cells = life.visited.minus(life.dismissed);
         life.dismissed = life.visited;
-        let whom = Whom { vm: id, life: life.body.life };
-        for cell in cells {
-            self.errand(Errand::Ask(cell, whom, Ask::Leave));
-        }
+        self.ask_about(id, cells, Ask::Leave);
     }
 
     /// At home: the VCPUs of VM `id` in the cells that it visits are not to run, or to run again.
     pub(super) fn park_away(&mut self, id: VmId, parked: bool) {
         let Some(life) = self.vm(id).life() else { return };
-        let whom = Whom { vm: id, life: life.body.life };
         let cells = life.visited.minus(life.dismissed);
-        for cell in cells {
-            self.errand(Errand::Ask(cell, whom, Ask::Park(parked)));
-        }
+        self.ask_about(id, cells, Ask::Park(parked));
     }
 
     /// At home: nothing of VM `id` is left in `cell`.
@@ -241,20 +233,12 @@ impl<M: Machine> LocalCell<M> {
     /// In a visited cell: ends what is here of VM `id`, none of whose VCPUs runs or is on its way.
     pub(super) fn end_visit(&mut self, id: VmId) {
         let now = self.out.machine.now();
-        let mut used = Used::default();
-        let vcpus = self.vm(id).config.vcpus;
-        for index in 0..vcpus {
-            let who = VcpuId { vm: id, index };
-            let (name, standing) = (self.talk_name(who), self.sched.standing(who, now));
-            if let (Some(name), Some(standing)) = (name, standing) {
-                used.times.add(&standing.times);
-                self.errand(Errand::End(name));
-            }
-        }
+        let times = self.times_here(id, now);
+        self.retire(id);
         let Some(visit) = self.vm(id).visit.take() else { return };
         self.sched.remove(id);
         let here = visit.body.slots.iter().filter_map(Slot::vcpu);
-        used.instructions = here.map(crate::vm::Vcpu::instructions).sum();
+        let used = Used { instructions: here.map(Vcpu::instructions).sum(), times };
         let whom = Whom { vm: id, life: visit.body.life };
         let home = visit.replica.home();
         // What the VCPUs knew of the VM's pages is gone before its home hears so.
