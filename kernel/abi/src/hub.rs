@@ -87,8 +87,9 @@ pub enum Run {
     Over = 3,
 }
 
-/// How often a CPU asks whether another one's line on UART 0 has ended.
-const LINE_PATIENCE: u32 = 1 << 18;
+/// How often a CPU asks whether another one's line on UART 0 has ended: about a tenth of a second, since on a
+/// loaded host the other one's thread may have to wait that long for its turn.
+const LINE_PATIENCE: u32 = 1 << 24;
 
 /// A CPU's turn on UART 0, until it is dropped.
 #[derive(Debug)]
