@@ -19,7 +19,7 @@ const INPUT_POLL_NS: u64 = 1_000_000;
 const LOOK_NS: u64 = 500_000;
 
 /// How often a CPU that waits for another cell looks at its doorbell before it looks at all else.
-const ASK_SPINS: u32 = 1000;
+const ASK_LOOKS: u32 = 10_000;
 
 /// Markers for counting (docs/counting.md): from here a CPU looks at its doorbell, up to here it did what it was
 /// called for, here it is about to run a VCPU, and up to here it handed one back.
@@ -124,12 +124,7 @@ pub(crate) fn ask(to: CellId, whom: Whom, ask: &Ask) -> Option<Told> {
         if let Some(answer) = answer {
             return answer;
         }
-        for _ in 0..ASK_SPINS {
-            if doorbell::is_rung() {
-                break;
-            }
-            core::hint::spin_loop();
-        }
+        doorbell::wait_for_ring(ASK_LOOKS);
     }
 }
 

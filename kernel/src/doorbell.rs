@@ -37,6 +37,18 @@ pub(crate) fn is_rung() -> bool {
     words().doorbell.load(Ordering::Relaxed) != 0
 }
 
+/// Waits until this CPU's bell rings, or until it has looked so often. A function of its own, so that instructions spent
+/// here can be told from those that do something (docs/counting.md).
+#[inline(never)]
+pub(crate) fn wait_for_ring(looks: u32) {
+    for _ in 0..looks {
+        if is_rung() {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
 /// This CPU answers its bell: what it was called for is to be looked for from now on. Who has rung: a bit
 /// for each CPU.
 pub(crate) fn answer() -> u64 {

@@ -121,9 +121,12 @@ impl Runner {
             let Self { vcpu, own, direct, direct_ns, .. } = runner;
             let mut port = Port { devices: &vm.devices, own };
             let around = vm.around(&mut port, time);
-            match interp::run_until(vcpu, around, vm.policy, left) {
-                interp::Exit::Direct => {}
-                other => return Stop::Engine(other),
+            // Where it goes on directly, the direct engine looks at time and interrupts itself.
+            if !vm.policy.takes(vcpu) {
+                match interp::run_until(vcpu, around, vm.policy, left) {
+                    interp::Exit::Direct => {}
+                    other => return Stop::Engine(other),
+                }
             }
             let direct = direct.get_or_insert_with(Box::default);
             let around = vm.around(&mut port, time);

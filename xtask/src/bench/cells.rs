@@ -4,15 +4,13 @@
 //! executed (docs/counting.md says why not with `--icount`); times are the machine's, with `--icount`.
 
 use super::figures::{self, Move, Spread};
+use super::machine::{Machine, Mode};
 use crate::endian::Endian;
-use crate::run::count::{Record, records};
-use crate::test::place::Place;
-use crate::test::process;
-use anyhow::{Context, Result, bail};
+use crate::run::count::Record;
+use anyhow::Result;
 use serde::Serialize;
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Measures calls between cells, idle ticks, and moves of VCPUs.
 #[derive(clap::Args, Debug)]
@@ -38,6 +36,11 @@ const TWO_CELLS: &str =
 const ONE_CPU: &str = "[machine]\nnodes = 1\ncpus_per_node = 1\n";
 /// Two nodes with two CPUs in one cell.
 const ONE_CELL: &str = "[machine]\nnodes = 2\ncpus_per_node = 2\n[[cell]]\nnodes = [0, 1]\n";
+/// Three cells of one node with one CPU: the console's, the VM's, and the one that it visits.
+const THREE_CELLS: &str = "[machine]\nnodes = 3\ncpus_per_node = 1\n\
+                           [[cell]]\nnodes = [0]\n[[cell]]\nnodes = [1]\n[[cell]]\nnodes = [2]\n";
+/// The CPUs of the latter two.
+const TRAVELLED: [usize; 2] = [1, 2];
 /// The first CPU of each of the two cells: the caller's and the callee's.
 const CALLER: usize = 0;
 const CALLEE: usize = 2;
@@ -47,12 +50,12 @@ const IDLE: usize = 3;
 const CPUS_PER_NODE: usize = 2;
 /// Calls of a measurement.
 const CALLS: u32 = 1000;
+/// To the other node, to the other CPU of that, and back to the first node.
+const WITHIN: [usize; 3] = [2, 3, 1];
 /// How long idle CPUs are watched, in seconds.
 const IDLE_S: u64 = 2;
-/// Rounds of moves: to the other CPU of the node, to the other node, and back to the first CPU's.
+/// Rounds of moves.
 const ROUNDS: usize = 50;
-/// How long a machine may take, in host time.
-const LIMIT: Duration = Duration::from_secs(600);
 
 const PROMPT: &str = "console monitor\nexpect \"honeycomb> \"\n";
 
@@ -61,15 +64,15 @@ fn names(guests: usize) -> impl Iterator<Item = String> {
     (0..guests).map(|i| format!("spin-{i}"))
 }
 
-/// A guest for each of these cells, whose one process computes for ever, directly on the CPU.
-fn spinning(cells: &[u32]) -> String {
+/// A guest for each of these lists of cells, whose one process computes for ever, directly on the CPU.
+fn spinning(cells: &[&[u32]]) -> String {
     let mut out = String::new();
-    for (name, cell) in names(cells.len()).zip(cells) {
+    for (name, cells) in names(cells.len()).zip(cells) {
         // Writing to a string does not fail.
         let _ = write!(
             out,
-            "[[vm]]\nname = \"{name}\"\nkernel = \"irix\"\nmemory = \"16M\"\ncmdline = \"do=spin\"\n\
-             cells = [{cell}]\n"
+            "[[vm]]\nname = \"{name}\"\nkernel = \"irix\"\nmemory = \"16M\"\ncmdline = \"hz=1 do=spin\"\n\
+             cells = {cells:?}\n"
         );
     }
     out
@@ -93,11 +96,11 @@ fn idling() -> String {
     format!("{markers}wait {IDLE_S}\n{markers}")
 }
 
-/// The script that moves a VCPU about.
-fn moving() -> String {
+/// The script that moves a VCPU about among these CPUs.
+fn moving(cpus: &[usize]) -> String {
     let mut out = ready(1);
     for _ in 0..ROUNDS {
-        for cpu in [2, 3, 1] {
+        for cpu in cpus {
             let _ = write!(out, "send migrate spin-0.0 {cpu}\nwait 0.01\n");
         }
     }
@@ -164,10 +167,10 @@ struct Report {
 }
 
 impl Report {
-    /// From the records of four runs, and the consoles of two.
+    /// From the records of five runs, and the consoles of two.
     fn new(
         endian: Endian,
-        [idle, busy, moved, first]: [&[Record]; 4],
+        [idle, busy, moved, travelled, first]: [&[Record]; 5],
         [idle_out, busy_out]: [&str; 2],
     ) -> Self {
         let (caller, callee) = (figures::talks(idle, CALLER), figures::talks(idle, CALLEE));
@@ -187,7 +190,7 @@ impl Report {
             guest_tick: figures::guest_ticks(busy, IDLE),
             migrate_same_node: Migration::of(moves.iter().filter(is_near)),
             migrate_same_cell: Migration::of(moves.iter().filter(|m| !is_near(m))),
-            migrate_other_cell: None,
+            migrate_other_cell: Migration::of(figures::travels(travelled, TRAVELLED).iter()),
         }
     }
 
@@ -265,54 +268,6 @@ fn thousands(n: u64) -> String {
     out
 }
 
-/// How a machine runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// The plugin counts.
-    Counted,
-    /// Time is counted in instructions.
-    Timed,
-    /// Both, which is possible with one CPU.
-    Exact,
-}
-
-/// Boots a machine, has it play a script, and returns what was printed and counted.
-fn measure(
-    name: &str,
-    endian: Endian,
-    mode: Mode,
-    config: &str,
-    script: &str,
-) -> Result<(String, Vec<Record>)> {
-    let name = format!("bench-cells-{name}-{endian}");
-    eprintln!("bench: {name}");
-    let place = Place::new(&name)?;
-    let config = place.write("machine.toml", config)?;
-    let script = place.write("script", script)?;
-    let counts = place.path().join("counts.jsonl");
-    let (mut command, line) = process::xtask(&["run", "--config", &config, "--script", &script]);
-    command.args(["--endian", &endian.to_string()]);
-    if mode != Mode::Counted {
-        command.arg("--icount");
-    }
-    if mode != Mode::Timed {
-        command.arg("--count").arg(&counts);
-    }
-    let ended = process::run(command, &name, LIMIT)?;
-    if !ended.status.is_some_and(|status| status.success()) {
-        let tail = process::tail(&ended.output, 25).join("\n");
-        bail!("a machine did not run to its end:\n{tail}\nreproduce: {line}");
-    }
-    let records = match mode {
-        Mode::Counted | Mode::Exact => {
-            let text = std::fs::read_to_string(&counts);
-            text.map_err(Into::into).and_then(|text| records(&text))
-        }
-        Mode::Timed => Ok(Vec::new()),
-    };
-    Ok((ended.output, records.with_context(|| counts.display().to_string())?))
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -321,18 +276,31 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let endian = args.endian;
     // What is built first is not held against the machines.
     crate::build::monitor(endian)?;
-    let cells = [0, 0, 1, 1];
+    let cells: [&[u32]; 4] = [&[0], &[0], &[1], &[1]];
     let busy = format!("{TWO_CELLS}{}", spinning(&cells));
     let (calls, calls_busy) = (calling(0), calling(cells.len()));
-    let one = format!("{ONE_CELL}{}", spinning(&[0]));
     let idling_too = calls.clone() + &idling();
-    let (_, idle) = measure("idle", endian, Mode::Counted, TWO_CELLS, &idling_too)?;
-    let (_, in_guests) = measure("busy", endian, Mode::Counted, &busy, &calls_busy)?;
-    let (_, moved) = measure("moves", endian, Mode::Counted, &one, &moving())?;
-    let (_, first) = measure("first", endian, Mode::Exact, ONE_CPU, &(ready(0) + &idling()))?;
-    let (idle_out, _) = measure("idle-ns", endian, Mode::Timed, TWO_CELLS, &calls)?;
-    let (busy_out, _) = measure("busy-ns", endian, Mode::Timed, &busy, &calls_busy)?;
-    let report = Report::new(endian, [&idle, &in_guests, &moved, &first], [&idle_out, &busy_out]);
+    let one = format!("{ONE_CELL}{}", spinning(&[&[0]]));
+    let within = moving(&WITHIN);
+    let three = format!("{THREE_CELLS}{}", spinning(&[&[1, 2]]));
+    let across = moving(&[TRAVELLED[1], TRAVELLED[0]]);
+    let alone = ready(0) + &idling();
+    let run = |name, mode, config, script| {
+        let functions = if name == "cells-within" { &[figures::SHIFT][..] } else { &[] };
+        Machine { name, endian, mode, config, script, functions }.run()
+    };
+    let (_, idle) = run("cells-idle", Mode::Counted, TWO_CELLS, &idling_too)?;
+    let (_, in_guests) = run("cells-busy", Mode::Counted, &busy, &calls_busy)?;
+    let (_, moved) = run("cells-within", Mode::Counted, &one, &within)?;
+    let (_, travelled) = run("cells-across", Mode::Counted, &three, &across)?;
+    let (_, first) = run("cells-first", Mode::Exact, ONE_CPU, &alone)?;
+    let (idle_out, _) = run("cells-idle-ns", Mode::Timed, TWO_CELLS, &calls)?;
+    let (busy_out, _) = run("cells-busy-ns", Mode::Timed, &busy, &calls_busy)?;
+    let report = Report::new(
+        endian,
+        [&idle, &in_guests, &moved, &travelled, &first],
+        [&idle_out, &busy_out],
+    );
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -345,10 +313,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 mod tests {
     use super::*;
     use crate::run::script;
+    use crate::test::place::Place;
 
     #[test]
     fn what_was_not_measured_is_left_open() {
-        let report = Report::new(Endian::Little, [&[]; 4], [""; 2]);
+        let report = Report::new(Endian::Little, [&[]; 5], [""; 2]);
         let table = report.table();
         assert!(table.contains("7,200 cycles") && table.contains("296,000 cycles"), "{table}");
         assert!(!table.contains("  0"), "{table}");
@@ -376,7 +345,7 @@ mod tests {
     fn scripts_are_scripts() {
         let place = Place::new("self-bench").unwrap();
         let vms: Vec<String> = names(4).collect();
-        for script in [calling(0), calling(4), ready(0) + &idling(), moving()] {
+        for script in [calling(0), calling(4), ready(0) + &idling(), moving(&WITHIN)] {
             place.write("script", &script).unwrap();
             script::read(&place.path().join("script"), &vms, Endian::Little).unwrap();
         }

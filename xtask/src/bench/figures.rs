@@ -130,28 +130,38 @@ pub fn idle_ticks(records: &[Record], cpu: usize) -> Option<Spread> {
     Spread::of(between(&records[begin..end], cpu, marker::WOKEN, marker::WOKEN))
 }
 
-/// A VCPU's move to another CPU of its cell.
+/// A VCPU's move to another CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The CPU that it left.
     pub from: usize,
     /// The CPU that it came to.
     pub to: usize,
-    /// What the former executed, from the VCPU's last trap until it was handed over.
+    /// What the former executed for it.
     pub left: u64,
-    /// What the latter executed, from its waking until the VCPU's first instruction.
+    /// What the latter executed for it.
     pub came: u64,
 }
 
-/// The moves of the only VCPU of a machine.
+/// The function of the monitor that moves a VCPU from queue to queue, counted apart for [`moves`].
+pub const SHIFT: &str = "cell::sched::Scheduler>::shift";
+
+/// The moves within its cell of the only VCPU of a machine: what the CPU that it left executed from its last trap until
+/// it was handed over, and what the other one did from its waking until the VCPU's first instruction. Those
+/// are left out in which some third CPU, to which the operator's command came, took the VCPU out of its queue.
 pub fn moves(records: &[Record]) -> Vec<Move> {
+    let shifts = |counts: &Counts| -> u64 {
+        counts.ranges.iter().filter(|(name, _)| name.contains(SHIFT)).map(|(_, count)| count).sum()
+    };
     let mut out = Vec::new();
+    let mut shifted: BTreeMap<usize, u64> = BTreeMap::new();
     let mut back: Option<(usize, u64)> = None;
     let mut woken: BTreeMap<usize, u64> = BTreeMap::new();
     for record in records {
         match record {
             Record::Marker { marker: marker::BACK, visit: Some(visit), counts } => {
-                back = Some((counts.cpu, *visit));
+                let has_shifted = shifts(counts) > *shifted.get(&counts.cpu).unwrap_or(&0);
+                back = has_shifted.then_some((counts.cpu, *visit));
             }
             Record::Marker { marker: marker::WOKEN, counts, .. } => {
                 woken.insert(counts.cpu, counts.total);
@@ -164,6 +174,52 @@ pub fn moves(records: &[Record]) -> Vec<Move> {
             }
             _ => {}
         }
+        if let Record::Marker { counts, .. } | Record::Guest { counts, .. } = record {
+            shifted.insert(counts.cpu, shifts(counts));
+        }
+    }
+    out
+}
+
+/// The moves of the only VCPU of a machine between two cells that have a CPU each: all that both CPUs executed from the
+/// VCPU's last trap in one cell until its first instruction in the other, idle ticks and the
+/// answer to the operator's command included.
+pub fn travels(records: &[Record], cpus: [usize; 2]) -> Vec<Move> {
+    let mut out: Vec<Move> = Vec::new();
+    // What each CPU had executed when it was last seen.
+    let mut seen: BTreeMap<usize, u64> = BTreeMap::new();
+    // Who was left, what it had executed then, and what the other one had.
+    let mut back: Option<(usize, u64, u64)> = None;
+    // The CPU of the last move has not been seen since, so that what it has executed is not known to the end.
+    let mut open: Option<(Move, u64)> = None;
+    for record in records {
+        let (Record::Marker { counts, .. } | Record::Guest { counts, .. }) = record else {
+            continue;
+        };
+        let (cpu, total) = (counts.cpu, counts.total);
+        if !cpus.contains(&cpu) {
+            continue;
+        }
+        if let Some((mut done, from)) = open.take_if(|(done, _)| done.from == cpu) {
+            done.left = total - from;
+            out.push(done);
+        }
+        match record {
+            Record::Marker { marker: marker::BACK, visit: Some(visit), .. } => {
+                let other = cpus[usize::from(cpus[0] == cpu)];
+                back = seen.get(&other).map(|before| (cpu, total - visit, *before));
+            }
+            Record::Guest { marker: marker::RUN, .. } => {
+                if let Some((from, start, before)) = back.take()
+                    && from != cpu
+                {
+                    let came = total - before;
+                    open = Some((Move { from, to: cpu, left: 0, came }, start));
+                }
+            }
+            _ => {}
+        }
+        seen.insert(cpu, total);
     }
     out
 }
@@ -196,6 +252,13 @@ mod tests {
         format!(
             "{{\"kind\":\"marker\",\"marker\":{marker},\"visit\":{visit},\"cpu\":{cpu},\
              \"total\":{total},\"loops\":0,\"ranges\":{{}}}}\n"
+        )
+    }
+
+    fn shifted(cpu: usize, marker: u16, total: u64, visit: u64, shift: u64) -> String {
+        format!(
+            "{{\"kind\":\"marker\",\"marker\":{marker},\"visit\":{visit},\"cpu\":{cpu},\
+             \"total\":{total},\"loops\":0,\"ranges\":{{\"<{SHIFT}\":{shift}}}}}\n"
         )
     }
 
@@ -244,16 +307,42 @@ mod tests {
     #[test]
     fn a_move_is_what_both_cpus_do_for_it() {
         let text = marker(1, marker::WOKEN, 100, None)
-            + &marker(0, marker::BACK, 900, Some(40))
+            + &shifted(0, marker::BACK, 900, 40, 0)
             + &marker(1, marker::WOKEN, 150, None)
-            + &marker(0, marker::BACK, 2000, Some(300))
+            + &shifted(0, marker::BACK, 2000, 300, 180)
             + &marker(1, marker::RUN, 400, None)
             + &guest(1, 450)
             // Back from the same CPU: no move, whatever the marker says.
-            + &marker(1, marker::BACK, 500, Some(7))
-            + &guest(1, 600);
+            + &shifted(1, marker::BACK, 500, 7, 180)
+            + &guest(1, 600)
+            // Moved by whoever was told to.
+            + &marker(0, marker::WOKEN, 3000, None)
+            + &marker(1, marker::BACK, 700, Some(7))
+            + &guest(0, 4000);
         let moves = moves(&records(&text).unwrap());
         assert_eq!(moves, [Move { from: 0, to: 1, left: 300, came: 300 }]);
+    }
+
+    #[test]
+    fn a_travel_is_all_that_two_cpus_do_meanwhile() {
+        let text = marker(2, marker::WOKEN, 100, None)
+            + &marker(1, marker::BACK, 1000, Some(50))
+            + &marker(0, marker::WOKEN, 7, None)
+            + &marker(1, marker::TALKED, 1200, None)
+            + &marker(2, marker::TALKED, 300, None)
+            + &guest(2, 450)
+            + &marker(0, marker::WOKEN, 9, None)
+            + &marker(1, marker::WOKEN, 1250, None)
+            + &marker(1, marker::WOKEN, 1300, None)
+            // Back to where it was.
+            + &marker(2, marker::BACK, 900, Some(30))
+            + &guest(2, 950)
+            + &marker(2, marker::BACK, 2000, Some(20))
+            + &guest(1, 1500)
+            + &marker(2, marker::WOKEN, 2005, None);
+        let moves = travels(&records(&text).unwrap(), [1, 2]);
+        let first = Move { from: 1, to: 2, left: 300, came: 350 };
+        assert_eq!(moves, [first, Move { from: 2, to: 1, left: 25, came: 200 }]);
     }
 
     #[test]

@@ -5,14 +5,12 @@
 //! from its first marker to its last. The VM's clock is so slow that it does not tick meanwhile: what the guest does then
 //! depends on nothing but itself.
 
+use super::machine::{Machine, Mode};
 use crate::endian::Endian;
-use crate::run::count::{Counts, Record, records};
-use crate::test::place::Place;
-use crate::test::process;
+use crate::run::count::{Counts, Record};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Compares a VM on a machine of one cell with the same VM on a machine of eight.
 #[derive(clap::Args, Debug)]
@@ -46,8 +44,6 @@ const INTERRUPT: &str = "interrupt";
 const EXCHANGE: u64 = 9;
 /// How much totals may differ, in percent.
 const LIMIT_PERCENT: f64 = 1.0;
-/// How long a machine may take, in host time.
-const LIMIT: Duration = Duration::from_secs(600);
 
 fn config(cells: u32) -> String {
     let mut out =
@@ -129,22 +125,18 @@ impl Sample {
 
 /// Boots a machine of so many cells and has it do the mix.
 fn measure(cells: u32, endian: Endian, run: u32) -> Result<Sample> {
-    let name = format!("bench-layouts-{cells}-{endian}-{run}");
-    eprintln!("bench: {name}");
-    let place = Place::new(&name)?;
-    let config = place.write("machine.toml", &config(cells))?;
-    let script = place.write("script", &script())?;
-    let counts = place.path().join("counts.jsonl");
-    let (mut command, typed) = process::xtask(&["run", "--config", &config, "--script", &script]);
-    command.args(["--endian", &endian.to_string(), "--count"]).arg(&counts);
-    let ended = process::run(command, &name, LIMIT)?;
-    if !ended.status.is_some_and(|status| status.success()) {
-        let tail = process::tail(&ended.output, 25).join("\n");
-        bail!("a machine did not run to its end:\n{tail}\nreproduce: {typed}");
+    let name = format!("layouts-{cells}-{run}");
+    let (config, script) = (config(cells), script());
+    let (_, records) = Machine {
+        name: &name,
+        endian,
+        mode: Mode::Counted,
+        config: &config,
+        script: &script,
+        functions: &[],
     }
-    let text = std::fs::read_to_string(&counts);
-    let sample = text.map_err(Into::into).and_then(|text| Sample::new(&records(&text)?));
-    sample.with_context(|| counts.display().to_string())
+    .run()?;
+    Sample::new(&records)
 }
 
 /// The middle one of some values.
@@ -220,6 +212,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::count::records;
 
     #[test]
     fn a_run_is_what_lies_between_the_markers() {

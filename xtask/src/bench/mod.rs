@@ -5,6 +5,7 @@
 mod cells;
 mod figures;
 mod layouts;
+mod machine;
 
 use anyhow::Result;
 use std::process::ExitCode;

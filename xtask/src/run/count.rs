@@ -24,8 +24,8 @@ pub struct Count {
 /// The PROM's vectors, 0x80 bytes apart.
 const VECTORS: [&str; abi::prom::VECTORS] = ["refill", "xrefill", "cache", "general", "interrupt"];
 
-/// Where the monitor waits for its locks: a function for each type that is behind one.
-const SPINNING: &str = "lock::wait_for_lock";
+/// Where the monitor waits: for its locks, with a function for each type that is behind one, and for other cells.
+const SPINNING: [&str; 2] = ["lock::wait_for_lock", "doorbell::wait_for_ring"];
 
 impl Count {
     /// QEMU's arguments: the plugin with its own.
@@ -67,7 +67,7 @@ impl Count {
                 add(&format!("{kind}={name}:{first:#x}-{:#x}", end - 1));
             }
         }
-        for symbol in kernel.iter().filter(|symbol| symbol.name.contains(SPINNING)) {
+        for symbol in kernel.iter().filter(|s| SPINNING.iter().any(|name| s.name.contains(name))) {
             add(&format!("loop=spin:{:#x}-{:#x}", symbol.at, symbol.at + symbol.size - 1));
         }
         for wanted in &self.functions {

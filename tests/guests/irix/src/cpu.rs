@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Most CPUs.
 pub const CPUS_MAX: usize = 4;
@@ -24,8 +25,10 @@ pub const CAUSE_TIMER: u64 = 1 << 15;
 /// Cause.IP3: another CPU's call.
 pub const CAUSE_CALL: u64 = 1 << 11;
 
-/// Ticks of Count between two interrupts of the timer: 10 ms at QEMU's 160 MHz.
-const TICK: u64 = 1_600_000;
+/// How fast Count counts, on QEMU.
+const COUNT_HZ: u64 = 160_000_000;
+/// Ticks of Count between two interrupts of the timer: 10 ms, unless the command line says otherwise.
+static TICK: AtomicU64 = AtomicU64::new(COUNT_HZ / 100);
 
 /// What a trap saves. (`$zero`, `$k0` and `$k1` have their places, but nobody's values.)
 #[derive(Clone)]
@@ -250,7 +253,16 @@ pub fn nap() {
 
 /// Sets the timer's next interrupt.
 pub fn next_tick() {
-    set_compare(count().wrapping_add(TICK) as u32 as i32 as u64);
+    let tick = TICK.load(Ordering::Relaxed);
+    set_compare(count().wrapping_add(tick) as u32 as i32 as u64);
+}
+
+/// The word `hz=N` of the command line, N from 1 to 1000: so many interrupts of the timer in a second from now on.
+pub fn set_tick(word: &str) {
+    let hz = word.strip_prefix("hz=").and_then(|hz| hz.parse().ok());
+    if let Some(hz @ 1..=1000) = hz {
+        TICK.store(COUNT_HZ / hz, Ordering::Relaxed);
+    }
 }
 
 /// Size of the TLB: Config1.MMUSize, extended by Config4.

@@ -34,9 +34,11 @@ pub extern "C" fn main(count: u64, words: u64, environment: u64) -> ! {
     // The first process is the shell, with the words of the command line.
     let mut line = [0; WORDS_MAX];
     let mut len = 0;
-    let arguments = (1..count as usize).filter_map(|i| Table::at(words).get(i));
-    let all = core::iter::once("sh").chain(arguments.flat_map(str::split_ascii_whitespace));
-    for word in all {
+    let arguments = || {
+        let each = (1..count as usize).filter_map(|i| Table::at(words).get(i));
+        each.flat_map(str::split_ascii_whitespace)
+    };
+    for word in core::iter::once("sh").chain(arguments()) {
         if let Some(room) = line.get_mut(len..len + word.len() + 1) {
             room[..word.len()].copy_from_slice(word.as_bytes());
             len += word.len() + 1;
@@ -47,6 +49,7 @@ pub extern "C" fn main(count: u64, words: u64, environment: u64) -> ! {
     GO.store(true, Ordering::Release);
     // Nobody says how many CPUs there are: those that come do so in the meantime.
     (0..2).for_each(|_| cpu::nap());
+    arguments().for_each(cpu::set_tick);
     lock::enter().begin(space, &frame, name);
     lock::leave();
     sched::idle()

@@ -1,0 +1,79 @@
+//! A machine that is measured.
+
+use crate::endian::Endian;
+use crate::run::count::{Record, records};
+use crate::test::place::Place;
+use crate::test::process;
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+/// How long a machine may take, in host time.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// How a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The plugin counts.
+    Counted,
+    /// Time is counted in instructions.
+    Timed,
+    /// Both, which is possible with one CPU.
+    Exact,
+}
+
+/// A machine, and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine<'a> {
+    /// What the measurement is called.
+    pub name: &'a str,
+    /// Its byte order.
+    pub endian: Endian,
+    /// How it runs.
+    pub mode: Mode,
+    /// Its configuration.
+    pub config: &'a str,
+    /// The script that it plays.
+    pub script: &'a str,
+    /// Functions of the monitor that are counted apart.
+    pub functions: &'a [&'a str],
+}
+
+impl Machine<'_> {
+    /// Boots it, has it play its script, and returns what was printed and counted.
+    ///
+    /// # Errors
+    /// It did not run to its end, or its counts can't be read.
+    pub fn run(&self) -> Result<(String, Vec<Record>)> {
+        let name = format!("bench-{}-{}", self.name, self.endian);
+        eprintln!("bench: {name}");
+        let place = Place::new(&name)?;
+        let config = place.write("machine.toml", self.config)?;
+        let script = place.write("script", self.script)?;
+        let counts = place.path().join("counts.jsonl");
+        let (mut command, line) =
+            process::xtask(&["run", "--config", &config, "--script", &script]);
+        command.args(["--endian", &self.endian.to_string()]);
+        if self.mode != Mode::Counted {
+            command.arg("--icount");
+        }
+        if self.mode != Mode::Timed {
+            command.arg("--count").arg(&counts);
+        }
+        for function in self.functions {
+            command.args(["--count-function", function]);
+        }
+        let ended = process::run(command, &name, LIMIT)?;
+        if !ended.status.is_some_and(|status| status.success()) {
+            let tail = process::tail(&ended.output, 25).join("\n");
+            bail!("a machine did not run to its end:\n{tail}\nreproduce: {line}");
+        }
+        let records = match self.mode {
+            Mode::Counted | Mode::Exact => {
+                let text = std::fs::read_to_string(&counts);
+                text.map_err(Into::into).and_then(|text| records(&text))
+            }
+            Mode::Timed => Ok(Vec::new()),
+        };
+        Ok((ended.output, records.with_context(|| counts.display().to_string())?))
+    }
+}
