@@ -255,9 +255,8 @@ impl Guest for LocalGuest {
 
     fn restore(&self, index: u32, state: &[u64]) -> Result<Box<LocalVcpu>, String> {
         let (&thread_reads, state) = state.split_first().ok_or("no state")?;
-        let known = self.vm.memory().known();
-        let mut is_own = |mpa: Mpa| known.binary_search(&mpa).is_ok();
-        let runner = Runner::restore(&self.vm, index, state, &mut is_own);
+        let mut find = |gpa| self.vm.memory().find(gpa);
+        let runner = Runner::restore(&self.vm, index, state, &mut find);
         Ok(self.vcpu(runner.map_err(|error| error.to_string())?, thread_reads))
     }
 

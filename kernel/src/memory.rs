@@ -5,7 +5,6 @@ use crate::careful::xkphys;
 use crate::{cpus, machine};
 use abi::{Gpa, Mpa, NodeId, PAGE_SHIFT};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use cell::pmap::{Pmap, Replica};
 use cell::visit::{Ask, Told, Whom};
 use core::ptr::NonNull;
@@ -56,14 +55,15 @@ impl Memory {
         self.place(page, machine::layout().node_of(machine::this_cpu()))
     }
 
-    /// The machine pages that are known here, in order; none if there is no room to say.
-    pub(crate) fn known(&self) -> Vec<Mpa> {
-        let mut known = Vec::new();
-        if known.try_reserve_exact(self.pages() as usize).is_ok() {
-            known.extend((0..self.pages()).filter_map(|page| self.get(page)));
-            known.sort_unstable();
-        }
-        known
+    /// The page of the VM that a guest-physical address lies in, if it is RAM.
+    fn page(&self, gpa: Gpa) -> Option<u32> {
+        let bytes = u64::from(self.pages()) << PAGE_SHIFT;
+        Some((ram::offset(gpa, bytes)? >> PAGE_SHIFT) as u32)
+    }
+
+    /// Where the page of a guest-physical address lies, as far as is known here.
+    pub(crate) fn find(&self, gpa: Gpa) -> Option<Mpa> {
+        self.get(self.page(gpa)?)
     }
 }
 
@@ -95,8 +95,7 @@ unsafe fn at(mpa: Mpa) -> Option<Page> {
 // engines access it meanwhile.
 unsafe impl GuestMemory for Memory {
     fn resolve(&self, gpa: Gpa, _: Access) -> Option<Page> {
-        let bytes = u64::from(self.pages()) << PAGE_SHIFT;
-        let page = (ram::offset(gpa, bytes)? >> PAGE_SHIFT) as u32;
+        let page = self.page(gpa)?;
         let mpa = self.get(page).or_else(|| self.touch(page))?;
         // SAFETY: a page of the VM, and it stays so (see above).
         unsafe { at(mpa) }

@@ -2,7 +2,7 @@
 
 use super::cpu::RealCpu;
 use super::l2tlb::{L2Tlb, tag};
-use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
+use crate::cpu::tlb::{Entry, LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::{CodeCache, CodeMap};
 use crate::mem::GuestMemory;
@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 /// Cache attribute 3, cached, in EntryLo.
-const CACHED: u64 = 3 << 3;
+pub(super) const CACHED: u64 = 3 << 3;
 
 /// Guest pages that are remembered at a time.
 const PAGES: usize = 4096;
@@ -88,12 +88,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         }
         let Vcpu { tlb, stale, soft, cp0, .. } = vcpu;
         let Some(index) = tlb.lookup(va, cp0.entry_hi as u8) else { return false };
-        let guest = tlb.entry(index);
-        // Larger pages than 4 KB: both halves of the pair lie in one of them.
-        let [even, odd] = if guest.mask == 0 { guest.lo } else { [guest.page(va); 2] };
-        let offset = va & (guest.pair_mask() >> 1) & !(2 * PAGE_SIZE - 1);
-        let (first, second) = (frame(even) + offset, frame(odd) + offset);
-        let second = if guest.mask == 0 { second } else { second + PAGE_SIZE };
+        let [(even, first), (odd, second)] = halves(tlb.entry(index), va);
         let is_odd = va & PAGE_SIZE != 0;
         if access == Access::Write {
             let (lo, gpa) = if is_odd { (odd, second) } else { (even, first) };
@@ -153,6 +148,17 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         *self.pages.place(gpa) = Known { key, lo };
         lo
     }
+}
+
+/// The pair of 4 KB pages around `va` under an entry of the guest's TLB: of each the guest's EntryLo, and its
+/// guest-physical address.
+#[inline(always)]
+pub(super) const fn halves(guest: &Entry, va: u64) -> [(u64, u64); 2] {
+    // Larger pages than 4 KB: both halves of the pair lie in one of them.
+    let [even, odd] = if guest.mask == 0 { guest.lo } else { [guest.page(va); 2] };
+    let offset = va & (guest.pair_mask() >> 1) & !(2 * PAGE_SIZE - 1);
+    let (first, second) = (frame(even) + offset, frame(odd) + offset);
+    [(even, first), (odd, if guest.mask == 0 { second } else { second + PAGE_SIZE })]
 }
 
 /// The guest-physical address that an EntryLo names.

@@ -127,13 +127,13 @@ impl L2Tlb {
         found.is_some()
     }
 
-    /// The pairs that the last `count` insertions have put here, each as its tag and EntryLo values.
-    pub(super) fn newest(&self, count: u64, mut each: impl FnMut(u64, [u64; 2])) {
+    /// The tags of the pairs that the last `count` insertions have put here.
+    pub(super) fn newest(&self, count: u64, mut each: impl FnMut(u64)) {
         let before = self.clock.get().saturating_sub(count);
         for set in &self.sets.0 {
             for pair in &set.0 {
                 if pair.tag.get() != 0 && pair.age.get() > before {
-                    each(pair.tag.get(), pair.lo.get());
+                    each(pair.tag.get());
                 }
             }
         }

@@ -1,33 +1,28 @@
 //! The L2TLB saved and restored, with the address spaces that its tags name.
 //!
-//! A saved translation names a machine page, and whoever wrote it down may be mistaken. So each page is asked
-//! after when it comes back; and no store is let through before the pages that decoded code is kept of
-//! are known again.
+//! Only the tags are saved. What lies under them is found anew, in the guest's TLB and where the VM's memory is known to lie: so
+//! whoever wrote a saved state down can give a guest nothing that is not its own. And no store is let through before the pages that
+//! decoded code is kept of are known again.
 
+use super::fill::{CACHED, halves};
 use super::l2tlb::TAG_VA;
 use super::{Direct, is_supervisor};
 use crate::cpu::Vcpu;
 use crate::cpu::tlb::{LO_PFN_SHIFT, LO_V};
 use crate::state::{Restorer, Saver, StateError, Visit, check};
-use abi::{Mpa, PAGE_SHIFT};
+use abi::{Gpa, Mpa, PAGE_SIZE};
 use alloc::vec::Vec;
 
-/// Cache attribute 3, cached, in EntryLo.
-const CACHED: u64 = 3 << 3;
-/// The page frame number in EntryLo: of a machine address of 36 bits.
-const PFN: u64 = ((1 << (36 - PAGE_SHIFT)) - 1) << LO_PFN_SHIFT;
-/// Words of a pair.
-const PAIR: usize = 3;
 /// Most pairs that are saved, the newest: one costs a third of what it takes to find a translation anew, so that it
 /// has to be likely enough that it is needed again.
 const PAIRS_MAX: usize = 1024;
 
-/// Whether a guest can have had a real translation under this tag.
-fn is_guests(tag: u64) -> bool {
+/// The address of the pair of pages under this tag, if a guest can have had a real translation there.
+fn address(tag: u64) -> Option<u64> {
+    let cut = tag & TAG_VA;
     // What the tag has cut off is ones in the compatibility segments.
-    let address = tag & !0x1fff;
-    let va = if tag >> 62 == 3 { address | !TAG_VA } else { address };
-    tag & !(TAG_VA | 0xff) == 0 && (tag >> 62 == 0 || is_supervisor(va))
+    let va = if tag >> 62 == 3 { cut | !TAG_VA & !(2 * PAGE_SIZE - 1) } else { cut };
+    (tag & !(TAG_VA | 0xff) == 0 && (tag >> 62 == 0 || is_supervisor(va))).then_some(va)
 }
 
 impl Direct {
@@ -41,36 +36,38 @@ impl Direct {
         let live = self.spacing.live();
         let count_at = out.len();
         out.push(0);
-        out.reserve(PAIRS_MAX * PAIR);
-        self.l2.newest(PAIRS_MAX as u64, |tag, lo| {
+        self.l2.newest(PAIRS_MAX as u64, |tag| {
             if live.contains(tag as u8) {
-                out.extend_from_slice(&[tag, lo[0], lo[1]]);
+                out.push(tag);
             }
         });
-        out[count_at] = ((out.len() - count_at) / PAIR) as u64;
+        out[count_at] = (out.len() - count_at - 1) as u64;
         Ok(())
     }
 
-    /// A saved state. `is_own`: whether a machine page is one of the VM's.
+    /// A saved state, of the restored `vcpu`. `find`: where in the machine memory of the VM lies, if that is known.
     pub(crate) fn restore(
         words: &mut Restorer<'_>,
-        is_own: &mut dyn FnMut(Mpa) -> bool,
+        vcpu: &Vcpu,
+        find: &mut dyn FnMut(Gpa) -> Option<Mpa>,
     ) -> Result<Self, StateError> {
         let mut direct = Self::new();
         direct.counters.visit(words)?;
         let live = direct.spacing.restore(words.take()?)?;
+        let guests = direct.spacing.guests();
         let mut count = 0;
         words.u64(&mut count)?;
         check(count <= PAIRS_MAX as u64, "the number of translations")?;
         for _ in 0..count {
-            let &[tag, lo0, lo1] = words.take::<PAIR>()?;
-            check(is_guests(tag) && live.contains(tag as u8), "a translation's address")?;
-            let mut half = |lo: u64| {
-                let known =
-                    lo & LO_V != 0 && is_own(Mpa((lo & PFN) << (PAGE_SHIFT - LO_PFN_SHIFT)));
-                if known { lo & PFN | CACHED | LO_V } else { 0 }
-            };
-            let lo = [half(lo0), half(lo1)];
+            let mut tag = 0;
+            words.u64(&mut tag)?;
+            let va = address(tag).filter(|_| live.contains(tag as u8));
+            let va = va.ok_or(StateError::Value("a translation's address"))?;
+            let Some(index) = vcpu.tlb.lookup(va, guests[usize::from(tag as u8)]) else { continue };
+            let lo = halves(vcpu.tlb.entry(index), va).map(|(lo, gpa)| {
+                let mpa = if lo & LO_V == 0 { None } else { find(Gpa(gpa)) };
+                mpa.map_or(0, |mpa| mpa.page() << LO_PFN_SHIFT | CACHED | LO_V)
+            });
             if lo != [0; 2] {
                 direct.l2.insert(tag, lo);
             }
@@ -83,43 +80,71 @@ impl Direct {
 mod tests {
     use super::*;
     use crate::cpu::CpuModel;
-    use crate::cpu::tlb::LO_D;
+    use crate::cpu::tlb::{Entry, LO_D};
     use crate::direct::tag;
     use crate::endian::Endian;
+    use abi::PAGE_SHIFT;
 
     /// The real address space of guest ASID 5, and one that was once another's.
     const LIVE: u8 = 9;
     const DEAD: u8 = 10;
-    const DIRTY: u64 = CACHED | LO_V | LO_D;
-
-    fn lo(page: u64) -> u64 {
-        page << LO_PFN_SHIFT | DIRTY
-    }
-
+    const GUEST: u8 = 5;
     /// Pairs in a full L2TLB.
     const FULL: u64 = 4096;
+    /// Size of the pages that map all of them, and half of a pair of those.
+    const LARGE: u64 = 16 << 20;
+    /// Where memory is.
+    const MACHINE: u64 = 1 << 30;
+
+    /// The real EntryLo of a page of the guest's.
+    fn lo(page: u64) -> u64 {
+        (MACHINE >> PAGE_SHIFT) + page << LO_PFN_SHIFT | CACHED | LO_V
+    }
+
+    fn find(gpa: Gpa) -> Option<Mpa> {
+        Some(Mpa(MACHINE + gpa.0))
+    }
 
     fn count(direct: &Direct) -> usize {
         let mut count = 0;
-        direct.l2.newest(u64::MAX, |_, _| count += 1);
+        direct.l2.newest(u64::MAX, |_| count += 1);
         count
     }
 
-    /// A full L2TLB.
+    /// A full L2TLB, of a guest with one pair of large pages, and one entry of a small page.
     fn full() -> (Vcpu, Direct) {
+        let mut vcpu = Vcpu::with_code_pages(CpuModel::honeycomb(), Endian::Little, 1);
+        let guests = |gpa: u64| gpa >> PAGE_SHIFT << LO_PFN_SHIFT | CACHED | LO_V | LO_D;
+        let entry = Entry {
+            vpn: 0,
+            mask: 2 * LARGE - 1 & !0x1fff,
+            asid: GUEST,
+            global: false,
+            invalid: false,
+            lo: [guests(0), guests(LARGE)],
+        };
+        vcpu.set_tlb(0, entry);
+        let small = Entry { vpn: 1 << 38, mask: 0, lo: [0, guests(0x7000)], ..entry };
+        vcpu.set_tlb(1, small);
         let mut direct = Direct::new();
+        direct.follow_notes(&mut vcpu, |_| {});
         let mut real = [0; 32];
         real[0] = u64::from_be_bytes([0, 0, 0, 0, 0, LIVE, 0, 0]);
         assert_eq!(direct.spacing.restore(&real), Ok(direct.spacing.live()));
         for n in 0..FULL {
-            assert_eq!(direct.l2.insert(tag(n << 13, LIVE), [lo(2 * n), lo(2 * n + 1)]), None);
+            let pair = [lo(2 * n) | LO_D, lo(2 * n + 1) | LO_D];
+            assert_eq!(direct.l2.insert(tag(n << 13, LIVE), pair), None);
         }
-        (Vcpu::with_code_pages(CpuModel::honeycomb(), Endian::Little, 1), direct)
+        (vcpu, direct)
     }
 
-    fn restored(words: &[u64], own: impl Fn(u64) -> bool) -> Result<Direct, StateError> {
+    fn restored(
+        words: &[u64],
+        vcpu: &Vcpu,
+        mut find: impl FnMut(Gpa) -> Option<Mpa>,
+    ) -> Result<Direct, StateError> {
         let mut words = Restorer(words);
-        let direct = Direct::restore(&mut words, &mut |mpa| own(mpa.0 >> PAGE_SHIFT))?;
+        let direct = Direct::restore(&mut words, vcpu, &mut find)?;
         if words.0.is_empty() { Ok(direct) } else { Err(StateError::Long) }
     }
 
@@ -128,18 +153,19 @@ mod tests {
         let (mut vcpu, mut direct) = full();
         let mut words = Vec::new();
         direct.save(&mut vcpu, &mut words).unwrap();
-        let other = restored(&words, |_| true).unwrap();
+        let other = restored(&words, &vcpu, find).unwrap();
         assert_eq!((count(&direct), count(&other)), (FULL as usize, PAIRS_MAX));
         let newest = FULL - PAIRS_MAX as u64;
         for n in newest..FULL {
             let known = other.l2.lookup(tag(n << 13, LIVE));
-            assert_eq!(known, Some([lo(2 * n) & !LO_D, lo(2 * n + 1) & !LO_D]));
+            assert_eq!(known, Some([lo(2 * n), lo(2 * n + 1)]));
         }
-        // Pages of others: even ones.
-        let other = restored(&words, |page| !page.is_multiple_of(2)).unwrap();
+        // Of even pages nobody knows where they are.
+        let odd = |gpa: Gpa| find(gpa).filter(|_| gpa.0 & PAGE_SIZE != 0);
+        let other = restored(&words, &vcpu, odd).unwrap();
         let known = other.l2.lookup(tag(newest << 13, LIVE));
-        assert_eq!(known, Some([0, lo(2 * newest + 1) & !LO_D]));
-        assert_eq!(count(&restored(&words, |_| false).unwrap()), 0);
+        assert_eq!(known, Some([0, lo(2 * newest + 1)]));
+        assert_eq!(count(&restored(&words, &vcpu, |_| None).unwrap()), 0);
     }
 
     #[test]
@@ -150,8 +176,8 @@ mod tests {
         direct.l2.insert(tag(0x4000, LIVE), [lo(2), 0]);
         let mut words = Vec::new();
         direct.save(&mut vcpu, &mut words).unwrap();
-        assert_eq!(words.len(), 9 + 32 + 1 + PAIR, "the dead one is left behind");
-        let tag_at = words.len() - PAIR;
+        assert_eq!(words.len(), 9 + 32 + 1 + 1, "the dead one is left behind");
+        let tag_at = words.len() - 1;
         for (va, asid, good) in [
             (0x4000, LIVE, true),
             (0x3ff_ffff_e000, LIVE, true),
@@ -166,17 +192,18 @@ mod tests {
             (0x4000, 0, false),
         ] {
             words[tag_at] = tag(va, asid);
-            assert_eq!(restored(&words, |_| true).is_ok(), good, "{va:#x} {asid}");
+            assert_eq!(restored(&words, &vcpu, find).is_ok(), good, "{va:#x} {asid}");
         }
         words[tag_at] = tag(0x4000, LIVE) | 1 << 50;
-        assert!(restored(&words, |_| true).is_err(), "an address that is too wide");
-        words[tag_at] = tag(0x4000, LIVE);
-        // Another attribute, G, and address bits that there are not.
-        words[tag_at + 1] = u64::MAX;
-        let pair = restored(&words, |_| true).unwrap().l2.lookup(tag(0x4000, LIVE));
-        assert_eq!(pair, Some([PFN | CACHED | LO_V, 0]));
+        assert!(restored(&words, &vcpu, find).is_err(), "an address that is too wide");
+        // What the guest's TLB does not have, and what it has, half of it.
+        words[tag_at] = tag(0x3ff_ffff_e000, LIVE);
+        assert_eq!(count(&restored(&words, &vcpu, find).unwrap()), 0);
+        words[tag_at] = tag(1 << 38, LIVE);
+        let pair = restored(&words, &vcpu, find).unwrap().l2.lookup(words[tag_at]);
+        assert_eq!(pair, Some([0, lo(7)]));
         // Two guest address spaces with one number.
         words[9] |= u64::from(LIVE);
-        assert!(restored(&words, |_| true).is_err());
+        assert!(restored(&words, &vcpu, find).is_err());
     }
 }

@@ -126,6 +126,15 @@ impl Spacing {
         live
     }
 
+    /// The guest ASIDs by real ones: of those that some guest ASID has.
+    pub fn guests(&self) -> [u8; 256] {
+        let mut guests = [0; 256];
+        for (guest, &real) in (0..=u8::MAX).zip(&self.real) {
+            guests[usize::from(real)] = guest;
+        }
+        guests
+    }
+
     /// Takes over saved ones; those that tags may have. They are not held on any CPU yet.
     pub fn restore(&mut self, words: &[u64; 32]) -> Result<Asids, StateError> {
         let mut tagged = Asids::NONE;

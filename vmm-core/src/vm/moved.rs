@@ -4,7 +4,6 @@ use super::smp::{Random, changing_code, locks_and_tokens, made, place_function};
 use super::tests::TestClock;
 use super::*;
 use crate::state::StateError;
-use abi::Mpa;
 use alloc::vec::Vec;
 
 fn saved(runner: &mut Runner) -> Vec<u64> {
@@ -14,7 +13,7 @@ fn saved(runner: &mut Runner) -> Vec<u64> {
 }
 
 fn restored(vm: &Vm<impl Sized>, number: u32, words: &[u64]) -> Result<Runner, StateError> {
-    Runner::restore(vm, number, words, &mut |_: Mpa| true)
+    Runner::restore(vm, number, words, &mut |_| None)
 }
 
 /// Runs VCPUs of a VM in turns, each of them replaced by its restored self now and then if `moving`; all that they

@@ -24,7 +24,7 @@ const GRACE: u64 = 1000;
 pub(super) const STATUS_BEV: u64 = 1 << 22;
 
 /// "HCVCPU" and the number of the format in which state is saved.
-const VERSION: u64 = 0x4843_5643_5055_0003;
+const VERSION: u64 = 0x4843_5643_5055_0004;
 
 /// A VCPU of a [`Vm`] and what executes it: architectural state, cached translations and decoded code. It is
 /// run with the VM that it was made with.
@@ -261,8 +261,8 @@ impl Runner {
         }
     }
 
-    /// VCPU `number` of `vm`, at home or visited, from what [`Runner::save`] has written elsewhere. `is_own` tells whether a machine
-    /// page holds memory of this VM: of translations to others nothing is kept.
+    /// VCPU `number` of `vm`, at home or visited, from what [`Runner::save`] has written elsewhere. `find` tells where in the
+    /// machine memory of this VM lies, if that is known here.
     ///
     /// # Errors
     /// When the words are not the state of that VCPU.
@@ -270,7 +270,7 @@ impl Runner {
         vm: &Vm<M>,
         number: u32,
         words: &[u64],
-        is_own: &mut dyn FnMut(Mpa) -> bool,
+        find: &mut dyn FnMut(Gpa) -> Option<Mpa>,
     ) -> Result<Self, StateError> {
         check(number < vm.params.vcpus, "its number")?;
         let mut words = Restorer(words);
@@ -291,7 +291,7 @@ impl Runner {
         words.count(&mut runner.warped)?;
         words.bool(&mut is_direct)?;
         if is_direct {
-            runner.direct = Some(Box::new(Direct::restore(&mut words, is_own)?));
+            runner.direct = Some(Box::new(Direct::restore(&mut words, &runner.vcpu, find)?));
         }
         if !words.0.is_empty() {
             return Err(StateError::Long);

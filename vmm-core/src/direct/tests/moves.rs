@@ -197,15 +197,15 @@ fn change(vcpu: &mut Vcpu, random: &mut Random, spaces: u64) {
 }
 
 /// Saves a VCPU and what runs it, and, if `away`, replaces them by what comes of that.
-fn carry(vcpu: &mut Vcpu, direct: &mut Direct, away: bool) {
+fn carry(vcpu: &mut Vcpu, direct: &mut Direct, memory: &Movable, away: bool) {
     let mut words = Vec::new();
     vcpu.save(&mut words).unwrap();
     direct.save(vcpu, &mut words).unwrap();
     let mut other = Vcpu::with_code_pages(*vcpu.model(), vcpu.endian(), 1);
     let mut words = Restorer(&words);
     other.restore(&mut words).unwrap();
-    let is_ours = &mut |mpa: Mpa| mpa.0 < (MACHINE_PAGES as u64) * PAGE_SIZE;
-    let restored = Direct::restore(&mut words, is_ours).unwrap();
+    let find = &mut |gpa: Gpa| memory.lookup(gpa.0).map(Mpa);
+    let restored = Direct::restore(&mut words, &other, find).unwrap();
     assert!(words.0.is_empty());
     if away {
         (*vcpu, *direct) = (other, restored);
@@ -251,7 +251,7 @@ fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
         for _ in 0..1 + random.next() % 3 {
             change(vcpu, &mut random, spaces);
             if random.next().is_multiple_of(32) {
-                carry(vcpu, direct, random.next().is_multiple_of(4));
+                carry(vcpu, direct, &memory, random.next().is_multiple_of(4));
             }
             let around = Around::alone(&memory, &mut board, &ticks);
             let until = ticks.0.get() + 1;

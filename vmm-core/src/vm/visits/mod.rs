@@ -15,7 +15,7 @@ use super::*;
 use crate::image::tests::Ram;
 use crate::interp::tests::machine::asm::*;
 use crate::mem::Access;
-use abi::{Gpa, Mpa};
+use abi::Gpa;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -93,8 +93,8 @@ impl Cells {
                 let mut words = Vec::new();
                 self.runners[n].save(&mut words);
                 let vm = &self.vms[to];
-                self.runners[n] = Runner::restore(vm, n as u32, &words, &mut |_: Mpa| true)
-                    .expect("it was saved");
+                self.runners[n] =
+                    Runner::restore(vm, n as u32, &words, &mut |_| None).expect("it was saved");
                 self.at[n] = to;
                 self.moves += 1;
             }

@@ -133,7 +133,7 @@ fn what_was_not_shared_is_refused() {
     cells.runners[1].save(&mut words);
     let mut cells = Cells::new(made(Endian::Little, 2, &locks_and_tokens(2, 3)), 1);
     let restored =
-        |cells: &Cells, words: &[u64]| Runner::restore(&cells.vms[1], 1, words, &mut |_| true);
+        |cells: &Cells, words: &[u64]| Runner::restore(&cells.vms[1], 1, words, &mut |_| None);
     assert!(restored(&cells, &words).is_ok());
     let (mut refused, mut taken) = (0, 0);
     for _ in 0..1000 {
@@ -150,7 +150,7 @@ fn what_was_not_shared_is_refused() {
                 // Back home, with whatever it has become.
                 let mut words = Vec::new();
                 runner.save(&mut words);
-                let _ = Runner::restore(&cells.vms[0], 1, &words, &mut |_| true);
+                let _ = Runner::restore(&cells.vms[0], 1, &words, &mut |_| None);
             }
         }
     }
