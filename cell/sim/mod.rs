@@ -36,7 +36,7 @@ pub struct World {
     pub now: u64,
     /// Everything written to the host, by stream.
     pub streams: BTreeMap<u16, Vec<u8>>,
-    pub events: Vec<Event>,
+    pub events: Vec<Event<'static>>,
     pub outcome: Option<Outcome>,
     /// Which machine pages hold the data of which VM's page; cleared pages are absent.
     stamped: HashMap<Mpa, (VmId, u32)>,
@@ -528,7 +528,7 @@ impl Run {
             Kind::VmResumed { vm } => format!("resume {vm}"),
             Kind::VmDestroyed { vm } => format!("destroy {vm}"),
             Kind::VcpuMigrated { vm, vcpu, from, to } => format!("move {vm}.{vcpu} {from} {to}"),
-            Kind::Panic { message } => message.clone(),
+            Kind::Panic { message } => message.to_string(),
             Kind::CellLost { lost } => format!("cell {lost} lost"),
         };
         world.events.iter().map(tell).collect()

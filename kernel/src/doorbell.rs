@@ -33,6 +33,7 @@ pub(crate) fn ring_at(words: &CpuWords) {
 }
 
 /// Whether this CPU's bell has rung.
+#[inline]
 pub(crate) fn is_rung() -> bool {
     words().doorbell.load(Ordering::Relaxed) != 0
 }

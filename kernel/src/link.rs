@@ -134,7 +134,7 @@ pub(crate) fn write(to: u16, t_ns: u64, payload: &[u8]) {
 }
 
 /// Reports an event that the cell itself can't report any more.
-pub(crate) fn event(kind: Kind) {
+pub(crate) fn event(kind: Kind<'_>) {
     let index = usize::from(stream::EVENTS);
     let head = LINK
         .lock()

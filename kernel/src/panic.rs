@@ -12,7 +12,6 @@ use crate::{asm, backtrace, clock, heap, link, machine};
 use abi::event::Kind;
 use abi::ring::stream;
 use alloc::format;
-use alloc::string::String;
 use core::fmt::Write;
 use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -117,7 +116,7 @@ fn report(message: &str) {
         return;
     }
     link::write(stream::LOG, clock::now(), format!("panic: {message}").as_bytes());
-    link::event(Kind::Panic { message: String::from(message) });
+    link::event(Kind::Panic { message: message.into() });
 }
 
 /// A line of text without a heap.

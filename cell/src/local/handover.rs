@@ -277,10 +277,8 @@ impl<M: Machine> LocalCell<M> {
             // By way of its home.
             Some(goal) => self.send_off(who, goal),
             None => {
-                let vm = self.vm(who.vm).config.name.clone();
-                let from = carried.from.0;
-                let kind = Kind::VcpuMigrated { vm, vcpu: who.index, from, to: to.0 };
-                self.out.event(kind);
+                let (vcpu, from, to) = (who.index, carried.from.0, to.0);
+                self.report(who.vm, |vm| Kind::VcpuMigrated { vm, vcpu, from, to });
                 self.depart(who);
             }
         }

@@ -93,8 +93,7 @@ impl<M: Machine> LocalCell<M> {
                 self.sched.add(id, vcpus.len() as u32, vm.config.weight, now);
                 let body = Body::new(guest, vcpus, vm.life_number, now);
                 vm.state = State::Living(Life::new(body, pmap));
-                let name = name.clone();
-                self.out.event(Kind::VmStart { vm: name });
+                self.report(id, |vm| Kind::VmStart { vm });
                 self.spread_out(id);
                 Ok(())
             }
@@ -112,8 +111,8 @@ impl<M: Machine> LocalCell<M> {
     /// Announces that VM `id` was to be started, but not by an operator's command, and was not.
     pub(super) fn not_started(&mut self, id: VmId, refused: Refused) {
         self.say(&format!("{}\n", refused.text));
-        let vm = self.vm(id).config.name.clone();
-        self.out.event(Kind::VmEnd { vm, cause: refused.cause.unwrap_or(Cause::NoMemory) });
+        let cause = refused.cause.unwrap_or(Cause::NoMemory);
+        self.report(id, |vm| Kind::VmEnd { vm, cause });
     }
 
     /// Ends VM `id`, if it lives: at once, or when those of its VCPUs that run have come back. Of two
@@ -156,7 +155,7 @@ impl<M: Machine> LocalCell<M> {
         if self.vm(id).life().is_some_and(|life| core::mem::take(&mut life.pausing)) {
             let vm = self.vm(id).config.name.clone();
             self.say(&format!("VM `{vm}` paused\n"));
-            self.out.event(Kind::VmPaused { vm });
+            self.report(id, |vm| Kind::VmPaused { vm });
         }
     }
 
@@ -189,7 +188,7 @@ impl<M: Machine> LocalCell<M> {
         drop(life);
         self.return_unused();
         self.sched.remove(id);
-        self.out.event(Kind::VmEnd { vm: name, cause });
+        self.report(id, |vm| Kind::VmEnd { vm, cause });
         match then {
             Then::Stay => {}
             Then::Policy => {
@@ -314,8 +313,7 @@ impl<M: Machine> LocalCell<M> {
                 self.sched.park(id, false, now);
             }
             self.park_away(id, false);
-            let vm = self.vm(id).config.name.clone();
-            self.out.event(Kind::VmResumed { vm });
+            self.report(id, |vm| Kind::VmResumed { vm });
         }
     }
 
@@ -323,7 +321,6 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn undefine(&mut self, id: VmId) {
         let vm = self.vm(id);
         (vm.state, vm.due) = (State::Destroyed, None);
-        let vm = vm.config.name.clone();
-        self.out.event(Kind::VmDestroyed { vm });
+        self.report(id, |vm| Kind::VmDestroyed { vm });
     }
 }

@@ -8,7 +8,8 @@ use abi::event::{Event, Kind};
 use abi::player::Report;
 use abi::ring::{RECORD_MAX, stream};
 use abi::script::Outcome;
-use abi::{CellId, CpuId};
+use abi::{CellId, CpuId, VmId};
+use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
@@ -70,7 +71,7 @@ impl<M: Machine> Out<M> {
         self.emit(stream::MONITOR, text.replace('\n', "\r\n").as_bytes());
     }
 
-    pub fn event(&mut self, kind: Kind) {
+    pub fn event(&mut self, kind: Kind<'_>) {
         let t_ns = self.machine.now();
         let (cell, cpu) = (i32::from(self.cell.0), i32::from(self.cpu.0));
         let event = Event { seq: self.events, t_ns, cell, cpu, kind };
@@ -81,6 +82,12 @@ impl<M: Machine> Out<M> {
 }
 
 impl<M: Machine> LocalCell<M> {
+    /// Reports something of VM `id`.
+    pub(super) fn report(&mut self, id: VmId, kind: impl for<'a> FnOnce(Cow<'a, str>) -> Kind<'a>) {
+        let name = &self.vms[usize::from(id.0)].config.name;
+        self.out.event(kind(name.into()));
+    }
+
     pub(super) fn prompt(&mut self) {
         self.out.print(PROMPT);
         let line = self.editor.shown();

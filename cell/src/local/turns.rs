@@ -239,13 +239,9 @@ impl<M: Machine> LocalCell<M> {
     /// Reports the moves that have been made.
     pub(super) fn moved(&mut self) {
         for m in self.sched.take_moves() {
-            let vm = self.vms[usize::from(m.who.vm.0)].config.name.clone();
-            self.out.event(Kind::VcpuMigrated {
-                vm,
-                vcpu: m.who.index,
-                from: m.from.0,
-                to: m.to.0,
-            });
+            let name = &self.vms[usize::from(m.who.vm.0)].config.name;
+            let (vcpu, from, to) = (m.who.index, m.from.0, m.to.0);
+            self.out.event(Kind::VcpuMigrated { vm: name.into(), vcpu, from, to });
         }
     }
 }

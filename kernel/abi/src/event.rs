@@ -5,15 +5,15 @@
 
 use crate::CellId;
 use crate::codec::{DecodeError, Reader, Writer};
-use alloc::string::String;
+use alloc::borrow::Cow;
 use core::fmt;
 
 /// Version of the schema: the `v` of every line.
 pub const VERSION: u32 = 1;
 
-/// One event.
+/// One event: of borrowed strings while it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct Event<'a> {
     /// How many events of this cell came before it.
     pub seq: u64,
     /// Virtual time of the machine in nanoseconds since power-on.
@@ -23,45 +23,45 @@ pub struct Event {
     /// The CPU that reports; −1: none.
     pub cpu: i32,
     /// What happened.
-    pub kind: Kind,
+    pub kind: Kind<'a>,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Kind<'a> {
     /// The cell's monitor is ready for commands.
     MonitorUp,
     /// A VM begins to run.
     VmStart {
         /// Its configured name.
-        vm: String,
+        vm: Cow<'a, str>,
     },
     /// A VM has ended.
     VmEnd {
         /// Its configured name.
-        vm: String,
+        vm: Cow<'a, str>,
         /// Why.
         cause: Cause,
     },
     /// An operator has paused a VM: none of its VCPUs runs.
     VmPaused {
         /// Its configured name.
-        vm: String,
+        vm: Cow<'a, str>,
     },
     /// A paused VM goes on.
     VmResumed {
         /// Its configured name.
-        vm: String,
+        vm: Cow<'a, str>,
     },
     /// A VM's definition has gone.
     VmDestroyed {
         /// Its configured name.
-        vm: String,
+        vm: Cow<'a, str>,
     },
     /// A VCPU was moved because an operator or a stress wanted it (not by the scheduler's own balance).
     VcpuMigrated {
         /// Its VM's configured name.
-        vm: String,
+        vm: Cow<'a, str>,
         /// Its number in the VM.
         vcpu: u32,
         /// The CPU it was on.
@@ -72,7 +72,7 @@ pub enum Kind {
     /// The monitor itself failed.
     Panic {
         /// The panic's message, one line.
-        message: String,
+        message: Cow<'a, str>,
     },
     /// A cell is lost: its CPUs have parked, or nothing reaches them.
     CellLost {
@@ -130,7 +130,7 @@ impl Cause {
     }
 }
 
-impl Event {
+impl Event<'_> {
     /// Encodes the event as a record's payload.
     #[must_use]
     pub fn encode(&self) -> alloc::vec::Vec<u8> {
@@ -193,30 +193,33 @@ impl Event {
     ///
     /// # Errors
     /// When the payload is short or names an unknown kind or cause.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Event<'static>, DecodeError> {
         let mut r = Reader::new(bytes);
-        Ok(Self {
+        Ok(Event {
             seq: r.u64()?,
             t_ns: r.u64()?,
             cell: r.u32()?.cast_signed(),
             cpu: r.u32()?.cast_signed(),
             kind: match r.u8()? {
                 0 => Kind::MonitorUp,
-                1 => Kind::VmStart { vm: r.str()? },
+                1 => Kind::VmStart { vm: r.str()?.into() },
                 2 => Kind::VmEnd {
-                    vm: r.str()?,
+                    vm: r.str()?.into(),
                     cause: {
                         let error = r.error("a cause");
                         Cause::ALL.get(usize::from(r.u8()?)).ok_or(error)?.0
                     },
                 },
-                3 => Kind::Panic { message: r.str()? },
-                4 => Kind::VmPaused { vm: r.str()? },
-                5 => Kind::VmResumed { vm: r.str()? },
-                6 => Kind::VmDestroyed { vm: r.str()? },
-                7 => {
-                    Kind::VcpuMigrated { vm: r.str()?, vcpu: r.u32()?, from: r.u8()?, to: r.u8()? }
-                }
+                3 => Kind::Panic { message: r.str()?.into() },
+                4 => Kind::VmPaused { vm: r.str()?.into() },
+                5 => Kind::VmResumed { vm: r.str()?.into() },
+                6 => Kind::VmDestroyed { vm: r.str()?.into() },
+                7 => Kind::VcpuMigrated {
+                    vm: r.str()?.into(),
+                    vcpu: r.u32()?,
+                    from: r.u8()?,
+                    to: r.u8()?,
+                },
                 8 => Kind::CellLost { lost: CellId(r.u8()?) },
                 _ => return Err(r.error("an event kind")),
             },
@@ -225,7 +228,7 @@ impl Event {
 }
 
 /// The JSON line, without its newline: flat, no blanks, keys in the schema's order.
-impl fmt::Display for Event {
+impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -307,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_line_is_as_the_schema_says() {
-        let vm = "x\"\u{1}".to_string();
+        let vm = "x\"\u{1}".into();
         let kind = Kind::VmEnd { vm, cause: Cause::Budget };
         let event = Event { seq: 4, t_ns: 5, cell: 0, cpu: -1, kind };
         assert_eq!(

@@ -98,7 +98,7 @@ mod tests {
 
     /// The real EntryLo of a page of the guest's.
     fn lo(page: u64) -> u64 {
-        (MACHINE >> PAGE_SHIFT) + page << LO_PFN_SHIFT | CACHED | LO_V
+        (((MACHINE >> PAGE_SHIFT) + page) << LO_PFN_SHIFT) | CACHED | LO_V
     }
 
     fn find(gpa: Gpa) -> Option<Mpa> {
@@ -117,7 +117,7 @@ mod tests {
         let guests = |gpa: u64| gpa >> PAGE_SHIFT << LO_PFN_SHIFT | CACHED | LO_V | LO_D;
         let entry = Entry {
             vpn: 0,
-            mask: 2 * LARGE - 1 & !0x1fff,
+            mask: (2 * LARGE - 1) & !0x1fff,
             asid: GUEST,
             global: false,
             invalid: false,

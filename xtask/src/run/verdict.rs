@@ -38,7 +38,7 @@ impl Verdict {
     pub fn event(&mut self, event: &Event) {
         match &event.kind {
             Kind::VmEnd { vm, cause } if !cause.is_normal() => {
-                self.ended_for_cause.push((vm.clone(), *cause));
+                self.ended_for_cause.push((vm.to_string(), *cause));
             }
             Kind::Panic { message } => self.broken.push(format!("the monitor panicked: {message}")),
             Kind::CellLost { lost } => self.cells_lost.push(format!("cell {lost} was lost")),
@@ -98,11 +98,11 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn event(kind: Kind) -> Event {
+    fn event(kind: Kind<'_>) -> Event<'_> {
         Event { seq: 0, t_ns: 0, cell: 0, cpu: 0, kind }
     }
 
-    fn ended(cause: Cause) -> Event {
+    fn ended(cause: Cause) -> Event<'static> {
         event(Kind::VmEnd { vm: "a".into(), cause })
     }
 
