@@ -43,6 +43,9 @@ pub(crate) fn arm(at: u64) {
     let wanted = at / 25 * 4 + (at % 25 * 4).div_ceil(25);
     let mut at = wanted.clamp(from + SHORTEST_TICKS, longest);
     loop {
+        // Twice: QEMU's main loop, in the middle of what it does when an earlier time has come, may put the next
+        // interrupt off by a whole round just after the first write. The second is not begun before it is through.
+        asm::set_compare(at as u32);
         asm::set_compare(at as u32);
         let now = ticks();
         if now < at {

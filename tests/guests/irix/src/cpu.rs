@@ -254,7 +254,14 @@ pub fn nap() {
 /// Sets the timer's next interrupt.
 pub fn next_tick() {
     let tick = TICK.load(Ordering::Relaxed);
-    set_compare(count().wrapping_add(tick) as u32 as i32 as u64);
+    loop {
+        let next = count().wrapping_add(tick) as u32;
+        set_compare(next.cast_signed() as u64);
+        // Count may have passed by meanwhile, and would come again only after a whole round.
+        if (next.wrapping_sub(count() as u32)).cast_signed() > 0 {
+            return;
+        }
+    }
 }
 
 /// The word `hz=N` of the command line, N from 1 to 1000: so many interrupts of the timer in a second from now on.
