@@ -66,9 +66,10 @@ pub(crate) const PIECE: usize = 8;
 /// Copies words from machine memory: whole pieces, from an aligned address.
 pub(crate) fn copy(to: &mut [u64], mpa: Mpa) -> Result<(), Vanished> {
     assert!(to.len().is_multiple_of(PIECE) && mpa.0.is_multiple_of(8), "whole pieces");
+    let at = to.as_mut_ptr() as u64;
     // SAFETY: an access that traps is fixed up; `to` has as many words as are written; callers name no
     // device registers.
-    match unsafe { asm::careful_copy(to.as_mut_ptr(), xkphys(mpa), (to.len() / PIECE) as u64) } {
+    match unsafe { asm::careful_copy(at, xkphys(mpa), (to.len() / PIECE) as u64) } {
         0 => Ok(()),
         _ => Err(Vanished(mpa)),
     }

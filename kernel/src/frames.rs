@@ -10,6 +10,9 @@ use abi::{Mpa, PAGE_SIZE};
 /// as an address it is odd, and no segment has it.
 const SPOILED: u64 = 0x7bad_7bad_7bad_7bad;
 
+/// The pieces of a page that are copied or filled at a time.
+const PIECES: u64 = PAGE_SIZE / 64;
+
 /// Copies a page; whether both pages are there.
 ///
 /// # Safety
@@ -17,7 +20,7 @@ const SPOILED: u64 = 0x7bad_7bad_7bad_7bad;
 pub(crate) unsafe fn copy(from: Mpa, to: Mpa) -> bool {
     assert!(is_page(from) && is_page(to), "pages");
     // SAFETY: an access that traps is fixed up; the rest is the caller's promise.
-    unsafe { asm::careful_copy_page(xkphys(to), xkphys(from)) == 0 }
+    unsafe { asm::careful_copy(xkphys(to), xkphys(from), PIECES) == 0 }
 }
 
 /// Overwrites a page with what is neither an instruction nor an address. Where nothing is there, nothing happens.
@@ -27,7 +30,7 @@ pub(crate) unsafe fn copy(from: Mpa, to: Mpa) -> bool {
 pub(crate) unsafe fn spoil(mpa: Mpa) {
     assert!(is_page(mpa), "a page");
     // SAFETY: an access that traps is fixed up; the rest is the caller's promise.
-    unsafe { asm::careful_fill_page(xkphys(mpa), SPOILED) };
+    unsafe { asm::careful_fill(xkphys(mpa), SPOILED, PIECES) };
 }
 
 const fn is_page(mpa: Mpa) -> bool {

@@ -1,9 +1,25 @@
 //! The calls that wait for the line to one cell.
 
-use super::exchange::Origin;
 use super::line::Packet;
+use super::request::Vcpu;
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
+
+/// What an outstanding call is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Origin {
+    /// Nothing: none is outstanding.
+    #[default]
+    Nobody,
+    /// The cell's own call.
+    Cell(u32),
+    /// The offer of a VCPU.
+    Offer(Vcpu),
+    /// A VCPU that was given away.
+    Take(Vcpu),
+    /// An entry of the outbox.
+    Outbox,
+}
 
 /// A queue whose packets are written and read where they lie: most of a packet's words don't count, and
 /// moving it would copy them all.

@@ -6,7 +6,7 @@
 //! goes out with that poll.
 
 use super::agree::LiveSet;
-use super::calls::Calls;
+use super::calls::{Calls, Origin};
 use super::event::{CellDown, Event, Refusal, Sent, Undelivered};
 use super::line::{self, Fabric, Packet, Slot};
 use super::live::{CellSet, Epoch, Incarnation, Live};
@@ -21,22 +21,6 @@ use alloc::vec::Vec;
 
 /// Most calls that wait for the line to one cell.
 pub const MAX_CALLS: usize = 8;
-
-/// What an outstanding call is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) enum Origin {
-    /// Nothing: none is outstanding.
-    #[default]
-    Nobody,
-    /// The cell's own call.
-    Cell(u32),
-    /// The offer of a VCPU.
-    Offer(Vcpu),
-    /// A VCPU that was given away.
-    Take(Vcpu),
-    /// An entry of the outbox.
-    Outbox,
-}
 
 /// What there is between this cell and another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

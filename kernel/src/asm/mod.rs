@@ -28,15 +28,13 @@
 
 mod copy;
 mod fpu;
-mod frames;
 mod guest;
 mod mem;
 mod tlb;
 mod trap;
 
-pub(crate) use copy::careful_copy;
+pub(crate) use copy::{careful_copy, careful_fill};
 pub(crate) use fpu::{load_fpu, save_fpu};
-pub(crate) use frames::{careful_copy_page, careful_fill_page};
 pub(crate) use guest::{enter_guest, fetch_lost_address};
 pub(crate) use tlb::{forget_all, forget_any, forget_pair, install, select_space, wire};
 pub(crate) use trap::{
