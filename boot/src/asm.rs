@@ -185,6 +185,17 @@ global_asm!(
     "ehb",
     "eret",
 
+    // That of one that hangs: after a thousandth of a second.
+    ".globl prom_short_tick",
+    "prom_short_tick:",
+    "mfc0 $26, $9",
+    "li $27, 160000",
+    "addu $26, $26, $27",
+    "mtc0 $26, $11",
+    "sd $0, {pending}($0)",
+    "ehb",
+    "eret",
+
     // prom_answers($4: address) -> 1, or 0 if a load from there traps.
     ".globl prom_answers",
     "prom_answers:",
@@ -255,6 +266,8 @@ unsafe extern "C" {
     pub fn prom_give_up();
     /// The timer interrupt of a parked CPU.
     pub fn prom_tick();
+    /// The timer interrupt of a CPU that hangs.
+    pub fn prom_short_tick();
     fn prom_answers(address: u64) -> u64;
 }
 
@@ -288,6 +301,33 @@ pub unsafe fn wait_for_ever() -> ! {
             ".set pop",
             status = in(reg) KX | IM7 | IE,
             options(noreturn)
+        );
+    }
+}
+
+/// Waits for the timer's interrupt, a thousandth of a second or two.
+///
+/// # Safety
+/// The interrupt vector leads to `prom_short_tick`. Interrupts are off, and neither EXL nor ERL is wanted any more.
+pub unsafe fn wait_a_little() {
+    // SAFETY: kernel mode; the caller answers for the vector, which changes `$k0` and `$k1` alone.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set noreorder", ".set mips64r2",
+            "mfc0 {count}, $9",
+            "addu {count}, {count}, {tick}",
+            "mtc0 {count}, $11",
+            "mtc0 {on}, $12",
+            "ehb",
+            "wait",
+            "mtc0 {off}, $12",
+            "ehb",
+            ".set pop",
+            count = out(reg) _,
+            tick = in(reg) 160_000u64,
+            on = in(reg) KX | IM7 | IE,
+            off = in(reg) KX,
+            options(nostack, preserves_flags)
         );
     }
 }

@@ -109,12 +109,35 @@ pub fn park(cpu: usize) -> ! {
     let page = unsafe { &mut *PRIVATE[cpu].0.get() };
     take_back(page);
     page.vectors[Vector::Interrupt as usize] = asm::prom_tick as *const () as u64;
+    let_another_wake_up();
+    // SAFETY: the vector is in place, and nothing follows.
+    unsafe { asm::wait_for_ever() }
+}
+
+/// This CPU does nothing but ask, some thousand times a second, whether it is to go on with something: with what it was told
+/// then. None of its traps leads to the monitor any more.
+pub fn hang<T>(cpu: usize, told: impl Fn() -> Option<T>) -> T {
+    hub::controller().awake.fetch_and(!(1 << cpu), Ordering::AcqRel);
+    // SAFETY: this CPU's own page; interrupts are off, and the PROM does not trap.
+    let page = unsafe { &mut *PRIVATE[cpu].0.get() };
+    take_back(page);
+    page.vectors[Vector::Interrupt as usize] = asm::prom_short_tick as *const () as u64;
+    let_another_wake_up();
+    loop {
+        if let Some(told) = told() {
+            return told;
+        }
+        // SAFETY: the vector is in place.
+        unsafe { asm::wait_a_little() };
+    }
+}
+
+/// Waits until another CPU does not: under icount one never may.
+fn let_another_wake_up() {
     // The machine ends when its last CPU parks: another one will wake up.
     while hub::controller().awake.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
-    // SAFETY: the vector is in place, and nothing follows.
-    unsafe { asm::wait_for_ever() }
 }
 
 /// Tells the monitor where the CPU's words in its node's hub are.

@@ -1,9 +1,10 @@
 //! The PROM's ends: a message and a failed machine, or a parked CPU.
 
 use crate::console::say;
-use crate::{asm, bringup, cpu, hub, pci};
+use crate::{asm, bringup, cpu, garbage, hub, pci};
 use abi::hub::Why;
 use abi::{CpuId, map};
+use core::sync::atomic::Ordering;
 
 /// Cause.ExcCode (bits 6:2) of a bus error on a fetch and on a load or store.
 const BUS_ERRORS: core::ops::RangeInclusive<u64> = 6..=7;
@@ -48,13 +49,22 @@ pub extern "C" fn nested(cpu: u64, sp: u64, ra: u64) -> ! {
 
 /// The monitor can't go on, and says why ([`Why`]). Called through [`abi::prom::PromPage::give_up`].
 pub extern "C" fn given_up(cpu: u64, why: u64) -> ! {
-    const PANIC: u64 = Why::Panic as u64;
-    const TOLD: u64 = Why::Told as u64;
-    let why = match why {
-        PANIC => Why::Panic,
-        TOLD => Why::Told,
-        _ => Why::Broken,
-    };
+    match Why::from_word(why).unwrap_or(Why::Broken) {
+        Why::Hung => hang(cpu),
+        why => park(cpu, why),
+    }
+}
+
+/// This CPU executes nothing any more, and says nothing of it; until its node loses its power, or it is told to
+/// stop.
+fn hang(cpu: u64) -> ! {
+    let Some(layout) = bringup::layout() else { fail() };
+    let id = CpuId(cpu as u8);
+    let why =
+        cpu::hang(cpu as usize, || match hub::words(layout, id).parking.load(Ordering::Acquire) {
+            _ if !hub::has_power(layout, id) => Some(Why::Vanished),
+            told => Why::from_word(told).filter(|why| *why != Why::Hung),
+        });
     park(cpu, why)
 }
 
@@ -67,12 +77,15 @@ fn park(cpu: u64, why: Why) -> ! {
         fail()
     }
     let what = match why {
-        Why::Told => "told to stop",
         Why::Panic => "its monitor has failed",
         Why::Broken => "its monitor is destroyed",
-        Why::Vanished => "the memory of its cell does not answer",
+        _ if !hub::has_power(layout, id) => "its node has failed",
+        Why::Told => "told to stop",
+        Why::Vanished | Why::Hung => "the memory of its cell does not answer",
     };
     say!("CPU {cpu} of cell {}: {what}; parked", layout.cell(layout.node_of(id)));
+    hub::tell(layout, id);
+    garbage::arrived(layout, id);
     if hub::park(layout, id, why) { cpu::park(cpu as usize) } else { fail() }
 }
 

@@ -33,14 +33,24 @@ pub fn power_on(layout: &Layout) {
     }
 }
 
-/// Has the other CPUs of a CPU's cell park, and says that this one does; whether any CPU is left.
-pub fn park(layout: &Layout, cpu: CpuId, why: Why) -> bool {
+/// Whether a CPU's node has power.
+pub fn has_power(layout: &Layout, cpu: CpuId) -> bool {
+    page(layout.node_of(cpu)).power.load(Ordering::SeqCst) != 0
+}
+
+/// Has the other CPUs of a CPU's cell park.
+pub fn tell(layout: &Layout, cpu: CpuId) {
     for other in layout.cpus_of(layout.cell(layout.node_of(cpu))) {
-        words(layout, other).parking.store(Why::Told as u64, Ordering::Relaxed);
+        words(layout, other).parking.store(Why::Told as u64, Ordering::Release);
     }
+}
+
+/// Says that a CPU has parked; whether any CPU is left.
+pub fn park(layout: &Layout, cpu: CpuId, why: Why) -> bool {
     controller().awake.fetch_and(!(1 << cpu.0), Ordering::AcqRel);
     // In one order for all: of several that park at once one at least sees all others parked.
     words(layout, cpu).parked.store(why as u64, Ordering::SeqCst);
+    controller().stopped.fetch_or(1 << cpu.0, Ordering::AcqRel);
     let mut all = (0..layout.cpus() as u8).map(CpuId);
     all.any(|cpu| words(layout, cpu).parked.load(Ordering::SeqCst) == 0)
 }

@@ -27,6 +27,8 @@ mod cpu;
 #[cfg(target_os = "none")]
 mod fail;
 #[cfg(target_os = "none")]
+mod garbage;
+#[cfg(target_os = "none")]
 mod hub;
 #[cfg(target_os = "none")]
 mod pci;

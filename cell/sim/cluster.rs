@@ -6,6 +6,7 @@ use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
+use cell::fault::Part;
 use cell::talk::{CellSet, LiveSet, Sight};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +36,8 @@ pub struct Rings {
     pub parcels: Vec<(CellId, Vec<u64>)>,
     /// Of each cell: the dead ones that it does not see yet.
     unseen: Vec<CellSet>,
+    /// What was switched off and on (`true`), and when.
+    pub switched: Vec<(Part, bool, u64)>,
     /// Of each cell: the live sets that it has agreed to.
     pub agreed: Vec<Vec<LiveSet>>,
 }
@@ -54,6 +57,7 @@ impl Rings {
             toys: HashMap::new(),
             parcels: Vec::new(),
             unseen: vec![CellSet::NONE; cells],
+            switched: Vec::new(),
             agreed: vec![Vec::new(); cells],
         }
     }

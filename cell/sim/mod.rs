@@ -10,6 +10,7 @@ use abi::event::{Event, Kind};
 use abi::ring::{RECORD_MAX, stream, vm_stream};
 use abi::script::{Outcome, Step};
 use abi::{CellId, CpuId, Mpa, NodeId, PAGE_SIZE, VmId};
+use cell::fault::Part;
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
@@ -135,6 +136,19 @@ impl Machine for Sim {
 
     fn is_fenced(&self, cell: CellId) -> bool {
         self.rings.borrow().is_dead(cell)
+    }
+
+    fn switch(&mut self, part: Part, on: bool) {
+        self.rings.borrow_mut().switched.push((part, on, self.now()));
+        // A cell of one node is the node's number.
+        if let (Part::Node(node), false) = (part, on) {
+            self.rings.borrow_mut().stop(CellId(node.0));
+        }
+    }
+
+    fn ticks(&self, cpu: CpuId) -> u64 {
+        let stands = self.rings.borrow().switched.iter().any(|(part, ..)| *part == Part::Cpu(cpu));
+        if stands { 1 } else { 2 + self.now() / TICK_NS }
     }
 
     fn kick(&mut self, cpu: CpuId) {
@@ -530,6 +544,7 @@ impl Run {
             Kind::VcpuMigrated { vm, vcpu, from, to } => format!("move {vm}.{vcpu} {from} {to}"),
             Kind::Panic { message } => message.to_string(),
             Kind::CellLost { lost } => format!("cell {lost} lost"),
+            Kind::Fault { what } => format!("fault {what}"),
         };
         world.events.iter().map(tell).collect()
     }

@@ -18,6 +18,7 @@
 extern crate alloc;
 
 pub mod console;
+pub mod fault;
 pub mod frames;
 pub mod loan;
 mod local;

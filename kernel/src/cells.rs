@@ -5,9 +5,9 @@
 //! or an operator asks for it, or else when the VMs of all cells have ended. All cells then end their VMs;
 //! when each has said that it is done (or is lost), the leader switches the machine off.
 
-use crate::{clock, hub, machine};
+use crate::{clock, controller, hub, machine};
 use abi::CellId;
-use abi::hub::{Hub, Run, Why};
+use abi::hub::{Hub, Run};
 use cell::talk::{CellSet, LiveSet};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,23 +28,22 @@ fn has_stopped(cell: CellId) -> bool {
         || machine::first(cell).is_none_or(|first| hub::is_parked(first.cpu).unwrap_or(true))
 }
 
-/// The cells have agreed on who is alive. Whoever is not is told to stop, if it can be told.
+/// The cells have agreed on who is alive. Whoever is not is fenced off before anybody goes on without it: its nodes lose their
+/// power, whatever way is left to them.
 pub(crate) fn agreed(live: &LiveSet) {
     if let Some(hub) = hub_of(machine::cell()) {
         hub.epoch.store(live.epoch.0.into(), Ordering::Release);
     }
     let lost = machine::others().minus(live.cells);
     LOST.store(lost.0.into(), Ordering::Release);
-    for cpu in lost.into_iter().flat_map(|cell| machine::layout().cpus_of(cell)) {
-        if let Ok(words) = hub::words(cpu) {
-            words.parking.store(Why::Told as u64, Ordering::Release);
-        }
-    }
+    lost.into_iter()
+        .flat_map(|cell| machine::layout().nodes_of(cell))
+        .for_each(controller::node_off);
 }
 
-/// Whether all CPUs of a cell have parked, for all that can be seen from here.
+/// Whether all CPUs of a cell have stopped, as the system controller says.
 pub(crate) fn is_fenced(cell: CellId) -> bool {
-    machine::layout().cpus_of(cell).all(|cpu| hub::is_parked(cpu) == Ok(true))
+    machine::layout().cpus_of(cell).all(|cpu| hub::controller().has_stopped(cpu.0.into()))
 }
 
 /// The hub of a cell's lowest node.

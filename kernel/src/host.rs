@@ -4,7 +4,9 @@ use crate::careful::{self, xkphys};
 use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
-use crate::{cells, clock, doorbell, frames, hub, link, machine, page, places, selftest, sight};
+use crate::{
+    cells, clock, controller, doorbell, frames, hub, link, machine, page, places, selftest, sight,
+};
 use abi::config::{self, Config};
 use abi::hub::Why;
 use abi::{CellId, CpuId, Mpa, VmId, map};
@@ -12,6 +14,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use cell::fault::Part;
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
 use cell::talk::{Frozen, LiveSet, Sight, Unreachable};
@@ -153,6 +156,14 @@ impl Machine for Host {
     fn park(&mut self) {
         log::error!("the other cells go on without this one");
         page::give_up(Why::Told)
+    }
+
+    fn switch(&mut self, part: Part, on: bool) {
+        controller::switch(part, on);
+    }
+
+    fn ticks(&self, cpu: CpuId) -> u64 {
+        page::ticks_of(cpu)
     }
 
     fn is_fenced(&self, cell: CellId) -> bool {

@@ -97,7 +97,14 @@ pub(crate) fn controller() -> &'static Controller {
     unsafe { &*(xkphys(Mpa(map::RAM_BASE + map::CONTROLLER)) as *const Controller) }
 }
 
-fn page(node: NodeId) -> &'static Hub {
+/// A CPU's words, as the system controller reaches them.
+pub(crate) fn words_of(cpu: CpuId) -> &'static CpuWords {
+    let layout = machine::layout();
+    &page(layout.node_of(cpu)).cpus[hub::slot(layout, cpu)]
+}
+
+/// A node's hub, as the system controller reaches it; others ask [`reach`].
+pub(crate) fn page(node: NodeId) -> &'static Hub {
     // SAFETY: as for `controller`.
     unsafe { &*(xkphys(Mpa(map::RAM_BASE + hub::address(node))) as *const Hub) }
 }

@@ -28,6 +28,8 @@ mod cells;
 #[cfg(target_os = "none")]
 mod clock;
 #[cfg(target_os = "none")]
+mod controller;
+#[cfg(target_os = "none")]
 mod cp0;
 #[cfg(target_os = "none")]
 mod cpus;

@@ -1,8 +1,11 @@
 //! The CPU's private page in cell memory: the other half of what trap entry needs, at the top of the
 //! address space (the first half, in low RAM, is [`abi::prom::PromPage`]).
 
+use crate::careful::xkphys;
+use crate::machine;
 use abi::hub::{CpuWords, Why};
 use abi::prom::{CELL_PAGE_VA, PROM_PAGE_VA, PromPage, VECTORS};
+use abi::{CpuId, Mpa, PAGE_SIZE};
 use core::sync::atomic::{AtomicU64, Ordering};
 use static_assertions::const_assert;
 
@@ -52,6 +55,15 @@ pub(crate) fn cell_page() -> &'static CellPage {
     // SAFETY: the PROM has mapped and zeroed the page for every CPU before it entered the monitor, and
     // the mapping is wired. All fields are atomic.
     unsafe { &*(CELL_PAGE_VA as *const CellPage) }
+}
+
+/// How often a CPU of this cell has ticked.
+pub(crate) fn ticks_of(cpu: CpuId) -> u64 {
+    let pages = machine::layout().reserve(machine::cell()).start + machine::cell_pages();
+    let page = xkphys(Mpa(pages + u64::from(cpu.0) * PAGE_SIZE)) as *const CellPage;
+    // SAFETY: the PROM has put the private pages of all CPUs there, zeroed; the field is atomic, and the page is there as
+    // long as this cell's memory.
+    unsafe { (*page).ticks.load(Ordering::Relaxed) }
 }
 
 /// This CPU's number.
@@ -137,7 +149,8 @@ pub(crate) fn words() -> &'static CpuWords {
 /// Parks this CPU if it has been told to.
 #[inline]
 pub(crate) fn park_if_told() {
-    if words().parking.load(Ordering::Relaxed) != 0 {
-        give_up(Why::Told)
+    let told = words().parking.load(Ordering::Acquire);
+    if told != 0 {
+        give_up(Why::from_word(told).unwrap_or(Why::Told))
     }
 }

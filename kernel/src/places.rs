@@ -1,8 +1,8 @@
 //! What lies where: for `cells` and `nodes` at the monitor console.
 
-use crate::{asm, cells, hub, machine};
-use abi::topology::Topology;
-use abi::{CellId, Mpa, PAGE_SIZE, map};
+use crate::{asm, cells, controller, hub, machine};
+use abi::topology::{End, Topology};
+use abi::{CellId, CpuId, Mpa, PAGE_SIZE, map};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -99,12 +99,17 @@ pub(crate) fn nodes() -> String {
     let topology = Topology::new(layout.nodes);
     let mut out = String::new();
     for node in layout.node_ids() {
-        let parked = list(layout.cpus_of_node(node).filter(|cpu| hub::is_parked(*cpu) == Ok(true)));
+        let stopped = |cpu: &CpuId| hub::controller().has_stopped(cpu.0.into());
+        let parked = list(layout.cpus_of_node(node).filter(stopped));
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
             "node {node}: {}, cell {}, router {}, CPUs {}{}, window {} MB at {}, slice {} MB at {}",
-            if hub::reach(node).is_ok() { "on" } else { "unreachable" },
+            match hub::reach(node) {
+                Ok(_) => "on",
+                Err(_) if hub::failed().nodes >> node.0 & 1 != 0 => "off",
+                Err(_) => "unreachable",
+            },
             layout.cell(node),
             topology.router_of(node),
             list(layout.cpus_of_node(node)),
@@ -114,6 +119,16 @@ pub(crate) fn nodes() -> String {
             layout.slice >> 20,
             Mpa(layout.slice_of(node).start),
         );
+    }
+    for (place, (one, other)) in topology.links().enumerate() {
+        let end = |end| match end {
+            End::Node(node) => format!("node {node}"),
+            End::Router(router) => format!("router {router}"),
+        };
+        let _ = writeln!(out, "link {place}: {} to {}", end(one), end(other));
+    }
+    for part in controller::failed_parts() {
+        let _ = writeln!(out, "{part} has failed");
     }
     out
 }

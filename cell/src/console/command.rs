@@ -1,6 +1,7 @@
 //! The commands, and what to say to one that is not.
 
 use super::help::{HELP, Topic, topic};
+use crate::fault::Fault;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -65,6 +66,8 @@ pub enum Command<'a> {
     Nodes,
     /// `selfcheck`: the monitor's own image.
     SelfCheck,
+    /// `fault KIND NUMBER [at SECONDS]`: a part of the machine fails, now or at that time (nanoseconds since power-on).
+    Fault(Fault, Option<u64>),
     /// `debug FAULT`: make the monitor fail.
     Debug(&'a str),
     /// `quit`: end the run.
@@ -77,6 +80,7 @@ pub enum Command<'a> {
 /// What to tell the operator: the culprit and the remedy, one line.
 pub fn parse(line: &str) -> Result<Command<'_>, String> {
     let mut words = line.split_whitespace();
+    let words = &mut words;
     let Some(name) = words.next() else { return Ok(Command::Nothing) };
     let mut next = |what: &str| {
         let usage = topic(name).map_or(name, |topic| topic.usage);
@@ -131,6 +135,10 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         "recall" => Command::Recall(number(name, "cell", next("cell")?)?),
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
+        "fault" => {
+            let (fault, at) = Fault::parse(words)?;
+            Command::Fault(fault, at)
+        }
         "debug" => Command::Debug(words.next().unwrap_or("?")),
         "quit" => Command::Quit,
         _ => {

@@ -250,9 +250,21 @@ pub const HELP: &[Topic] = &[
     },
     Topic {
         usage: "nodes",
-        what: "list the nodes: cell, router, CPUs, memory",
-        more: "A node is unreachable when it has no power, or no way over routers and links leads to it.",
+        what: "list the nodes: cell, router, CPUs, memory; and the links",
+        more: "A node is off when it has no power, and unreachable when no way over routers and links leads to\n\
+               it. Then come the links with their two ends, and what of routers and links has failed.",
         example: "nodes",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
+        usage: "fault PART NUMBER [at SECONDS]",
+        what: "make a part of the machine fail, now or at a time since power-on",
+        more: "PART is one of: node (its CPUs stop, its memory is gone), firmware (its CPUs hang, its memory is\n\
+               gone 5 ms later), router or link (who reaches whom), cpu (it executes nothing any more),\n\
+               false-alarm (a cell is suspected once, wrongly), transient router, transient link (back after\n\
+               10 ms). A cell that is not hit does it. `nodes` shows routers, docs/faults.md what is lost.",
+        example: "fault node 2 at 1.5",
         argument: Argument::None,
         reach: Reach::Here,
     },
@@ -361,6 +373,7 @@ mod tests {
             Command::Cells { .. } => "cells",
             Command::Nodes => "nodes",
             Command::SelfCheck => "selfcheck",
+            Command::Fault(..) => "fault",
             Command::Debug(_) => "debug",
             Command::Quit => "quit",
         })
@@ -375,7 +388,8 @@ mod tests {
             assert!(!topic.what.is_empty() && topic.more.len() > 40, "{}", topic.usage);
             assert!(topic.more.lines().all(|line| line.len() <= 100), "{}", topic.usage);
             let mut usage = topic.usage.replace("[-v]", "-v").replace("KIND", "remap");
-            for number in ["CPU", "AMOUNT", "CELL", "[CALLS]", "PAGES", "LOAN"] {
+            usage = usage.replace("PART", "router").replace("[at SECONDS]", "at 2");
+            for number in ["NUMBER", "CPU", "AMOUNT", "CELL", "[CALLS]", "PAGES", "LOAN"] {
                 usage = usage.replace(number, "1");
             }
             assert_eq!(parse(&usage).ok().as_ref().and_then(name), Some(topic.name()));

@@ -62,7 +62,12 @@ impl<M: Machine> LocalCell<M> {
             agreement.beat(*beats);
         }
         let sight = self.out.machine.sight();
-        let finding = watch.look(now, &sight, self.out.machine.wires());
+        let mut finding = watch.look(now, &sight, self.out.machine.wires());
+        // Of two cells neither can ask a third one, so that neither may believe an alarm.
+        let alarm = core::mem::take(&mut self.faults.false_alarm).and(self.live);
+        if self.live.count() > 2 {
+            finding.suspects = CellSet(finding.suspects.0 | alarm.0);
+        }
         while let Some(decision) = self.decide(&finding) {
             match decision {
                 Decision::Live(live) => self.agreed(&live, finding.dead),

@@ -6,6 +6,7 @@
 //! CPU. Whoever wants something of a VCPU that is away leaves it in its slot and has the CPU kicked.
 
 mod errands;
+mod faults;
 mod handover;
 mod lending;
 mod life;
@@ -23,6 +24,7 @@ mod turns;
 mod visiting;
 
 use crate::console::Editor;
+use crate::fault::Part;
 use crate::frames::{Frames, Pages};
 use crate::loan::Loans;
 use crate::memmap::{Memmap, Violation};
@@ -43,6 +45,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use errands::Errands;
+use faults::Faults;
 use lending::Lending;
 use messages::Probes;
 use moves::Stress;
@@ -126,6 +129,13 @@ pub trait Machine {
 
     /// The other cells go on without this one: its CPUs are to stop. Need not come back.
     fn park(&mut self);
+
+    /// Switches a part of the machine off as a failure of it would, or on again. Through the system controller: also where no
+    /// way leads.
+    fn switch(&mut self, part: Part, on: bool);
+
+    /// How often a CPU of this cell has ticked: while it runs, more than every hundredth of a second.
+    fn ticks(&self, cpu: CpuId) -> u64;
 
     /// Whether no CPU of `cell`, which has died, can reach any memory any more.
     fn is_fenced(&self, cell: CellId) -> bool;
@@ -237,6 +247,8 @@ pub struct LocalCell<M: Machine> {
     over: Option<Outcome>,
     /// The outcome has been written.
     finished: bool,
+    /// Faults that are to be injected.
+    faults: Faults,
     /// VCPUs are being moved about.
     stress: Option<Stress>,
     /// Pages are being moved about.
@@ -299,6 +311,7 @@ impl<M: Machine> LocalCell<M> {
             silent: CellSet::NONE,
             over,
             finished: false,
+            faults: Faults::new(config),
             stress: None,
             remap: None,
             // "stress"

@@ -112,6 +112,7 @@ impl<M: Machine> LocalCell<M> {
             Command::Cells { places } => Ok(self.out.machine.cells(places)),
             Command::Nodes => Ok(self.out.machine.nodes()),
             Command::SelfCheck => Ok(self.out.machine.self_check()),
+            Command::Fault(fault, at) => self.inject(fault, at),
             Command::Debug(fault) => self.out.machine.debug(fault),
             Command::Quit => {
                 let player = self.out.player.as_ref();

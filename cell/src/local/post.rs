@@ -6,7 +6,7 @@
 
 use super::out::Out;
 use super::{LocalCell, Machine, vm_of};
-use crate::console::{Desk, Place, Reach, Sent, parse, topic};
+use crate::console::{Command, Desk, Place, Reach, Sent, parse, topic};
 use crate::vm::State;
 use abi::config::Config;
 use abi::player::{Order, Report, Result};
@@ -253,7 +253,13 @@ impl<M: Machine> LocalCell<M> {
     /// A line was typed at the monitor console.
     pub(super) fn ask(&mut self, line: &str) {
         let now = self.out.machine.now();
-        match self.post.desk.ask(line, now) {
+        // A fault that hits this cell is another one's to do.
+        let doer = match parse(line) {
+            Ok(Command::Fault(fault, _)) => self.doer(&fault).filter(|doer| *doer != self.out.cell),
+            _ => None,
+        };
+        let elsewhere = doer.map(|doer| format!("{line} on {doer}"));
+        match self.post.desk.ask(elsewhere.as_deref().unwrap_or(line), now) {
             Ok(sent) => self.send(sent),
             Err(text) => self.out.print(&format!("{text}\n")),
         }

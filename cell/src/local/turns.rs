@@ -73,6 +73,7 @@ impl<M: Machine> LocalCell<M> {
             }
             now = self.out.machine.now();
         }
+        self.faults_due(now);
         if self.over.is_none() {
             self.restart_due(now);
             self.stress_due(now);
@@ -92,7 +93,8 @@ impl<M: Machine> LocalCell<M> {
         let script = self.out.player.as_ref().and_then(Player::deadline);
         let restarts = self.vms.iter().filter_map(|vm| vm.due);
         let stress = self.stress_deadline().into_iter().chain(self.remap_deadline());
-        script.into_iter().chain(restarts).chain(stress).chain(self.answer_deadline()).min()
+        let others = self.answer_deadline().into_iter().chain(self.faults.deadline());
+        script.into_iter().chain(restarts).chain(stress).chain(others).min()
     }
 
     fn next(&mut self, cpu: CpuId, now: u64) -> Next<<M::Guest as Guest>::Vcpu> {

@@ -79,6 +79,11 @@ pub enum Kind<'a> {
         /// Which.
         lost: CellId,
     },
+    /// A fault was injected: it takes effect now.
+    Fault {
+        /// What fails, as the command said it.
+        what: Cow<'a, str>,
+    },
 }
 
 /// Why a VM ended.
@@ -185,6 +190,10 @@ impl Event<'_> {
                 w.u8(8);
                 w.u8(lost.0);
             }
+            Kind::Fault { what } => {
+                w.u8(9);
+                w.str(what);
+            }
         }
         *bytes = w.bytes;
     }
@@ -221,6 +230,7 @@ impl Event<'_> {
                     to: r.u8()?,
                 },
                 8 => Kind::CellLost { lost: CellId(r.u8()?) },
+                9 => Kind::Fault { what: r.str()?.into() },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -253,6 +263,7 @@ impl fmt::Display for Event<'_> {
             }
             Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
             Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
+            Kind::Fault { what } => write!(f, "\"fault\",\"what\":{}", Json(what))?,
         }
         f.write_str("}")
     }
@@ -293,6 +304,7 @@ mod tests {
             Kind::VcpuMigrated { vm: "d".into(), vcpu: 1, from: 2, to: 15 },
             Kind::Panic { message: "b\n\"".into() },
             Kind::CellLost { lost: CellId(7) },
+            Kind::Fault { what: "transient link 4".into() },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, i, "the table is in the order of the enum");

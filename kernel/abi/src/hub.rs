@@ -8,7 +8,7 @@
 //! and can be reached ([`crate::topology`]). The system controller's page belongs to no node, and is never
 //! used to agree on anything.
 
-use crate::ids::{CPUS_PER_NODE, CpuId, NodeId};
+use crate::ids::{CPUS_PER_NODE, CpuId, MAX_NODES, NodeId};
 use crate::layout::Layout;
 use crate::map;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +54,12 @@ pub struct Controller {
     pub failed_routers: AtomicU64,
     /// The links that have failed, a bit each ([`crate::topology::Topology::links`]).
     pub failed_links: AtomicU64,
+    /// The CPUs that have stopped for good, a bit each: what a parked CPU says here too, since the hub of a node without
+    /// power can't be asked. What its node's memory turns to has been written before.
+    pub stopped: AtomicU64,
+    /// When each node lost its power, in nanoseconds since power-on; 0: it has not. What its memory turns to depends
+    /// on it.
+    pub failed_at: [AtomicU64; MAX_NODES],
     /// The CPUs that do not `wait`, a bit each. No part of the machine but an aid for simulating it: under icount
     /// one of them must always be awake, or two runs would differ.
     pub awake: AtomicU64,
@@ -69,8 +75,25 @@ pub enum Why {
     Panic = 2,
     /// Its monitor can't even save the state of a trap: its text, data or stack is destroyed.
     Broken = 3,
-    /// The memory of its cell does not answer.
+    /// The memory of its cell does not answer, or its node has lost its power.
     Vanished = 4,
+    /// It is to hang: it executes nothing any more, and does not say so. Never the reason of a parked one.
+    Hung = 5,
+}
+
+impl Why {
+    /// The reason that a word names; none: 0, or nonsense.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            1 => Self::Told,
+            2 => Self::Panic,
+            3 => Self::Broken,
+            4 => Self::Vanished,
+            5 => Self::Hung,
+            _ => return None,
+        })
+    }
 }
 
 /// How far a cell's run has come.
@@ -100,21 +123,33 @@ pub struct Line<'a> {
 }
 
 impl Controller {
+    /// Whether a CPU has stopped for good.
+    #[must_use]
+    pub fn has_stopped(&self, cpu: u64) -> bool {
+        self.stopped.load(Ordering::Acquire).checked_shr(cpu as u32).unwrap_or(0) & 1 != 0
+    }
+
     /// Waits until no other CPU prints on UART 0, but not for ever.
     pub fn line(&self, cpu: u64) -> Line<'_> {
         let me = cpu + 1;
-        let free = || {
-            let swap = self.uart.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
-            // A CPU that fails while it prints has its turn already.
-            swap.is_ok() || swap == Err(me)
-        };
         if !(0..LINE_PATIENCE).any(|_| {
             core::hint::spin_loop();
-            free()
+            self.take_line(me)
         }) {
             self.uart.store(me, Ordering::Relaxed);
         }
         Line { uart: &self.uart, me }
+    }
+
+    /// Takes UART 0 if it is free, or nobody's who could still print.
+    fn take_line(&self, me: u64) -> bool {
+        let take =
+            |from| self.uart.compare_exchange(from, me, Ordering::Acquire, Ordering::Relaxed);
+        match take(0) {
+            Ok(_) => true,
+            // A CPU that fails while it prints has its turn already, and one that has stopped needs it no more.
+            Err(holder) => (holder == me || self.has_stopped(holder - 1)) && take(holder).is_ok(),
+        }
     }
 }
 
@@ -150,7 +185,7 @@ pub const fn parked_address(layout: &Layout, cpu: CpuId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{CellId, MAX_NODES};
+    use crate::ids::CellId;
 
     #[test]
     fn a_line_is_one_cpus_at_a_time_but_a_dead_one_is_not_waited_for_for_ever() {
@@ -159,6 +194,8 @@ mod tests {
             uart: zero(),
             failed_routers: zero(),
             failed_links: zero(),
+            stopped: zero(),
+            failed_at: [const { AtomicU64::new(0) }; MAX_NODES],
             awake: zero(),
         };
         let owner = || controller.uart.load(Ordering::Relaxed);
@@ -174,6 +211,19 @@ mod tests {
         assert_eq!(owner(), 6, "what is over is not taken from another");
         drop(next);
         assert_eq!(owner(), 0);
+        core::mem::forget(controller.line(7));
+        assert!(!controller.take_line(3));
+        controller.stopped.store(1 << 7, Ordering::Relaxed);
+        assert!(controller.take_line(3), "a CPU that has stopped is not waited for");
+        assert_eq!(owner(), 3);
+    }
+
+    #[test]
+    fn reasons_are_their_words() {
+        for word in 0..10 {
+            let why = Why::from_word(word);
+            assert_eq!(why.map_or(0, |why| why as u64), if word <= 5 { word } else { 0 });
+        }
     }
 
     #[test]
