@@ -6,6 +6,7 @@ mod build;
 mod console;
 mod doctor;
 mod endian;
+mod fault;
 mod fuzz;
 mod hostile;
 mod layouts;
@@ -54,6 +55,8 @@ enum Command {
     Hostile(hostile::Args),
     /// Divides one machine into 1, 2, 4 and 8 cells, and compares its guests with the bare machine's.
     Layouts(layouts::Args),
+    /// Breaks machines at random, and judges what is left: fault-injection campaigns.
+    Fault(fault::Args),
     /// Runs a large machine on one host core beside a busy loop, and sees that nobody starves.
     Soak(soak::Args),
     /// Destroys the monitor of one cell after the other from outside: the others must go on.
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::Sensitive(args) => sensitive::main(args),
         Command::Hostile(args) => hostile::main(args),
         Command::Layouts(args) => layouts::main(args),
+        Command::Fault(args) => fault::main(args),
         Command::Soak(args) => soak::main(args),
         Command::Replication(args) => run::replication::main(args),
         Command::Bench(args) => bench::main(args),

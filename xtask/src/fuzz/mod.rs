@@ -13,7 +13,7 @@ mod layout;
 mod model;
 mod qemu;
 mod report;
-mod rng;
+pub mod rng;
 mod state;
 mod stream;
 mod system;

@@ -8,6 +8,7 @@
 pub mod count;
 mod drain;
 pub mod embedded;
+pub mod facts;
 mod images;
 mod logs;
 mod memory;

@@ -1,0 +1,248 @@
+//! `cargo xtask fault`: breaks machines at random, and judges what is left.
+//!
+//! An experiment is [`draw`]n from seed and number; the [`workload`] is a machine's configuration and script; it is run
+//! undisturbed and disturbed ([`experiment`]); the [`judge`] says from the topology ([`sides`]) who must have been lost, and from the
+//! [`record`] of the run who was. Results are [`store`]d and [`report`]ed.
+
+mod draw;
+mod experiment;
+mod judge;
+mod record;
+mod report;
+mod sides;
+mod store;
+mod workload;
+
+use crate::endian::Endian;
+use crate::setup::{self, Need};
+use anyhow::{Context, Result, bail};
+use draw::Kind;
+use experiment::Campaign;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use store::Outcome;
+
+/// Breaks machines at random, and judges what is left.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cargo xtask fault --experiments 20 --seed 7          20 experiments, results in target/fault
+  cargo xtask fault --experiments 10 --kind router     only routers, of the same series
+  cargo xtask fault --experiments 1000 --shard 3/16    the third of sixteen parts
+  cargo xtask fault --merge out/1 out/2 --report       the results of several folders as one
+  cargo xtask fault --seed 7 --replay 12               one experiment again, with its whole output
+
+What is there in the folder of results already, of the same monitor, is not done again. docs/faults.md explains all of it.
+
+Exit status: 0 all experiments passed, 1 not so, 2 a set-up problem.")]
+pub struct Args {
+    /// How many experiments
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    experiments: u64,
+    /// Names the series: a seed and a number are one experiment for ever
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The machine and its VMs, instead of drawn ones; the VMs must end by themselves
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only experiments of this kind
+    #[arg(long, value_enum, value_name = "K")]
+    kind: Option<Kind>,
+    /// Only part I of N of the experiments
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    shard: Shard,
+    /// How many at once; default: one a processor of the host
+    #[arg(long, value_name = "J")]
+    jobs: Option<usize>,
+    /// The folder of results
+    #[arg(long, value_name = "DIR", default_value = "target/fault")]
+    out: PathBuf,
+    /// Do this one experiment again, and show all that it prints
+    #[arg(long, value_name = "ID", conflicts_with_all = ["experiments", "kind", "shard", "merge"])]
+    replay: Option<u64>,
+    /// Do nothing but report the results of these folders
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "kind", "shard"])]
+    merge: Vec<PathBuf>,
+    /// Say what the experiments have covered, too
+    #[arg(long)]
+    report: bool,
+    /// Write a plot of the results to this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+/// Part I of N.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shard {
+    part: u64,
+    of: u64,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text
+            .split_once('/')
+            .and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((part, of)) if (1..=of).contains(&part) => Ok(Self { part, of }),
+            _ => Err("give I/N with I from 1 to N, for example 3/16".into()),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Set-up: a configuration, a folder, a compiler.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    if !args.merge.is_empty() {
+        let all = store::merge(&args.merge)?;
+        return tell(args, &all);
+    }
+    setup::ensure(&[Need::Compiler, Need::Qemu])?;
+    let campaign = campaign(args)?;
+    if let Some(id) = args.replay {
+        let (outcome, output) = campaign.run(id)?;
+        print!("{output}");
+        println!("{}", report::failures([&outcome]).trim_end());
+        println!(
+            "fault: experiment {id}: {}",
+            if outcome.wrong.is_empty() { "passed" } else { "FAILED" }
+        );
+        return Ok(ExitCode::from(u8::from(!outcome.wrong.is_empty())));
+    }
+    let ids = ids(args, &campaign)?;
+    let known = store::read(&args.out)?;
+    let is_done = |id: &u64| {
+        let outcome = known.get(&(args.seed, *id));
+        outcome.is_some_and(|outcome| {
+            outcome.monitor == campaign.monitor && outcome.replay == campaign.replay(*id)
+        })
+    };
+    let (done, open): (Vec<_>, Vec<_>) = ids.iter().copied().partition(is_done);
+    if !done.is_empty() {
+        println!("fault: {} of {} experiments are done already", done.len(), ids.len());
+    }
+    run_all(args, &campaign, &open)?;
+    let mut all = store::read(&args.out)?;
+    all.retain(|(seed, id), _| *seed == args.seed && ids.contains(id));
+    tell(args, &all)
+}
+
+fn campaign(args: &Args) -> Result<Campaign> {
+    let config = args
+        .config
+        .as_ref()
+        .map(|path| {
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            anyhow::Ok((path.display().to_string(), text))
+        })
+        .transpose()?;
+    // All experiments are of one monitor, in both byte orders.
+    let mut hash = Sha256::new();
+    for endian in Endian::ALL {
+        let built = crate::build::monitor(endian)?;
+        for guest in ["irix", "hello"] {
+            crate::build::guest(guest, endian)?;
+        }
+        for file in [&built.boot_elf, &built.kernel_elf] {
+            hash.update(fs::read(file).with_context(|| file.display().to_string())?);
+        }
+    }
+    fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let folder = args.out.canonicalize().with_context(|| args.out.display().to_string())?;
+    Ok(Campaign {
+        folder,
+        seed: args.seed,
+        config,
+        monitor: experiment::short(&hash.finalize()),
+        undisturbed: Mutex::default(),
+    })
+}
+
+/// The numbers of the experiments that were asked for: of a kind, the first so many of it; of these a part.
+fn ids(args: &Args, campaign: &Campaign) -> Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    let mut id = 0;
+    while (ids.len() as u64) < args.experiments {
+        if args.kind.is_none_or(|only| campaign.kind(id).is_ok_and(|kind| kind == only)) {
+            ids.push(id);
+        }
+        id += 1;
+        if id > 1000 * (args.experiments + 10) {
+            bail!("the configuration can't be used");
+        }
+    }
+    let Shard { part, of } = args.shard;
+    // Those that share an undisturbed run stay together.
+    ids.retain(|id| (id / draw::SHARING) % of == part - 1);
+    Ok(ids)
+}
+
+/// Runs experiments, some at once, and tells of each as it ends.
+fn run_all(args: &Args, campaign: &Campaign, ids: &[u64]) -> Result<()> {
+    let jobs = args
+        .jobs
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .clamp(1, ids.len().max(1));
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || -> Result<()> {
+        while let Some(&id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (outcome, _) = campaign.run(id)?;
+            store::add(&args.out, &outcome)?;
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            let word = if outcome.wrong.is_empty() { "passed" } else { "FAILED" };
+            println!(
+                "{word} {done}/{}: experiment {id}, fault {} at {:.3} ms, {}, {}",
+                ids.len(),
+                outcome.fault,
+                outcome.at_ns as f64 / 1e6,
+                outcome.machine,
+                outcome.memory
+            );
+            if outcome.wrong.is_empty() {
+                campaign.forget(id);
+            } else {
+                print!("{}", report::failures([&outcome]));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })
+}
+
+fn tell(args: &Args, all: &BTreeMap<(u64, u64), Outcome>) -> Result<ExitCode> {
+    print!("{}", report::failures(all.values()));
+    print!("{}", report::summary(all.values()));
+    if args.report {
+        print!("{}", report::coverage(all.values()));
+    }
+    if let Some(path) = &args.plot {
+        fs::write(path, report::plot(all.values())).with_context(|| path.display().to_string())?;
+    }
+    Ok(ExitCode::from(u8::from(all.values().any(|outcome| !outcome.wrong.is_empty()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_parts() {
+        assert_eq!("3/16".parse(), Ok(Shard { part: 3, of: 16 }));
+        for wrong in ["0/4", "5/4", "x", "1", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+}
