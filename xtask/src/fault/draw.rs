@@ -173,7 +173,7 @@ impl Experiment {
         });
         let &(cells, nodes_per_cell, _) = shape.unwrap_or(&SHAPES[0]);
         let nodes = cells * nodes_per_cell;
-        let cpus_per_node = 1 + u32::from(rng.chance(30));
+        let cpus_per_node = 1 + u32::from(rng.chance(40) && nodes <= 4);
         // Windows of 8 nodes leave a monitor alone no room for engines.
         let removable = rng.chance(25) && nodes <= 4;
         let machine = Machine {

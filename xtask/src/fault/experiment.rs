@@ -22,6 +22,9 @@ const LIMIT: u64 = 1800;
 /// An undisturbed run, once it has been made: whoever makes it holds the lock.
 pub type Slot = Arc<Mutex<Option<Arc<Baseline>>>>;
 
+/// How long a command at the console takes, at most.
+const CONSOLE_NS: u64 = 5_000_000;
+
 /// A campaign's setting.
 pub struct Campaign {
     /// Where results are kept.
@@ -39,7 +42,7 @@ pub struct Campaign {
 /// An undisturbed run.
 pub struct Baseline {
     record: Record,
-    /// When the first VM started and the last one ended.
+    /// When the console was ready, while VMs worked, and when the last one ended.
     window: (u64, u64),
 }
 
@@ -161,7 +164,12 @@ impl Campaign {
         };
         let script = workload::script(facts, activities, Some(&injection));
         let ended = self.boot(&format!("{}-{id}", self.seed), id, &prepared.config, &script)?;
-        let deed = Deed { words: fault.words(), at_ns: outcome.at_ns, lost };
+        let deed = Deed {
+            words: fault.words(),
+            at_ns: outcome.at_ns,
+            lost,
+            moves: activities.contains(&Activity::Migrate),
+        };
         let judgement = judge::judge(facts, &deed, &ended.record, &baseline.record);
         outcome.wrong = judgement.wrong;
         outcome.lost_vms = judgement.lost_vms;
@@ -253,17 +261,17 @@ impl Baseline {
                 record.status
             );
         }
-        let mut window: Option<(u64, u64)> = None;
+        let mut ends = None;
         for vm in facts.vms.iter().filter(|vm| vm.autostart) {
-            let start = record.events.iter().find(|e| e.kind == "vm-start" && e.vm == vm.name);
-            let end = record.end_of(&vm.name).filter(|end| end.cause != "quit");
-            let (Some(start), Some(end)) = (start, end) else {
+            let Some(end) = record.end_of(&vm.name).filter(|end| end.cause != "quit") else {
                 bail!("VM {} does not end by itself", vm.name)
             };
-            let (from, to) = window.unwrap_or((u64::MAX, 0));
-            window = Some((from.min(start.t_ns), to.max(end.t_ns)));
+            ends = ends.max(Some(end.t_ns));
         }
-        let Some(window) = window else { bail!("no VM starts with the machine") };
-        Ok(Self { record, window })
+        let Some(end) = ends else { bail!("no VM starts with the machine") };
+        // The fault is asked for at the console, which is there when the last cell is up.
+        let up = record.events.iter().filter(|event| event.kind == "monitor-up");
+        let start = up.map(|event| event.t_ns).max().unwrap_or(0) + CONSOLE_NS;
+        Ok(Self { record, window: (start.min(end), end) })
     }
 }

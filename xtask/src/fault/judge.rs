@@ -3,11 +3,13 @@
 //! The judge knows the configuration, the topology, what was injected and when, and what the same VMs print when nothing is
 //! injected. It asks the monitor nothing: of a run it looks at its exit status, at what guests printed, and at events.
 //!
-//! A VM *must live* if all cells that it may use live, and if it had ended before the fault. It *must be lost* if its home is lost.
-//! In between, if it may use a lost cell and has its home in a living one, it may do either, but one of them completely:
-//! end with the cause `cell-lost`, or with all that it prints undisturbed.
+//! A VM *must be lost* if its home is lost; and if it is spread over a lost cell, since its pages are placed in turn from its
+//! first page on, so that it has some in each of its cells before it has executed anything. It *must live* if all cells that it may
+//! use live; and if it is not spread, has its home in a living cell, and nothing moves VCPUs. What is left are VMs of which VCPUs
+//! may be in a lost cell at the moment or not. They may do either, but one of them completely: end with the cause `cell-lost`,
+//! or with all that they print undisturbed. Whoever had ended before the fault has only to have done that well.
 
-use super::record::Record;
+use super::record::{Event, Record};
 use super::sides::{self, Cells};
 use super::workload;
 use crate::run::facts::{Facts, VmFacts};
@@ -21,6 +23,8 @@ pub struct Deed {
     pub at_ns: u64,
     /// The cells that must be lost.
     pub lost: Cells,
+    /// Whether VCPUs are moved meanwhile, to any cell that their VM may use.
+    pub moves: bool,
 }
 
 /// What becomes of a VM.
@@ -38,7 +42,7 @@ pub struct Judgement {
     pub wrong: Vec<String>,
     /// The VMs that were lost.
     pub lost_vms: Vec<String>,
-    /// VMs that may use a lost cell and had their home in a living one.
+    /// VMs that might be lost or not.
     pub either: Vec<String>,
 }
 
@@ -52,11 +56,19 @@ const LATE_NS: u64 = 50_000_000;
 /// Beginnings of lines with which a run ends that has done what it should.
 const EXPECTED_ENDS: [&str; 2] = ["run: cell ", "run: VM "];
 
-fn fate(vm: &VmFacts, deed: &Deed) -> Fate {
+fn fate(vm: &VmFacts, deed: &Deed, run: &Record) -> Fate {
     let is_lost = |cell: &u8| deed.lost >> cell & 1 != 0;
+    let has_started = || {
+        let starts = |event: &&Event| event.kind == "vm-start" && event.vm == vm.name;
+        run.events.iter().find(starts).is_some_and(|start| start.t_ns < deed.at_ns)
+    };
     if is_lost(&vm.home) {
         Fate::Lost
-    } else if vm.permitted.iter().any(is_lost) {
+    } else if !vm.permitted.iter().any(is_lost) {
+        Fate::Lives
+    } else if vm.is_spread && has_started() {
+        Fate::Lost
+    } else if vm.is_spread || deed.moves {
         Fate::Either
     } else {
         Fate::Lives
@@ -72,7 +84,7 @@ pub fn judge(facts: &Facts, deed: &Deed, run: &Record, undisturbed: &Record) -> 
     the_cells(facts, deed, run, wrong);
     panics(deed, run, wrong);
     for vm in facts.vms.iter().filter(|vm| vm.autostart) {
-        let fate = fate(vm, deed);
+        let fate = fate(vm, deed, run);
         if fate == Fate::Either {
             judgement.either.push(vm.name.clone());
         }
@@ -185,10 +197,15 @@ fn the_vm(
             wrong.push(format!("VM {name} has neither finished nor been lost"));
         }
         Fate::Lost => {
-            let home_lost = run.loss_of(vm.home);
-            let until = home_lost.map_or(u64::MAX, |at| at.saturating_add(AFTERLIFE_NS));
+            let cells = vm.permitted.iter().filter(|cell| deed.lost >> **cell & 1 != 0);
+            let first = cells.filter_map(|cell| run.loss_of(*cell)).min();
+            let until = first.map_or(u64::MAX, |at| at.saturating_add(AFTERLIFE_NS));
             if by_itself.is_some_and(|end| end.t_ns > until) {
-                wrong.push(format!("VM {name} has outlived its home"));
+                wrong.push(format!("VM {name} has outlived a cell that it depended on"));
+            }
+            // With its home goes whoever could say so of it alone.
+            if end.is_none() && deed.lost >> vm.home & 1 == 0 {
+                wrong.push(format!("VM {name} is lost, and nobody says so"));
             }
         }
         Fate::Lives | Fate::Either => {}

@@ -1,11 +1,11 @@
 //! The judge is judged: a right report passes, and each thing that may be wrong with one is seen.
 
 use super::*;
-use crate::fault::record::Event;
 use crate::fault::workload::{Guest, Machine, Memory, Program};
 use std::path::Path;
 
-/// Four cells of a node. VMs 0 to 3 confined to one each, VM 4 spread over cells 0 and 2, with its home in 0.
+/// Four cells of a node. VMs 0 to 3 confined to one each; two that may use cells 0 and 2 and have their home in 0: VM 4 is
+/// spread over them, VM 5 is not.
 fn facts() -> Facts {
     let machine = Machine {
         cells: 4,
@@ -22,6 +22,7 @@ fn facts() -> Facts {
     };
     let mut guests: Vec<_> = (0..4).map(|cell| guest(vec![cell], false)).collect();
     guests.push(guest(vec![0, 2], true));
+    guests.push(guest(vec![0, 2], false));
     let config = workload::with_late_vms(&workload::config(&machine, &guests), 4);
     Facts::parse(Path::new("a test"), &config).unwrap()
 }
@@ -29,7 +30,7 @@ fn facts() -> Facts {
 const AT: u64 = 1_000_000_000;
 
 fn deed() -> Deed {
-    Deed { words: "node 2".into(), at_ns: AT, lost: 0b0100 }
+    Deed { words: "node 2".into(), at_ns: AT, lost: 0b0100, moves: true }
 }
 
 fn event(t_ns: u64, cell: i64, kind: &str) -> Event {
@@ -50,26 +51,29 @@ const OUTPUT: [&str; 2] = ["irix: shell ready", "check exec 8366d4b035785b02"];
 /// Nothing was injected.
 fn undisturbed() -> Record {
     let mut record = Record { status: Some(0), ..Record::default() };
-    for vm in 0..5 {
+    for vm in 0..6 {
         prints(&mut record, &format!("irix-{vm}"), &OUTPUT);
     }
     record
 }
 
-/// Node 2 has failed, and all went as it should: VMs 2 and 4 were lost.
+/// Node 2 has failed, and all went as it should: VMs 2, 4 and 5 were lost.
 fn right() -> Record {
     let mut record = Record { status: Some(3), ..undisturbed() };
     record.own = vec!["run: cell 2 was lost".into(), "run: VM irix-4 was ended: cell-lost".into()];
     record.events = vec![
+        Event { vm: "irix-4".into(), ..event(AT / 2, 0, "vm-start") },
         Event { what: "node 2".into(), ..event(AT + 9, 0, "fault") },
         Event { lost: Some(2), ..event(AT + 1000, 0, "cell-lost") },
         end(AT + 2000, 0, 4, "cell-lost"),
+        end(AT + 2000, 0, 5, "cell-lost"),
         end(AT - 1000, 1, 1, "reset"),
         end(AT + 9000, 0, 0, "reset"),
         end(AT + 9000, 3, 3, "reset"),
     ];
     prints(&mut record, "irix-2", &OUTPUT[..1]);
     prints(&mut record, "irix-4", &OUTPUT[..1]);
+    prints(&mut record, "irix-5", &OUTPUT[..1]);
     for cell in [0, 1, 3] {
         let lines = ["hello: ready", "> sum", "sum: d488e188dc8ae95b"];
         prints(&mut record, &format!("late-{cell}"), &lines);
@@ -96,14 +100,21 @@ fn event_of<'a>(record: &'a mut Record, kind: &str, vm: &str) -> &'a mut Event {
 fn a_right_report_passes() {
     let judgement = judge(&facts(), &deed(), &right(), &undisturbed());
     assert_eq!(judgement.wrong, [""; 0]);
-    assert_eq!(judgement.lost_vms, ["irix-2", "irix-4"]);
-    assert_eq!(judgement.either, ["irix-4"]);
-    // A VM that may be lost or not may also have gone on.
-    let went_on = wrong(|record| {
-        *event_of(record, "vm-end", "irix-4") = end(AT + 5000, 0, 4, "reset");
-        prints(record, "irix-4", &OUTPUT);
-    });
-    assert_eq!(went_on, [""; 0]);
+    assert_eq!(judgement.lost_vms, ["irix-2", "irix-4", "irix-5"]);
+    assert_eq!(judgement.either, ["irix-5"]);
+    // Who may be lost or not may also have gone on.
+    let went_on = |record: &mut Record| {
+        *event_of(record, "vm-end", "irix-5") = end(AT + 5000, 0, 5, "reset");
+        prints(record, "irix-5", &OUTPUT);
+    };
+    assert_eq!(wrong(went_on), [""; 0]);
+    // Where nothing moves VCPUs it must.
+    let still = Deed { moves: false, ..deed() };
+    let judge = |record: &Record| judge(&facts(), &still, record, &undisturbed()).wrong;
+    assert_eq!(judge(&right()), ["VM irix-5 was lost, and should not have been"]);
+    let mut record = right();
+    went_on(&mut record);
+    assert_eq!(judge(&record), [""; 0]);
 }
 
 #[test]
@@ -115,10 +126,18 @@ fn one_vm_too_many() {
 #[test]
 fn one_vm_too_few() {
     let found = wrong(|record| record.events.push(end(AT + 500_000_000, 0, 2, "reset")));
-    assert_eq!(found[0], "VM irix-2 has outlived its home");
+    assert_eq!(found[0], "VM irix-2 has outlived a cell that it depended on");
+    let found = wrong(|record| {
+        *event_of(record, "vm-end", "irix-4") = end(AT + 500_000_000, 0, 4, "reset");
+        prints(record, "irix-4", &OUTPUT);
+    });
+    assert_eq!(found, ["VM irix-4 has outlived a cell that it depended on"]);
     // Lost, and nobody says so.
-    let found = wrong(|record| record.events.retain(|event| event.vm != "irix-4"));
-    assert_eq!(found, ["VM irix-4 has neither finished nor been lost"]);
+    let ends = |vm: &'static str| move |event: &Event| event.kind != "vm-end" || event.vm != vm;
+    let found = wrong(|record| record.events.retain(ends("irix-4")));
+    assert_eq!(found, ["VM irix-4 is lost, and nobody says so"]);
+    let found = wrong(|record| record.events.retain(ends("irix-5")));
+    assert_eq!(found, ["VM irix-5 has neither finished nor been lost"]);
 }
 
 #[test]
@@ -130,9 +149,9 @@ fn a_wrong_checksum_and_a_missing_line() {
         assert!(found[0].starts_with(&format!("VM {name}: line ")), "{found:?}");
     }
     let found = wrong(|record| {
-        *event_of(record, "vm-end", "irix-4") = end(AT + 5000, 0, 4, "reset");
+        *event_of(record, "vm-end", "irix-5") = end(AT + 5000, 0, 5, "reset");
     });
-    assert!(found[0].starts_with("VM irix-4: line 2 is nothing"), "half done: {found:?}");
+    assert!(found[0].starts_with("VM irix-5: line 2 is nothing"), "half done: {found:?}");
 }
 
 #[test]
