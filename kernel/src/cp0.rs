@@ -93,6 +93,8 @@ impl ExcCode {
     pub(crate) const TLBS: Self = Self(3);
     /// Address error, load or fetch.
     pub(crate) const ADEL: Self = Self(4);
+    /// Bus error of a load or store.
+    pub(crate) const DBE: Self = Self(7);
     /// Reserved instruction.
     pub(crate) const RI: Self = Self(10);
 

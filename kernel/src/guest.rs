@@ -2,7 +2,7 @@
 //! `vmm-core`, in memory that the cell's pmap maps.
 
 use crate::memory::Memory;
-use crate::{clock, cpus, direct, doorbell};
+use crate::{clock, cpus, direct, doorbell, lost};
 use abi::{CellId, Mpa, NodeId, config};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -64,7 +64,13 @@ pub(crate) struct LocalVcpu {
     clock: Since,
     /// How often `rdhwr $29` was answered on the way.
     thread_reads: u64,
+    /// It has read from memory that does not answer, and nothing that it does means anything any more: it stands still until
+    /// its VM is ended.
+    lost: bool,
 }
+
+/// How often a VCPU that lacks memory looks whether its VM has been ended, in nanoseconds.
+const LOST_NS: u64 = 1_000_000;
 
 /// What of the configuration and the run a VM needs beside its own entry.
 pub(crate) struct Surroundings {
@@ -117,7 +123,7 @@ impl LocalGuest {
 
     fn vcpu(&self, runner: Runner, thread_reads: u64) -> Box<LocalVcpu> {
         let vm = Arc::clone(&self.vm);
-        Box::new(LocalVcpu { vm, runner, clock: Since(self.start), thread_reads })
+        Box::new(LocalVcpu { vm, runner, clock: Since(self.start), thread_reads, lost: false })
     }
 }
 
@@ -163,9 +169,21 @@ impl Vcpu for LocalVcpu {
     fn run(&mut self, until: u64) -> Exit {
         use abi::event::Cause;
         loop {
+            if self.lost {
+                return Exit::Idle { until: Some(clock::now() + LOST_NS) };
+            }
             let before = self.runner.retired();
             let look = clock::now() + doorbell::tick();
-            match self.run_on_this_cpu(until.min(look)) {
+            // What was lost before was not this VCPU's.
+            lost::take();
+            let exit = self.run_on_this_cpu(until.min(look));
+            if lost::take() {
+                self.lost = true;
+                continue;
+            }
+            match exit {
+                // It is tried again.
+                vm::Exit::Lost => return Exit::Idle { until: Some(clock::now() + LOST_NS) },
                 vm::Exit::Limit => {
                     // Less than was asked for: there is output to be taken.
                     let now = clock::now();

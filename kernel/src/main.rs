@@ -54,6 +54,8 @@ mod lock;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
+mod lost;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod memory;

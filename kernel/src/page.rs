@@ -45,6 +45,8 @@ pub(crate) struct CellPage {
     pub(crate) tick: AtomicU64,
     /// The L2TLB for when no guest runs.
     pub(crate) no_l2: AtomicU64,
+    /// Whether an access of the monitor's found that a guest's memory is gone ([`crate::lost`]).
+    pub(crate) lost: AtomicU64,
 }
 
 const_assert!(size_of::<CellPage>() <= abi::PAGE_SIZE as usize);

@@ -2,7 +2,7 @@
 
 use crate::cp0::{Cause, ExcCode};
 use crate::page::{cell_page, take_reserved};
-use crate::{asm, clock, panic};
+use crate::{asm, clock, lost, panic};
 use core::sync::atomic::Ordering;
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -44,6 +44,7 @@ pub(crate) extern "C" fn handle(frame: &mut Frame) {
         ExcCode::INT => interrupt(frame),
         code => match fix_up(frame, code) {
             Some(resume) => frame.epc = resume,
+            None if code == ExcCode::DBE && lost::pass_over(frame) => {}
             None => panic::trapped(frame),
         },
     }

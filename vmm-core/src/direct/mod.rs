@@ -55,6 +55,8 @@ pub enum Exit {
     Device,
     /// The exception vector can't be fetched.
     UnreachableVector(interp::UnreachableVector),
+    /// What should be memory does not answer: the VCPU stands before the instruction that wanted it.
+    Lost,
 }
 
 impl From<interp::Exit> for Exit {
@@ -338,6 +340,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 reflect(vcpu, Exception::Plain(exception), in_slot);
                 After::On
             }
+            // A bus error of the machine's, never one of the guest's: what its pages map is memory. Whoever owns that
+            // memory is about to be found dead; until then the guest is told nothing.
+            6 | 7 => After::Exit(Exit::Lost),
             11 if trapped.cause >> 28 & 3 == 1 => {
                 counters.fpu += 1;
                 if !vcpu.cp0.status.contains(Status::CU1) {

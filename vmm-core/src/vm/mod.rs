@@ -106,6 +106,8 @@ pub enum Exit {
     /// It visits ([`away`]), and has come to what ends the VM: it is to be moved home and run there, where it comes
     /// to the same again.
     Home,
+    /// A page of its memory does not answer: the machine has lost it. The VCPU stands before the instruction that wanted it.
+    Lost,
     /// The guest switched its machine off.
     PowerOff,
     /// The guest reset its machine.

@@ -52,7 +52,12 @@ impl Report {
             reason: match end.map(|end| end.exit) {
                 None
                 | Some(
-                    Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board | Exit::Home,
+                    Exit::Limit
+                    | Exit::Lost
+                    | Exit::Idle { .. }
+                    | Exit::Ipi { .. }
+                    | Exit::Board
+                    | Exit::Home,
                 ) => "running",
                 Some(Exit::PowerOff) => "powered off by the guest",
                 Some(Exit::Reset) => "reset by the guest",

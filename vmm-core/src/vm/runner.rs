@@ -48,6 +48,8 @@ enum Stop {
     Engine(interp::Exit),
     /// The owner's time is up.
     Time,
+    /// What should be memory does not answer.
+    Lost,
 }
 
 /// The VM's virtual time.
@@ -135,6 +137,7 @@ impl Runner {
             *direct_ns += clock.now(vcpu.retired()).saturating_sub(before);
             match exit {
                 direct::Exit::Time => Stop::Time,
+                direct::Exit::Lost => Stop::Lost,
                 direct::Exit::Interpret => Stop::Engine(interp::Exit::Limit),
                 direct::Exit::Wait { until } => Stop::Engine(interp::Exit::Wait { until }),
                 direct::Exit::Device => Stop::Engine(interp::Exit::Device),
@@ -165,7 +168,12 @@ impl Runner {
         }
         self.warped = vm.warped();
         match exit {
-            Exit::Limit | Exit::Idle { .. } | Exit::Ipi { .. } | Exit::Board | Exit::Home => exit,
+            Exit::Limit
+            | Exit::Lost
+            | Exit::Idle { .. }
+            | Exit::Ipi { .. }
+            | Exit::Board
+            | Exit::Home => exit,
             _ if vm.devices.is_away() => Exit::Home,
             _ => vm.finish(End { exit, by: self.number(), unreachable }),
         }
@@ -219,6 +227,7 @@ impl Runner {
             match why {
                 Stop::Engine(interp::Exit::Limit | interp::Exit::Direct) => {}
                 Stop::Time => return Exit::Limit,
+                Stop::Lost => return Exit::Lost,
                 Stop::Engine(interp::Exit::Wait { until }) => {
                     return Exit::Idle { until: until.map(|at| time.owners(at)) };
                 }
