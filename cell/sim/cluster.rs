@@ -38,6 +38,8 @@ pub struct Rings {
     unseen: Vec<CellSet>,
     /// What was switched off and on (`true`), and when.
     pub switched: Vec<(Part, bool, u64)>,
+    /// The leader ends the run.
+    pub ending: bool,
     /// Of each cell: the live sets that it has agreed to.
     pub agreed: Vec<Vec<LiveSet>>,
 }
@@ -58,6 +60,7 @@ impl Rings {
             parcels: Vec::new(),
             unseen: vec![CellSet::NONE; cells],
             switched: Vec::new(),
+            ending: false,
             agreed: vec![Vec::new(); cells],
         }
     }

@@ -198,6 +198,11 @@ impl Machine for Sim {
         self.rings.borrow().leader() == self.cell
     }
 
+    fn ending(&mut self) {
+        let leads = self.leads();
+        self.rings.borrow_mut().ending |= leads;
+    }
+
     fn idle(&mut self, idle: bool) -> bool {
         self.rings.borrow_mut().idle(self.cell, idle)
     }
@@ -469,6 +474,9 @@ impl Run {
     fn talk_and_step(&mut self, cpu: CpuId) -> Next<ToyVcpu> {
         if cpu == CpuId(self.first_cpu) {
             self.cell.look();
+            if self.cell.machine().rings.borrow().ending {
+                self.cell.end_run();
+            }
         }
         self.cell.talk(CellSet::ALL);
         self.cell.step(cpu)

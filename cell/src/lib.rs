@@ -25,6 +25,7 @@ mod local;
 pub mod memmap;
 pub mod placement;
 pub mod pmap;
+mod pulse;
 pub mod rng;
 pub mod sched;
 pub mod script;

@@ -75,6 +75,13 @@ pub(crate) fn idle(idle: bool) -> bool {
     idle && leads() && machine::others().all(has_ended)
 }
 
+/// This cell ends the run: if it leads, the others are to end it too.
+pub(crate) fn ending() {
+    if leads() {
+        say(Run::Ending);
+    }
+}
+
 /// Whether a cell has ended the run for all.
 pub(crate) fn is_ending() -> bool {
     machine::others().any(|cell| run_of(cell) == Run::Ending as u64 && !has_stopped(cell))
@@ -83,19 +90,25 @@ pub(crate) fn is_ending() -> bool {
 /// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
 /// have come as far; `listen` shows what they announce meanwhile.
 pub(crate) fn over(mut listen: impl FnMut()) -> ! {
-    if leads() {
-        say(Run::Ending);
-        let give_up = clock::now() + PATIENCE_NS;
-        let done = |cell| run_of(cell) == Run::Over as u64 || has_stopped(cell);
-        while !machine::others().all(done) && clock::now() < give_up {
-            listen();
-            clock::sleep_until(clock::now() + 100_000);
+    if !leads() {
+        say(Run::Over);
+        // Should all die that would lead, it is this cell's turn.
+        let lower = CellSet::first(machine::cell().0.into());
+        let gone = |cell| {
+            machine::first(cell)
+                .is_none_or(|first| hub::controller().has_stopped(first.cpu.0.into()))
+        };
+        while !machine::others().and(lower).all(gone) {
+            clock::sleep_until(clock::now() + 1_000_000);
         }
+    }
+    say(Run::Ending);
+    let give_up = clock::now() + PATIENCE_NS;
+    let done = |cell| run_of(cell) == Run::Over as u64 || has_stopped(cell);
+    while !machine::others().all(done) && clock::now() < give_up {
         listen();
-        machine::power_off()
+        clock::sleep_until(clock::now() + 100_000);
     }
-    say(Run::Over);
-    loop {
-        clock::sleep_until(u64::MAX / 8);
-    }
+    listen();
+    machine::power_off()
 }

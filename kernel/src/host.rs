@@ -154,7 +154,7 @@ impl Machine for Host {
     }
 
     fn park(&mut self) {
-        log::error!("the other cells go on without this one");
+        log::error!("this cell parks");
         page::give_up(Why::Told)
     }
 
@@ -202,6 +202,10 @@ impl Machine for Host {
 
     fn leads(&self) -> bool {
         cells::leads()
+    }
+
+    fn ending(&mut self) {
+        cells::ending();
     }
 
     fn idle(&mut self, idle: bool) -> bool {

@@ -4,14 +4,17 @@ use super::{LocalCell, Machine};
 use crate::talk::{
     Agreement, CellSet, Decision, Epoch, Finding, Incarnation, Live, LiveSet, Watch,
 };
-use abi::CellId;
 use abi::config::Config;
 use abi::event::Kind;
 use abi::ids::MAX_CELLS;
+use abi::{CellId, VmId};
 use alloc::format;
 
 /// How often a cell says that it is there, in nanoseconds.
 const BEAT_NS: u64 = 5_000_000;
+
+/// The cell that plays the script, if there is one: the first that leads.
+const PLAYS: CellId = CellId(0);
 
 /// The cell's part in the agreements.
 #[derive(Debug)]
@@ -77,8 +80,18 @@ impl<M: Machine> LocalCell<M> {
                 }
             }
         }
+        if let Some(cpu) = self.pulse.look(now, |cpu| self.out.machine.ticks(cpu)) {
+            self.say(&format!("CPU {cpu} does nothing any more: this cell gives itself up\n"));
+            self.out.machine.park();
+        }
         self.end_quarantines();
         self.report_lost();
+    }
+
+    /// Whether VM `id` depends on a cell that can be seen to be dead, though that may not be agreed on yet.
+    pub(super) fn depends_on_dead(&self, id: VmId) -> bool {
+        let dead = self.out.machine.sight().dead;
+        !dead.is_empty() && self.dependencies(id).iter().any(|on| dead.has(on.cell))
     }
 
     fn decide(&mut self, finding: &Finding) -> Option<Decision> {
@@ -92,6 +105,10 @@ impl<M: Machine> LocalCell<M> {
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
         self.live = live.cells;
+        if self.out.player.is_none() && !self.stays && gone.has(PLAYS) {
+            // Nobody is left who would play a script to its end.
+            self.ends_with_vms = true;
+        }
         for cell in gone {
             self.lender_died(cell);
             self.visited_died(cell);
@@ -113,10 +130,6 @@ impl<M: Machine> LocalCell<M> {
             };
             self.show(&format!("cell {cell} is lost: {why}\n"));
             self.forget_cell(cell);
-        }
-        if self.out.player.is_none() && !self.stays {
-            // Nobody is left who would play a script to its end.
-            self.ends_with_vms = true;
         }
     }
 }

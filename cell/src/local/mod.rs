@@ -29,6 +29,7 @@ use crate::frames::{Frames, Pages};
 use crate::loan::Loans;
 use crate::memmap::{Memmap, Violation};
 use crate::pmap::{Pmap, Replica};
+use crate::pulse::Pulse;
 use crate::rng::Rng;
 use crate::sched::{Scheduler, Times};
 use crate::script::Player;
@@ -77,6 +78,10 @@ pub trait Machine {
     fn idle(&mut self, idle: bool) -> bool {
         idle
     }
+
+    /// Told, again and again, while this cell ends its VMs because the run is to end: if it leads, the other cells are to end
+    /// theirs.
+    fn ending(&mut self);
 
     /// Bytes of the monitor's heap that are in use, and all there are.
     fn heap(&self) -> (usize, usize);
@@ -127,7 +132,7 @@ pub trait Machine {
     /// fenced off, as far as they can be reached.
     fn agreed(&mut self, live: &LiveSet);
 
-    /// The other cells go on without this one: its CPUs are to stop. Need not come back.
+    /// The other cells go on without this one, or it can't go on: its CPUs are to stop. Need not come back.
     fn park(&mut self);
 
     /// Switches a part of the machine off as a failure of it would, or on again. Through the system controller: also where no
@@ -249,6 +254,8 @@ pub struct LocalCell<M: Machine> {
     finished: bool,
     /// Faults that are to be injected.
     faults: Faults,
+    /// Whether its other CPUs do something.
+    pulse: Pulse,
     /// VCPUs are being moved about.
     stress: Option<Stress>,
     /// Pages are being moved about.
@@ -312,6 +319,7 @@ impl<M: Machine> LocalCell<M> {
             over,
             finished: false,
             faults: Faults::new(config),
+            pulse: Pulse::new(cpus.iter().map(|(cpu, _)| *cpu).filter(|cpu| *cpu != first)),
             stress: None,
             remap: None,
             // "stress"

@@ -154,6 +154,11 @@ impl<M: Machine> LocalCell<M> {
             Exit::Send { to: target } => self.interrupt(id, target),
             Exit::Board => self.board_changed(id),
             Exit::Home => self.go_home(who),
+            // What a guest does whose memory is that of a dead node is not its own doing.
+            Exit::Ended { .. } if self.depends_on_dead(id) => {
+                let why = "it depends on a cell that has died".into();
+                self.end(id, Cause::CellLost, why, Then::Policy);
+            }
             Exit::Ended { cause, report } => self.end(id, cause, report, Then::Policy),
         }
         self.moved();
@@ -219,6 +224,8 @@ impl<M: Machine> LocalCell<M> {
         now: u64,
         outcome: Outcome,
     ) -> Next<<M::Guest as Guest>::Vcpu> {
+        // What VMs of other cells have here goes when these end: so they have to hear of it first.
+        self.out.machine.ending();
         for id in self.ids() {
             self.vm(id).due = None;
             self.end(id, Cause::Quit, String::new(), Then::Stay);
