@@ -1,5 +1,6 @@
 //! All of the PROM's assembly: entry, exception vectors, and the few CP0 operations it needs.
 
+use abi::hub::CpuWords;
 use abi::prom::{L2_SET_BITS, L2_SET_SHIFT, L2Way, PROM_PAGE_VA, PromPage};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
@@ -174,16 +175,26 @@ global_asm!(
     "b prom_stack",
     "nop",
 
-    // The timer of a CPU that has parked: as late as it can be told.
+    // The timer of a CPU that has parked, 102 times a second: it looks whether it is to serve again.
     ".globl prom_tick",
     "prom_tick:",
     "mfc0 $26, $9",
-    "lui $27, 0x4000",
+    "lui $27, 0x0018",
     "addu $26, $26, $27",
     "mtc0 $26, $11",
+    "ld $26, {words}($0)",
+    "ld $27, {serve}($26)",
     "sd $0, {pending}($0)",
+    "bnez $27, 1f",
     "ehb",
     "eret",
+    "1: sd $0, {serve}($26)",
+    "move $5, $27",
+    "mfc0 $4, $15, 1",
+    "andi $4, $4, 0x3ff",
+    "dla $25, {serve_again}",
+    "b prom_stack",
+    "nop",
 
     // That of one that hangs: after a thousandth of a second.
     ".globl prom_short_tick",
@@ -234,6 +245,7 @@ global_asm!(
     nested = sym super::fail::nested,
     trapped = sym super::fail::trapped,
     given_up = sym super::fail::given_up,
+    serve_again = sym super::bringup::serve_again,
     kx = const KX,
     k0 = const page(offset_of!(PromPage, k)),
     k1 = const page(offset_of!(PromPage, k) + 8),
@@ -243,6 +255,8 @@ global_asm!(
     l2 = const page(offset_of!(PromPage, l2)),
     reserved = const page(offset_of!(PromPage, reserved)),
     recover = const page(offset_of!(PromPage, recover)),
+    words = const page(offset_of!(PromPage, words)),
+    serve = const offset_of!(CpuWords, serve),
     shift = const L2_SET_SHIFT,
     bits = const L2_SET_BITS,
     way = const size_of::<L2Way>(),

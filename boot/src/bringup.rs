@@ -3,14 +3,16 @@
 use crate::console::say;
 use crate::cpu::{KSEG0, XKPHYS};
 use crate::fail::die;
-use crate::{asm, cpu, hub, pci, window};
+use crate::{asm, cpu, fail, garbage, hub, pci, window};
 use abi::codec::checksum;
+use abi::hub::Serve;
 use abi::ids::{MAX_CELLS, MAX_CPUS};
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::layout::Layout;
 use abi::prom::Handoff;
 use abi::{CellId, CpuId, map};
 use core::cell::UnsafeCell;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// How long a CPU may take to check in, in ticks of Count (some seconds at 160 MHz, and less than
@@ -26,12 +28,20 @@ struct Go {
     plan: UnsafeCell<Option<Plan>>,
 }
 
-/// Where the monitors are.
+/// What does not change while the machine runs.
 struct Plan {
     layout: Layout,
-    entry: u64,
-    cells: [Handoff; MAX_CELLS],
+    block: BootBlock,
 }
+
+/// What each cell's monitor is told.
+struct Handoffs([UnsafeCell<Handoff>; MAX_CELLS]);
+
+// SAFETY: a cell's is written before its CPUs are told to enter the monitor: by CPU 0 at first, by the cell's lowest CPU
+// while the others are parked later on.
+unsafe impl Sync for Handoffs {}
+
+static HANDOFFS: Handoffs = Handoffs([const { UnsafeCell::new(EMPTY) }; MAX_CELLS]);
 
 // SAFETY: `plan` is written by CPU 0 before `ready` is set (release) and only read after it is seen
 // (acquire).
@@ -72,14 +82,40 @@ extern "C" fn prom_main(cpu: u64) -> ! {
             None => core::hint::spin_loop(),
         }
     };
+    enter(plan, cpu)
+}
+
+/// Enters the monitor of a CPU's cell.
+fn enter(plan: &Plan, cpu: u64) -> ! {
     let id = CpuId(cpu as u8);
     let cell = plan.layout.cell(plan.layout.node_of(id));
-    let handoff = &plan.cells[usize::from(cell.0)];
-    cpu::set_words(index, hub::words(&plan.layout, id));
-    let private = handoff.monitor_base + handoff.cell_pages + cpu * abi::PAGE_SIZE;
-    cpu::map_monitor(index, handoff.monitor_base, private);
+    let handoff = HANDOFFS.0[usize::from(cell.0)].get();
+    // SAFETY: written before this CPU was told to enter.
+    let Handoff { monitor_base, cell_pages, .. } = unsafe { *handoff };
+    cpu::set_words(cpu as usize, hub::words(&plan.layout, id));
+    cpu::map_monitor(cpu as usize, monitor_base, monitor_base + cell_pages + cpu * abi::PAGE_SIZE);
     // SAFETY: the checked image is mapped, and its entry lies in it.
-    unsafe { asm::enter(plan.entry, cpu, handoff as *const Handoff as u64) }
+    unsafe { asm::enter(plan.block.monitor_entry, cpu, handoff as u64) }
+}
+
+/// Where a parked CPU arrives that is to serve again, on its own stack: `how` is a [`Serve`].
+pub extern "C" fn serve_again(cpu: u64, how: u64) -> ! {
+    cpu::init(cpu as usize);
+    let Some(plan) = plan() else { die!("CPU {cpu} is to serve before the machine is up") };
+    let id = CpuId(cpu as u8);
+    if how == Serve::First as u64 {
+        let cell = plan.layout.cell(plan.layout.node_of(id));
+        if let Err(error) = check(&plan.block).and_then(|()| copy(&plan.block, cell)) {
+            say!("cell {cell} can't boot again: {error}");
+            fail::stop(cpu)
+        }
+        garbage::returned(&plan.layout, cell);
+        asm::sync();
+        for other in plan.layout.cpus_of(cell).filter(|other| *other != id) {
+            hub::words(&plan.layout, other).serve.store(Serve::Next as u64, Ordering::Release);
+        }
+    }
+    enter(plan, cpu)
 }
 
 /// Bytes of low RAM, through KSEG0.
@@ -106,34 +142,70 @@ fn prepare() -> Plan {
     // For whoever fails from now on: configuration space is for the PROM's start alone.
     pci::pvpanic();
     window::set_up(&layout);
-    check(&block);
     hub::power_on(&layout);
-    let mut handoffs = [EMPTY; MAX_CELLS];
-    for cell in (0..cells).map(CellId) {
-        handoffs[usize::from(cell.0)] = copy(&block, cell);
+    let copies = || (0..cells).try_for_each(|cell| copy(&block, CellId(cell)));
+    if let Err(error) = check(&block).and_then(|()| copies()) {
+        die!("{error}");
     }
-    Plan { layout, entry: block.monitor_entry, cells: handoffs }
+    Plan { layout, block }
 }
 
 const EMPTY: Handoff = Handoff {
     cell: 0,
     incarnation: 0,
+    ticks: 0,
     first_cpu: 0,
     monitor_base: 0,
     monitor_used: 0,
     cell_pages: 0,
 };
 
-/// Puts the monitor into a cell.
-fn copy(block: &BootBlock, cell: CellId) -> Handoff {
+/// Why a monitor can't be started.
+enum Error {
+    /// What the boot block says of this, a number, can't be.
+    Block(&'static str, u64),
+    /// The bytes of memory that the monitor needs.
+    Large(u64),
+    NoRoom(CellId),
+    NoCpu(CellId),
+    /// Memory at this address.
+    Forgets(u64),
+    /// What has which checksum, and should have which.
+    Damaged(&'static str, [u64; 2]),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Block(what, is) => write!(f, "bad boot block: {what} {is:#x}"),
+            Self::Large(used) => {
+                write!(f, "the monitor needs {used} bytes of memory, of {}", map::MONITOR_MAX)
+            }
+            Self::NoRoom(cell) => write!(
+                f,
+                "no room for the monitor of cell {cell}: give each node at least 16 MB of memory"
+            ),
+            Self::NoCpu(cell) => write!(f, "cell {cell} has no CPU"),
+            Self::Forgets(base) => {
+                write!(f, "the memory at {base:#x} does not keep what is written to it")
+            }
+            Self::Damaged(what, [found, wanted]) => {
+                write!(f, "the {what} is damaged: checksum {found:#018x}, expected {wanted:#018x}")
+            }
+        }
+    }
+}
+
+/// Puts the monitor into a cell, and writes down what it is told.
+fn copy(block: &BootBlock, cell: CellId) -> Result<(), Error> {
     let cell_pages = block.monitor_mem.next_multiple_of(abi::PAGE_SIZE);
     let used = cell_pages + u64::from(block.layout.cpus()) * abi::PAGE_SIZE;
     if used > map::MONITOR_MAX {
-        die!("the monitor needs {used} bytes of memory, of {}", map::MONITOR_MAX);
+        return Err(Error::Large(used));
     }
     let reserve = block.layout.reserve(cell);
     if reserve.end - reserve.start < map::MONITOR_MAX {
-        die!("no room for the monitor of cell {cell}: give each node at least 16 MB of memory");
+        return Err(Error::NoRoom(cell));
     }
     let base = reserve.start;
     let image = low_ram(map::MONITOR_BASE, block.monitor_len);
@@ -146,17 +218,22 @@ fn copy(block: &BootBlock, cell: CellId) -> Handoff {
     // SAFETY: just written.
     let written = unsafe { core::slice::from_raw_parts(copy, image.len()) };
     if checksum(written) != block.monitor_sum {
-        die!("the memory at {base:#x} does not keep what is written to it");
+        return Err(Error::Forgets(base));
     }
-    let Some(first) = block.layout.cpus_of(cell).next() else { die!("cell {cell} has no CPU") };
-    Handoff {
+    let first = block.layout.cpus_of(cell).next().ok_or(Error::NoCpu(cell))?;
+    let hub = hub::page(block.layout.node_of(first));
+    let handoff = Handoff {
         cell: cell.0.into(),
-        incarnation: 1,
+        incarnation: hub.incarnation.load(Ordering::Acquire),
+        ticks: hub.ticks.load(Ordering::Acquire),
         first_cpu: first.0.into(),
         monitor_base: base,
         monitor_used: used,
         cell_pages,
-    }
+    };
+    // SAFETY: none of the cell's CPUs is in the monitor.
+    unsafe { *HANDOFFS.0[usize::from(cell.0)].get() = handoff };
+    Ok(())
 }
 
 /// Waits until every CPU has passed its boot ROM.
@@ -172,17 +249,17 @@ fn gather(cpus: u32) {
 }
 
 /// Checks lengths and checksums of what the boot block describes.
-fn check(block: &BootBlock) {
+fn check(block: &BootBlock) -> Result<(), Error> {
     let in_image =
         |va: u64| va.checked_sub(map::MONITOR_VA).is_some_and(|offset| offset < block.monitor_len);
     if block.monitor_len > map::MONITOR_MAX || block.monitor_len > block.monitor_mem {
-        die!("bad boot block: a monitor image of {} bytes", block.monitor_len);
+        return Err(Error::Block("the length of the monitor's image is", block.monitor_len));
     }
     if !in_image(block.monitor_entry) {
-        die!("bad boot block: the monitor's entry {:#x}", block.monitor_entry);
+        return Err(Error::Block("the monitor's entry is", block.monitor_entry));
     }
     if block.config_len > map::CONFIG_MAX {
-        die!("bad boot block: a configuration of {} bytes", block.config_len);
+        return Err(Error::Block("the length of the configuration is", block.config_len));
     }
     for (what, base, len, sum) in [
         ("monitor image", map::MONITOR_BASE, block.monitor_len, block.monitor_sum),
@@ -190,7 +267,8 @@ fn check(block: &BootBlock) {
     ] {
         let found = checksum(low_ram(base, len));
         if found != sum {
-            die!("the {what} is damaged: checksum {found:#018x}, expected {sum:#018x}");
+            return Err(Error::Damaged(what, [found, sum]));
         }
     }
+    Ok(())
 }

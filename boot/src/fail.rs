@@ -29,8 +29,13 @@ macro_rules! die {
 }
 pub(crate) use die;
 
-/// A trap while the PROM itself was running. Called by the vectors.
+/// A trap while the PROM itself was running, or the monitor had not taken its traps over yet. Called by the vectors.
+///
+/// A node may die while its CPUs boot again: that is a bus error, and no worse than if it had died later.
 pub extern "C" fn trapped(cpu: u64, sp: u64, ra: u64) -> ! {
+    if is_bus_error() && bringup::layout().is_some() {
+        park(cpu, Why::Vanished)
+    }
     report("a trap in the PROM", cpu, sp, ra);
     fail()
 }
@@ -40,7 +45,7 @@ pub extern "C" fn trapped(cpu: u64, sp: u64, ra: u64) -> ! {
 /// A bus error here means that the memory of the CPU's cell is gone; anything else, that its text, data or
 /// stack is. The cell is lost, and its neighbours find out by themselves.
 pub extern "C" fn nested(cpu: u64, sp: u64, ra: u64) -> ! {
-    if BUS_ERRORS.contains(&(asm::cause() >> 2 & 31)) {
+    if is_bus_error() {
         park(cpu, Why::Vanished)
     }
     report("a trap during trap entry", cpu, sp, ra);
@@ -68,6 +73,11 @@ fn hang(cpu: u64) -> ! {
     park(cpu, why)
 }
 
+/// The CPU parks again, whose monitor could not be brought back.
+pub fn stop(cpu: u64) -> ! {
+    park(cpu, Why::Broken)
+}
+
 /// Parks the CPU, and with it those of its cell, which is lost. A machine that has no other cell has failed.
 fn park(cpu: u64, why: Why) -> ! {
     let Some(layout) = bringup::layout() else { fail() };
@@ -87,6 +97,10 @@ fn park(cpu: u64, why: Why) -> ! {
     hub::tell(layout, id);
     garbage::arrived(layout, id);
     if hub::park(layout, id, why) { cpu::park(cpu as usize) } else { fail() }
+}
+
+fn is_bus_error() -> bool {
+    BUS_ERRORS.contains(&(asm::cause() >> 2 & 31))
 }
 
 fn report(what: &str, cpu: u64, sp: u64, ra: u64) {

@@ -7,7 +7,7 @@
 use crate::cpu::{KSEG0, XKPHYS};
 use crate::{asm, hub};
 use abi::layout::Layout;
-use abi::{CpuId, NodeId, PAGE_SIZE, map};
+use abi::{CellId, CpuId, NodeId, PAGE_SIZE, map};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The CPUs that execute nothing but the PROM any more, a bit each.
@@ -35,6 +35,14 @@ pub fn arrived(layout: &Layout, cpu: CpuId) {
             spoil(layout, node);
         }
     }
+}
+
+/// A cell's CPUs are about to serve again.
+pub fn returned(layout: &Layout, cell: CellId) {
+    let cpus = layout.cpus_of(cell).fold(0, |set, cpu| set | 1 << cpu.0);
+    ARRIVED.fetch_and(!cpus, Ordering::SeqCst);
+    let nodes = layout.nodes_of(cell).fold(0, |set, node| set | 1 << node.0);
+    SPOILED.fetch_and(!nodes, Ordering::AcqRel);
 }
 
 /// Overwrites a node's slice. The same machine and time of failure give the same bytes.

@@ -1,11 +1,12 @@
 //! Several simulated cells with a console between them.
 
 use super::toy::Shared;
-use super::wires::{Key, Line};
+use super::wires::{Key, Line, Wires};
 use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
+use cell::Membership;
 use cell::fault::Part;
 use cell::talk::{CellSet, LiveSet, Sight};
 use std::cell::RefCell;
@@ -131,6 +132,9 @@ pub struct Cluster {
     pub cells: Vec<Run>,
     rings: Rc<RefCell<Rings>>,
     now: u64,
+    scripted: bool,
+    /// A cell that lives, but is not let in yet.
+    absent: Option<usize>,
 }
 
 impl Cluster {
@@ -164,13 +168,41 @@ impl Cluster {
         let rings = Rc::new(RefCell::new(rings));
         let boot = |cell: usize| {
             let mine = script.clone().filter(|_| cell == 0);
-            build().boot_cell(CellId(cell as u8), &rings, script.is_some(), mine)
+            build().boot_cell(CellId(cell as u8), &rings, script.is_some(), mine, None)
         };
-        Self { cells: (0..cells).map(boot).collect(), rings, now: 0 }
+        let cells = (0..cells).map(boot).collect();
+        Self { cells, rings, now: 0, scripted: script.is_some(), absent: None }
+    }
+
+    /// A cell that has died boots again, for the `incarnation`th time and of a machine that is put together so, and is let in.
+    pub fn revive(&mut self, cell: usize, incarnation: u16, build: Build) {
+        let me = CellId(cell as u8);
+        {
+            let rings = &mut *self.rings.borrow_mut();
+            rings.dead[cell] = false;
+            rings.idle[cell] = false;
+            rings.orders[cell].clear();
+            rings.lines.retain(|(reader, ..), _| *reader != me);
+        }
+        let config = build.config(self.cells.len(), self.scripted);
+        let mut members = Membership::back(me, &config, incarnation, self.now);
+        let mut wires = Wires { me, rings: self.rings.clone() };
+        self.absent = Some(cell);
+        loop {
+            let sight = self.rings.borrow().sight(me);
+            if let Some(live) = members.be_let_in(self.now, &sight, &mut wires) {
+                assert!(live.cells.has(me));
+                break;
+            }
+            self.run_for(STEP_NS);
+        }
+        self.absent = None;
+        let members = Some((members, self.now));
+        self.cells[cell] = build.boot_cell(me, &self.rings, self.scripted, None, members);
     }
 
     pub fn lives(&self, cell: usize) -> bool {
-        !self.rings.borrow().dead[cell]
+        !self.rings.borrow().dead[cell] && self.absent != Some(cell)
     }
 
     /// A cell dies, with all that it knew.

@@ -17,7 +17,7 @@ use cell::rng::Rng;
 use cell::talk::{CellSet, Frozen, LiveSet, Sight, Unreachable};
 use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
-use cell::{CreateError, Created, LocalCell, Machine, Next, Turn};
+use cell::{CreateError, Created, LocalCell, Machine, Membership, Next, Turn};
 pub use cluster::Cluster;
 use cluster::Rings;
 use std::cell::RefCell;
@@ -295,20 +295,12 @@ impl Build {
     /// The machine, booted.
     pub fn boot(self, script: Option<Vec<Step>>) -> Run {
         let rings = Rc::new(RefCell::new(Rings::new(1)));
-        self.boot_cell(CellId(0), &rings, script.is_some(), script)
+        self.boot_cell(CellId(0), &rings, script.is_some(), script, None)
     }
 
-    /// One of its cells, booted, with the script if it has one to play.
-    fn boot_cell(
-        self,
-        cell: CellId,
-        rings: &Rc<RefCell<Rings>>,
-        scripted: bool,
-        script: Option<Vec<Step>>,
-    ) -> Run {
-        let cells = rings.borrow().cells();
-        let (vms, programs) = self.vms.into_iter().unzip();
-        let config = Config {
+    /// The configuration of a machine of so many cells.
+    fn config(&self, cells: usize, scripted: bool) -> Config {
+        Config {
             machine: config::Machine {
                 nodes: cells as u32,
                 cpus_per_node: u32::from(self.cpus),
@@ -321,9 +313,24 @@ impl Build {
                 stay: self.stay,
             },
             cells: (0..cells).map(|i| config::Cell { nodes: vec![i as u8] }).collect(),
-            vms,
+            vms: self.vms.iter().map(|(vm, _)| vm.clone()).collect(),
             script_len: u64::from(scripted),
-        };
+        }
+    }
+
+    /// One of its cells, booted, with the script if it has one to play; as one that is back if the others have let it in
+    /// as one of the `members`.
+    fn boot_cell(
+        self,
+        cell: CellId,
+        rings: &Rc<RefCell<Rings>>,
+        scripted: bool,
+        script: Option<Vec<Step>>,
+        members: Option<(Membership, u64)>,
+    ) -> Run {
+        let cells = rings.borrow().cells();
+        let config = self.config(cells, scripted);
+        let programs = self.vms.into_iter().map(|(_, program)| program).collect();
         // Two nodes of a cell that is alone; of others one each.
         let (low, high) = if cells == 1 {
             (self.pages / 3, self.pages - self.pages / 3)
@@ -341,7 +348,8 @@ impl Build {
         let monitor = [Mpa(base)..Mpa(base + 0x1_0000)];
         let memmap = Memmap::new(regions, &monitor).unwrap();
         let kicked = vec![false; usize::from(self.cpus)];
-        let world = Rc::new(RefCell::new(World { kicked, ..World::default() }));
+        let now = members.as_ref().map_or(0, |(_, now)| *now);
+        let world = Rc::new(RefCell::new(World { now, kicked, ..World::default() }));
         let wires = Wires { me: cell, rings: rings.clone() };
         let first_cpu = cell.0 * self.cpus;
         let rings = rings.clone();
@@ -349,7 +357,10 @@ impl Build {
         let node = |i| if cells == 1 { NodeId(i / 2) } else { NodeId(cell.0) };
         let cpus: Vec<(CpuId, NodeId)> =
             (0..self.cpus).map(|i| (CpuId(first_cpu + i), node(i))).collect();
-        let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script);
+        let mut cell = match members {
+            None => LocalCell::new(sim, cell, &cpus, &config, memmap, script),
+            Some((members, _)) => LocalCell::back(sim, cell, &cpus, &config, memmap, members),
+        };
         cell.boot();
         let cpus = cpus.iter().map(|_| Cpu::Awake).collect();
         let rng = Rng::new(!self.seed);
@@ -553,6 +564,7 @@ impl Run {
             Kind::Panic { message } => message.to_string(),
             Kind::CellLost { lost } => format!("cell {lost} lost"),
             Kind::Fault { what } => format!("fault {what}"),
+            Kind::CellBack { back } => format!("cell {back} back"),
         };
         world.events.iter().map(tell).collect()
     }

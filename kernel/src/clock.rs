@@ -18,7 +18,7 @@ const SHORTEST_TICKS: u64 = 400;
 
 /// Count in 64 bits since power-on.
 #[inline]
-fn ticks() -> u64 {
+pub(crate) fn ticks() -> u64 {
     // The order matters: were an interrupt to renew the value in between, Count would still be later.
     let known = cell_page().count.load(Ordering::Relaxed);
     core::sync::atomic::compiler_fence(Ordering::SeqCst);

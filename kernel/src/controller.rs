@@ -5,9 +5,11 @@
 
 use crate::careful::xkphys;
 use crate::{asm, clock, hub, machine};
-use abi::hub::Why;
+use abi::hub::{Run, Serve, Why};
 use abi::topology::Topology;
-use abi::{CpuId, Mpa, NodeId, map};
+use abi::{CellId, CpuId, Mpa, NodeId, map};
+use alloc::format;
+use alloc::string::String;
 use cell::fault::Part;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,7 +49,7 @@ pub(crate) fn node_off(node: NodeId) {
     for cpu in machine::layout().cpus_of_node(node) {
         tell(cpu, Why::Vanished);
     }
-    window_off(node);
+    window(node, false);
 }
 
 /// Tells a CPU to stop.
@@ -55,16 +57,57 @@ pub(crate) fn tell(cpu: CpuId, why: Why) {
     hub::words_of(cpu).parking.store(why as u64, Ordering::Release);
 }
 
-/// Has a node's window vanish, if it has one.
-fn window_off(node: NodeId) {
+/// Gives a node its power back, and its window what was in it. Its hub is as after a reset.
+fn node_on(node: NodeId, incarnation: u64) {
+    let (layout, page) = (machine::layout(), hub::page(node));
+    window(node, true);
+    for cpu in layout.cpus_of_node(node) {
+        let words = hub::words_of(cpu);
+        for word in [&words.doorbell, &words.parking, &words.parked, &words.serve] {
+            word.store(0, Ordering::Relaxed);
+        }
+        set(&hub::controller().stopped, cpu.0.into(), false);
+    }
+    page.epoch.store(0, Ordering::Relaxed);
+    page.run.store(Run::On as u64, Ordering::Relaxed);
+    page.ticks.store(clock::ticks(), Ordering::Relaxed);
+    page.incarnation.store(incarnation, Ordering::Relaxed);
+    hub::controller().failed_at[usize::from(node.0)].store(0, Ordering::Relaxed);
+    page.power.store(1, Ordering::Release);
+}
+
+/// Has a lost cell boot again: its nodes get their power back, and its lowest CPU is told to bring a monitor up.
+///
+/// # Errors
+/// It can't yet: the culprit and the remedy.
+pub(crate) fn repair(cell: CellId) -> Result<String, String> {
+    let layout = machine::layout();
+    let has_stopped = |cpu: &CpuId| hub::controller().has_stopped(cpu.0.into());
+    if let Some(cpu) = layout.cpus_of(cell).find(|cpu| !has_stopped(cpu)) {
+        return Err(format!("repair: CPU {cpu} of cell {cell} has not stopped yet: try again"));
+    }
+    let Some(first) = layout.cpus_of(cell).next() else {
+        return Err(format!("repair: there is no cell {cell}"));
+    };
+    let incarnation = hub::page(layout.node_of(first)).incarnation.load(Ordering::Acquire) + 1;
+    for node in layout.nodes_of(cell) {
+        node_on(node, incarnation);
+    }
+    asm::sync();
+    hub::words_of(first).serve.store(Serve::First as u64, Ordering::Release);
+    Ok(format!("cell {cell} boots again\n"))
+}
+
+/// Has a node's window vanish or come back, if it has one.
+fn window(node: NodeId, on: bool) {
     if machine::layout().window == 0 {
         return;
     }
     let registers = map::WINDOW_REGISTERS + u64::from(node.0) * map::WINDOW_REGISTERS_STEP;
     let switch = xkphys(Mpa(registers + map::WINDOW_SWITCH)) as *mut u32;
     // SAFETY: the window's switch, where the PROM has placed it; it is a register of its own, so that no lock is needed. What it
-    // takes away belongs to a node that is dead.
-    unsafe { switch.write_volatile(0) };
+    // takes away or brings back belongs to a node that is dead.
+    unsafe { switch.write_volatile(u32::from(on).to_le()) };
     asm::sync();
 }
 

@@ -166,6 +166,10 @@ impl Machine for Host {
         page::ticks_of(cpu)
     }
 
+    fn repair(&mut self, cell: CellId) -> Result<String, String> {
+        controller::repair(cell)
+    }
+
     fn is_fenced(&self, cell: CellId) -> bool {
         cells::is_fenced(cell)
     }

@@ -5,7 +5,7 @@ use crate::lock::Lock;
 use crate::page::cpu;
 use crate::{asm, clock};
 use abi::event::{Event, Kind};
-use abi::ring::{Consumer, Full, Producer, RECORD_MAX, SharedMem, stream};
+use abi::ring::{Consumer, Full, Producer, RECORD_MAX, SharedMem, Waits, stream};
 use abi::{CellId, Mpa, map};
 use alloc::vec::Vec;
 
@@ -86,9 +86,13 @@ static LINK: Lock<Option<Link>> = Lock::new("host link", None);
 pub(crate) fn init(cell: CellId, icount: bool) {
     let out = LowRam::new(map::out_ring(cell), map::OUT_RING_SIZE);
     let input = LowRam::new(map::in_ring(cell), map::IN_RING_SIZE);
+    let waits = if icount { Waits::Never } else { Waits::WhileAttached };
+    // What was typed before the cell booted again was typed at another.
+    let mut input = Consumer::resume(input, map::IN_RING_SIZE);
+    input.skip();
     *LINK.lock() = Some(Link {
-        out: Producer::new(out, map::OUT_RING_SIZE, !icount),
-        input: Consumer::new(input, map::IN_RING_SIZE),
+        out: Producer::resume(out, map::OUT_RING_SIZE, waits),
+        input,
         sequence: Vec::new(),
         buffer: [0; RECORD_MAX],
         cell,

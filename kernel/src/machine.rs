@@ -24,6 +24,7 @@ pub(crate) struct First {
 struct Place {
     layout: Layout,
     cell: CellId,
+    incarnation: u16,
     cell_pages: u64,
     /// The cells of the layout but this one.
     others: CellSet,
@@ -45,6 +46,7 @@ pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
     PLACE.call_once(|| Place {
         layout,
         cell,
+        incarnation: handoff.incarnation as u16,
         cell_pages: handoff.cell_pages,
         others: CellSet::first(layout.cells().into()).without(cell),
         firsts: core::array::from_fn(|cell| first(CellId(cell as u8))),
@@ -53,6 +55,11 @@ pub(crate) fn remember(layout: Layout, handoff: &Handoff) {
             false => CellSet::NONE,
         }),
     });
+}
+
+/// How often this cell has booted, this time included.
+pub(crate) fn incarnation() -> u16 {
+    place().incarnation
 }
 
 fn place() -> &'static Place {

@@ -2,7 +2,7 @@
 
 use crate::link::LowRam;
 use abi::ids::MAX_CELLS;
-use abi::ring::{Consumer, Producer, RECORD_MAX};
+use abi::ring::{Consumer, Producer, RECORD_MAX, Waits};
 use abi::{CellId, map};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ struct Writer(Producer<LowRam>);
 
 impl Writer {
     fn new(base: u64, size: u64) -> Self {
-        Self(Producer::resume(LowRam::new(base, size), size))
+        Self(Producer::resume(LowRam::new(base, size), size, Waits::Always))
     }
 
     fn write(&mut self, stream: u16, t_ns: u64, bytes: &[u8]) -> bool {
@@ -59,11 +59,13 @@ pub(crate) struct Rings {
 }
 
 impl Rings {
-    /// The rings of cell `cell`.
+    /// The rings of cell `cell`. What it was ordered to do before it booted is not done any more.
     pub(crate) fn new(cell: CellId) -> Self {
+        let mut orders = Reader::new(map::player_in(cell), map::PLAYER_IN_SIZE);
+        orders.ring.skip();
         Self {
             reports: Writer::new(map::player_out(cell), map::PLAYER_OUT_SIZE),
-            orders: Reader::new(map::player_in(cell), map::PLAYER_IN_SIZE),
+            orders,
             console: [const { None }; MAX_CELLS],
             buffer: Box::new([0; RECORD_MAX]),
         }

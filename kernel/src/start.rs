@@ -3,14 +3,14 @@
 use crate::cp0::Status;
 use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors, l2};
-use crate::{asm, awake, cells, clock, cpus, heap, link, logger, machine, stack};
+use crate::{asm, awake, cells, clock, cpus, heap, link, logger, machine, sight, stack};
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
 use abi::{CellId, CpuId, Mpa, map, script};
 use alloc::vec::Vec;
-use cell::LocalCell;
 use cell::memmap::{Kind, Memmap, Region};
+use cell::{LocalCell, Machine, Membership};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -24,8 +24,9 @@ pub(crate) extern "C" fn prepare(cpu: u64, handoff: &'static Handoff) -> u64 {
     let spare = (&raw const asm::SPARE_STACKS as u64) + (cpu + 1) * asm::SPARE_SIZE as u64;
     page.spare_stack.store(spare, Ordering::Relaxed);
     page.cpu.store(cpu, Ordering::Relaxed);
-    // Less than a round after power-on: what Count shows is the time.
-    page.count.store(asm::count() & 0xffff_ffff, Ordering::Relaxed);
+    // Less than a round later.
+    let passed = (asm::count() as u32).wrapping_sub(handoff.ticks as u32);
+    page.count.store(handoff.ticks + u64::from(passed), Ordering::Relaxed);
     page.fetch_lost.store(asm::fetch_lost_address(), Ordering::Relaxed);
     page.no_l2.store(l2(), Ordering::Relaxed);
     // SAFETY: trap entry keeps the PROM's contract, and what it needs of this page is in place.
@@ -99,17 +100,43 @@ fn memmap(reserve: Range<u64>) -> Memmap {
         .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"))
 }
 
+/// How often a cell that is back asks the others to let it in, in nanoseconds.
+const ASK_NS: u64 = 200_000;
+
+/// A cell that was lost waits until the others have let it in; nothing is waited for at the machine's start.
+fn back(host: &mut Host, config: &Config) -> Option<Membership> {
+    let incarnation = machine::incarnation();
+    if incarnation == 1 {
+        return None;
+    }
+    log::info!("back for the {incarnation}th time: waiting for the other cells");
+    let mut members = Membership::back(machine::cell(), config, incarnation, clock::now());
+    loop {
+        let sight = sight::look();
+        if let Some(live) = members.be_let_in(clock::now(), &sight, host.wires()) {
+            cells::agreed(&live);
+            return Some(members);
+        }
+        clock::sleep_until(clock::now() + ASK_NS);
+    }
+}
+
 /// Makes the cell, starts its VMs, and opens it to its CPUs.
 fn open(config: &Config, reserve: Range<u64>) {
     // The first leader plays it: whoever leads after it does not know how far it has come.
-    let script = (config.script_len != 0 && machine::cell() == CellId(0)).then(|| {
+    let plays = machine::cell() == CellId(0) && machine::incarnation() == 1;
+    let script = (config.script_len != 0 && plays).then(|| {
         script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
             .unwrap_or_else(|error| panic!("bad script: expected {error}"))
     });
     let memmap = memmap(reserve);
     let (here, layout) = (machine::cell(), machine::layout());
     let cpus: Vec<_> = layout.cpus_of(here).map(|cpu| (cpu, layout.node_of(cpu))).collect();
-    let mut cell = LocalCell::new(Host::new(config), here, &cpus, config, memmap, script);
+    let mut host = Host::new(config);
+    let mut cell = match back(&mut host, config) {
+        None => LocalCell::new(host, here, &cpus, config, memmap, script),
+        Some(members) => LocalCell::back(host, here, &cpus, config, memmap, members),
+    };
     log::info!("up");
     logger::boot_is_over();
     cell.boot();

@@ -55,6 +55,8 @@ pub enum Command<'a> {
     Return(u8),
     /// `recall CELL`.
     Recall(u8),
+    /// `repair CELL`.
+    Repair(u8),
     /// `mem`: the memory accounting.
     Mem,
     /// `cells`: list the cells; `cells -v`: what lies where in them.
@@ -133,6 +135,7 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         }
         "return" => Command::Return(number(name, "cell", next("cell")?)?),
         "recall" => Command::Recall(number(name, "cell", next("cell")?)?),
+        "repair" => Command::Repair(number(name, "cell", next("cell")?)?),
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
         "fault" => {

@@ -237,6 +237,13 @@ impl Desk {
         self.give_up(|asked| asked.cell == cell, "it is lost")
     }
 
+    /// A cell that was lost lives again.
+    pub fn returned(&mut self, cell: CellId) {
+        self.live.retain(|live| *live != cell);
+        let place = self.live.partition_point(|live| *live < cell);
+        self.live.insert(place, cell);
+    }
+
     /// It is `now`: whom to ask instead of those who do not answer.
     pub fn late(&mut self, now: u64) -> Vec<Sent> {
         if self.deadline().is_some_and(|deadline| now >= deadline) {

@@ -196,6 +196,15 @@ pub const HELP: &[Topic] = &[
         reach: Reach::Here,
     },
     Topic {
+        usage: "repair CELL",
+        what: "bring a lost cell back",
+        more: "Its nodes get their power and memory back, and a fresh copy of the monitor boots in them. When the\n\
+               others have let it in, VMs that were lost with it start again as their policy says.",
+        example: "repair 1",
+        argument: Argument::None,
+        reach: Reach::Here,
+    },
+    Topic {
         usage: "lend CELL PAGES",
         what: "let another cell use machine pages of this one",
         more: "Pages that are neither used nor promised, or fewer if there are not so many in few pieces. VMs\n\
@@ -366,6 +375,7 @@ mod tests {
             }
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
+            Command::Repair(_) => "repair",
             Command::Lend(..) => "lend",
             Command::Return(_) => "return",
             Command::Recall(_) => "recall",

@@ -265,9 +265,16 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn end_quarantines(&mut self) {
         for cell in self.lending.unfenced {
             if self.out.machine.is_fenced(cell) {
-                self.lending.loans.fenced(cell);
-                self.lending.unfenced = self.lending.unfenced.without(cell);
+                self.end_quarantine(cell);
             }
+        }
+    }
+
+    /// All CPUs of `cell` have stopped since it died.
+    pub(super) fn end_quarantine(&mut self, cell: CellId) {
+        if self.lending.unfenced.has(cell) {
+            self.lending.loans.fenced(cell);
+            self.lending.unfenced = self.lending.unfenced.without(cell);
         }
     }
 }

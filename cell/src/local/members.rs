@@ -2,13 +2,14 @@
 
 use super::{LocalCell, Machine};
 use crate::talk::{
-    Agreement, CellSet, Decision, Epoch, Finding, Incarnation, Live, LiveSet, Watch,
+    Agreement, CellSet, Decision, Epoch, Fabric, Finding, Incarnation, LiveSet, Sight, Watch,
 };
 use abi::config::Config;
 use abi::event::Kind;
 use abi::ids::MAX_CELLS;
 use abi::{CellId, VmId};
 use alloc::format;
+use alloc::string::String;
 
 /// How often a cell says that it is there, in nanoseconds.
 const BEAT_NS: u64 = 5_000_000;
@@ -16,9 +17,9 @@ const BEAT_NS: u64 = 5_000_000;
 /// The cell that plays the script, if there is one: the first that leads.
 const PLAYS: CellId = CellId(0);
 
-/// The cell's part in the agreements.
+/// A cell's part in the agreements on who is alive.
 #[derive(Debug)]
-pub(super) struct Membership {
+pub struct Membership {
     agreement: Agreement,
     watch: Watch,
     /// When it says the next time that it is there, and how often it has.
@@ -26,20 +27,72 @@ pub(super) struct Membership {
     beats: u8,
 }
 
+/// All cells of a machine.
+fn all(config: &Config) -> CellSet {
+    CellSet::first(config.cells.len())
+}
+
 impl Membership {
     /// The part of cell `me` at the machine's start: all cells are taken to live, each in its first incarnation.
-    pub fn new(me: CellId, config: &Config) -> (Self, Live) {
-        let cells = CellSet::first(config.cells.len());
-        let (mut incarnations, mut nodes) = ([Incarnation::default(); MAX_CELLS], [0; MAX_CELLS]);
-        for (index, cell) in config.cells.iter().enumerate() {
-            incarnations[index] = Incarnation(1);
-            nodes[index] = cell.nodes.iter().fold(0, |set, node| set | 1 << node);
+    #[must_use]
+    pub fn at_start(me: CellId, config: &Config) -> Self {
+        let cells = all(config);
+        let incarnations = core::array::from_fn(|cell| match cells.has(CellId(cell as u8)) {
+            true => Incarnation(1),
+            false => Incarnation::default(),
+        });
+        Self::new(me, config, LiveSet { epoch: Epoch(1), cells, incarnations }, 0)
+    }
+
+    /// The part of cell `me`, which has been repaired and boots for the `incarnation`th time, at machine time `now`. It
+    /// knows nothing of the others, and belongs to them once it has [been let in](Self::be_let_in).
+    #[must_use]
+    pub fn back(me: CellId, config: &Config, incarnation: u16, now: u64) -> Self {
+        let mut incarnations = [Incarnation::default(); MAX_CELLS];
+        incarnations[usize::from(me.0)] = Incarnation(incarnation);
+        let live = LiveSet { epoch: Epoch::default(), cells: CellSet::NONE, incarnations };
+        Self::new(me, config, live, now)
+    }
+
+    fn new(me: CellId, config: &Config, live: LiveSet, now: u64) -> Self {
+        let mut nodes = [0; MAX_CELLS];
+        for (nodes, cell) in nodes.iter_mut().zip(&config.cells) {
+            *nodes = cell.nodes.iter().fold(0, |set, node| set | 1 << node);
         }
-        let live = LiveSet { epoch: Epoch(1), cells, incarnations };
         let agreement = Agreement::new(me, nodes, live);
-        let watch = Watch::new(me, cells, 0);
-        let membership = Self { agreement, watch, beat_at: 0, beats: 0 };
-        (membership, Live::new(me, live.epoch, incarnations))
+        let watch = Watch::new(me, all(config), now);
+        Self { agreement, watch, beat_at: 0, beats: 0 }
+    }
+
+    /// The last agreement; its live set is empty before a cell that is back has been let in.
+    #[must_use]
+    pub const fn live(&self) -> &LiveSet {
+        self.agreement.live()
+    }
+
+    /// In a cell that is back: asks the others to let it in, at machine time `now`; what they have agreed on, once they
+    /// have. To be called again and again, and then no more: the next looks are [`LocalCell::look`]'s.
+    pub fn be_let_in(
+        &mut self,
+        now: u64,
+        sight: &Sight,
+        wires: &mut impl Fabric,
+    ) -> Option<LiveSet> {
+        self.beat(now);
+        let finding = self.watch.look(now, sight, wires);
+        match self.agreement.step(&finding, wires)? {
+            Decision::Live(live) => Some(live),
+            Decision::Excluded => None,
+        }
+    }
+
+    /// Says now and then that the cell is there.
+    fn beat(&mut self, now: u64) {
+        if now >= self.beat_at {
+            self.beat_at = now + BEAT_NS;
+            self.beats = self.beats.wrapping_add(1);
+            self.agreement.beat(self.beats);
+        }
     }
 }
 
@@ -54,18 +107,10 @@ impl<M: Machine> LocalCell<M> {
     /// and then, by the same CPU always: that it is, is what the others know this cell's life by.
     pub fn look(&mut self) {
         let now = self.out.machine.now();
-        let Some(Membership { agreement, watch, beat_at, beats }) =
-            self.talk.as_mut().map(|talk| &mut talk.members)
-        else {
-            return;
-        };
-        if now >= *beat_at {
-            *beat_at = now + BEAT_NS;
-            *beats = beats.wrapping_add(1);
-            agreement.beat(*beats);
-        }
+        let Some(members) = self.talk.as_mut().map(|talk| &mut talk.members) else { return };
+        members.beat(now);
         let sight = self.out.machine.sight();
-        let mut finding = watch.look(now, &sight, self.out.machine.wires());
+        let mut finding = members.watch.look(now, &sight, self.out.machine.wires());
         // Of two cells neither can ask a third one, so that neither may believe an alarm.
         let alarm = core::mem::take(&mut self.faults.false_alarm).and(self.live);
         if self.live.count() > 2 {
@@ -104,7 +149,11 @@ impl<M: Machine> LocalCell<M> {
         self.out.machine.agreed(live);
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
+        let back = live.cells.minus(self.live);
         self.live = live.cells;
+        for cell in back {
+            self.is_back(cell);
+        }
         if self.out.player.is_none() && !self.stays && gone.has(PLAYS) {
             // Nobody is left who would play a script to its end.
             self.ends_with_vms = true;
@@ -115,6 +164,31 @@ impl<M: Machine> LocalCell<M> {
         }
         self.unreported = CellSet(self.unreported.0 | gone.0);
         self.silent = CellSet(self.silent.0 | gone.minus(dead).0);
+    }
+
+    /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more.
+    fn is_back(&mut self, cell: CellId) {
+        self.end_quarantine(cell);
+        self.unreported = self.unreported.without(cell);
+        self.post.returned(cell);
+        if self.out.machine.leads() {
+            self.out.event(Kind::CellBack { back: cell });
+            self.show(&format!("cell {cell} is back\n"));
+        }
+    }
+
+    /// An operator wants a lost cell back.
+    pub(super) fn repair(&mut self, cell: CellId) -> Result<String, String> {
+        let cells = self.post.cells();
+        if usize::from(cell.0) >= cells {
+            return Err(format!("repair: there is no cell {cell}: there are {cells}, from 0 on"));
+        }
+        if self.live.has(cell) {
+            return Err(format!("repair: cell {cell} is not lost: `cells` tells which are"));
+        }
+        // What it has left unsaid is of no interest any more.
+        while self.out.machine.take_report(cell).is_some() {}
+        self.out.machine.repair(cell)
     }
 
     /// The cell that leads reports those that are lost.

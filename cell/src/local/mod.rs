@@ -33,7 +33,7 @@ use crate::pulse::Pulse;
 use crate::rng::Rng;
 use crate::sched::{Scheduler, Times};
 use crate::script::Player;
-use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
+use crate::talk::{CellSet, Fabric, Frozen, Incarnation, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -55,6 +55,7 @@ use post::Post;
 use remap::Remapping;
 use talking::Talk;
 
+pub use members::Membership;
 pub use turns::{Next, Turn};
 
 /// The machine below a cell: what only the monitor's hardware side can do.
@@ -141,6 +142,14 @@ pub trait Machine {
 
     /// How often a CPU of this cell has ticked: while it runs, more than every hundredth of a second.
     fn ticks(&self, cpu: CpuId) -> u64;
+    /// Has a cell that was lost boot again: its CPUs have stopped, its memory is brought back, a fresh copy of the
+    /// monitor starts in it. What there is to say.
+    ///
+    /// # Errors
+    /// It can't: the culprit and the remedy.
+    fn repair(&mut self, cell: CellId) -> Result<String, String> {
+        Err(format!("repair: this machine can't bring cell {cell} back"))
+    }
 
     /// Whether no CPU of `cell`, which has died, can reach any memory any more.
     fn is_fenced(&self, cell: CellId) -> bool;
@@ -244,6 +253,8 @@ pub struct LocalCell<M: Machine> {
     cpus: Vec<CellId>,
     /// The cells that are agreed to live.
     live: CellSet,
+    /// How often this one has booted.
+    incarnation: u16,
     /// Cells that have died and are yet to be reported by the one that leads.
     unreported: CellSet,
     /// Cells that have died of which nobody knows that they have parked.
@@ -278,9 +289,41 @@ impl<M: Machine> LocalCell<M> {
         memmap: Memmap,
         script: Option<Vec<Step>>,
     ) -> Self {
+        let members = Membership::at_start(cell, config);
+        Self::among(machine, cell, cpus, config, memmap, script, members)
+    }
+
+    /// The same for a cell that has been repaired, and that the others have let in.
+    ///
+    /// # Panics
+    /// When it has no CPU.
+    pub fn back(
+        machine: M,
+        cell: CellId,
+        cpus: &[(CpuId, NodeId)],
+        config: &Config,
+        memmap: Memmap,
+        members: Membership,
+    ) -> Self {
+        Self::among(machine, cell, cpus, config, memmap, None, members)
+    }
+
+    fn among(
+        machine: M,
+        cell: CellId,
+        cpus: &[(CpuId, NodeId)],
+        config: &Config,
+        memmap: Memmap,
+        script: Option<Vec<Step>>,
+        members: Membership,
+    ) -> Self {
         let &(first, _) = cpus.first().expect("a cell has a CPU");
+        let live = *members.live();
+        let incarnation = live.incarnations[usize::from(cell.0)].0;
         let has_script = script.is_some() || config.script_len != 0;
-        let ends_with_vms = !has_script && !config.machine.stay;
+        // The script is the first cell's, and lost with it.
+        let is_played = has_script && live.incarnations[0] == Incarnation(1);
+        let ends_with_vms = !is_played && !config.machine.stay;
         let name = |console: u16| match config.vms.get(usize::from(vm_of(console).0)) {
             _ if console == stream::MONITOR => "monitor".into(),
             Some(vm) => vm.name.clone(),
@@ -292,20 +335,25 @@ impl<M: Machine> LocalCell<M> {
             Some(Err(outcome)) => (None, Some(outcome)),
         };
         let shared = config.cells.len() > 1;
-        let scripted = has_script && shared && player.is_none();
+        let scripted = is_played && shared && player.is_none();
+        let homes = others::homes(config);
+        // One that is back does not know what has become of those that may run elsewhere.
+        let own = |vm: usize| {
+            homes[vm] == cell && (incarnation == 1 || config.vms[vm].cells == 1 << cell.0)
+        };
         // Cells are not to do the same at the same time.
         let seed = config.machine.seed ^ u64::from(cell.0) << 32;
         let frames = Arc::new(Frames::new(cell, memmap));
         Self {
             out: Out::new(machine, cell, first, player, scripted),
-            lending: Lending::new(|all| Loans::new(frames.clone(), 1, all), config),
+            lending: Lending::new(|all| Loans::new(frames.clone(), incarnation, all), config),
             frames,
             sched: Scheduler::new(cpus, Rng::new(seed)),
-            talk: Talk::new(cell, config),
+            talk: Talk::new(cell, config, members),
             vms: config.vms.iter().cloned().map(Vm::new).collect(),
             editor: Editor::default(),
             shared,
-            post: Post::new(cell, config, &others::homes(config)),
+            post: Post::new(cell, config, live.cells, &homes, own),
             prompted: false,
             ends_with_vms,
             stays: config.machine.stay,
@@ -313,7 +361,8 @@ impl<M: Machine> LocalCell<M> {
             probes: Probes::default(),
             numbers: first_numbers(config),
             cpus: cells_of_cpus(config),
-            live: CellSet::first(config.cells.len()),
+            live: live.cells,
+            incarnation,
             unreported: CellSet::NONE,
             silent: CellSet::NONE,
             over,
@@ -334,9 +383,13 @@ impl<M: Machine> LocalCell<M> {
         if self.out.machine.leads() {
             self.take_console();
         }
+        let first = self.incarnation == 1;
         for id in self.ids() {
-            if self.owns(id)
-                && self.vm(id).config.autostart
+            let vm = &self.vm(id).config;
+            // What was lost with this cell is started again if its policy says so.
+            let wanted = vm.autostart && (first || vm.restart != config::Restart::Never);
+            if wanted
+                && self.owns(id)
                 && let Err(refused) = self.start(id)
             {
                 self.not_started(id, refused);

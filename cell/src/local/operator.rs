@@ -108,6 +108,7 @@ impl<M: Machine> LocalCell<M> {
             Command::Lend(to, pages) => self.lend(CellId(to), pages),
             Command::Return(lender) => self.give_back(CellId(lender)),
             Command::Recall(borrower) => self.recall(CellId(borrower)),
+            Command::Repair(cell) => self.repair(CellId(cell)),
             Command::Mem => Ok(self.memory()),
             Command::Cells { places } => Ok(self.out.machine.cells(places)),
             Command::Nodes => Ok(self.out.machine.nodes()),

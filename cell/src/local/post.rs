@@ -7,6 +7,7 @@
 use super::out::Out;
 use super::{LocalCell, Machine, vm_of};
 use crate::console::{Command, Desk, Place, Reach, Sent, parse, topic};
+use crate::talk::CellSet;
 use crate::vm::State;
 use abi::config::Config;
 use abi::player::{Order, Report, Result};
@@ -40,14 +41,20 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub fn new(me: CellId, config: &Config, homes: &[CellId]) -> Self {
-        let live = (0..config.cells.len() as u8).map(CellId);
+    /// The part of cell `me` among those of `live`. `own`: which VMs are its own to start and to speak of.
+    pub fn new(
+        me: CellId,
+        config: &Config,
+        live: CellSet,
+        homes: &[CellId],
+        own: impl Fn(usize) -> bool,
+    ) -> Self {
         let vms = config.vms.iter().zip(homes);
         let place =
             vms.map(|(vm, home)| Place { name: vm.name.clone(), permitted: vm.cells, cell: *home });
         Self {
             desk: Desk::new(me, live, place.collect()),
-            own: homes.iter().map(|home| *home == me).collect(),
+            own: (0..homes.len()).map(own).collect(),
             serves: false,
             orders: VecDeque::new(),
             said: config.cells.iter().map(|_| String::new()).collect(),
@@ -60,6 +67,12 @@ impl Post {
     /// How many cells the machine was started with.
     pub const fn cells(&self) -> usize {
         self.said.len()
+    }
+
+    /// A cell that was lost is back.
+    pub fn returned(&mut self, cell: CellId) {
+        self.desk.returned(cell);
+        self.said[usize::from(cell.0)].clear();
     }
 }
 

@@ -3,7 +3,7 @@
 use super::members::Membership;
 use super::{LocalCell, Machine, lending, messages};
 use crate::loan::Payload;
-use crate::talk::{CellSet, Event, Exchange, Reply, Request};
+use crate::talk::{CellSet, Event, Exchange, Live, LiveSet, Reply, Request};
 use abi::CellId;
 use abi::config::Config;
 use alloc::boxed::Box;
@@ -58,11 +58,12 @@ const PING: u32 = 0;
 
 impl Talk {
     /// The talking of cell `me`; nothing where it is alone.
-    pub fn new(me: CellId, config: &Config) -> Option<Box<Self>> {
+    pub fn new(me: CellId, config: &Config, members: Membership) -> Option<Box<Self>> {
         let cells = config.cells.len();
         let vcpus = config.vms.iter().map(|vm| vm.vcpus as usize).sum();
         (cells > 1).then(|| {
-            let (members, live) = Membership::new(me, config);
+            let LiveSet { epoch, incarnations, .. } = *members.live();
+            let live = Live::new(me, epoch, incarnations);
             let exchange = Exchange::new(live, cells, vcpus, ROOM, PATIENCE_NS);
             Box::new(Self { exchange, members, pinging: None })
         })

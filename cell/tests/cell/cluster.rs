@@ -1,10 +1,11 @@
 //! Four simulated cells and one console: commands, what is typed, what is announced, the script.
 
-use crate::sim::{Cluster, Program, console};
+use crate::sim::{Build, Cluster, Program, console};
+use abi::config::Restart;
 use abi::event::Cause;
 use abi::ring::stream::MONITOR;
 use abi::script::{Act, Outcome, Step};
-use cell::talk::CellSet;
+use cell::talk::{CellSet, Incarnation};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -216,4 +217,54 @@ fn a_dead_cell_is_not_waited_for_and_a_dead_console_cell_has_a_successor() {
     // It does not know where `sh-2` has gone, and finds it.
     assert!(cluster.command("stats sh-2").0.starts_with("VM `sh-2`: running"));
     assert_eq!(cluster.command("stop loop-3").0, "cell 3: VM `loop-3` ended: stopped\n");
+}
+
+#[test]
+fn a_cell_that_died_comes_back_and_takes_its_vms_again() {
+    let build = || {
+        let live = |name| Build::new(64).stay().vm_with(name, 8, Program::Loop, |vm| vm.cells = 1);
+        live("a")
+            .vm_with("b", 8, Program::Loop, |vm| (vm.cells, vm.restart) = (4, Restart::OnFailure))
+            .vm_with("c", 8, Program::Loop, |vm| vm.cells = 4)
+            .vm_with("d", 8, Program::Loop, |vm| vm.cells = 6)
+    };
+    let mut cluster = Cluster::of(3, 1000, build, None);
+    cluster.run_for(50 * MS);
+    for incarnation in 2..6 {
+        assert_eq!(
+            cluster.command("repair 2").0,
+            "repair: cell 2 is not lost: `cells` tells which are\n"
+        );
+        assert_eq!(cluster.command("stop d").0, "cell 1: VM `d` ended: stopped\n");
+        assert_eq!(cluster.command("start d on 2").0, "VM `d` started\n");
+        cluster.command("lend 2 5");
+        cluster.run_for(20 * MS);
+        cluster.kill(2);
+        cluster.run_for(50 * MS);
+        assert!(cluster.monitor().contains("cell 2 is lost"));
+        cluster.revive(2, incarnation, build());
+        cluster.run_for(20 * MS);
+        assert!(cluster.monitor().contains("cell 2 is back"));
+        let agreed = cluster.agreed(0);
+        let last = agreed.last().expect("an agreement");
+        assert_eq!((last.cells, last.incarnations[2]), (CellSet(7), Incarnation(incarnation)));
+        assert_eq!(agreed, cluster.agreed(1));
+        // What its policy says runs again; the rest when it is told to.
+        assert!(cluster.command("stats b").0.starts_with("VM `b`: running"));
+        assert!(!cluster.command("stats c").0.starts_with("VM `c`: running"));
+        assert_eq!(cluster.command("start c").0, "VM `c` started\n");
+        // What may have gone elsewhere starts where it is told to.
+        assert_eq!(cluster.command("start d on 1").0, "VM `d` started\n");
+        // Pages and calls go to and fro, and nothing of its last life is left.
+        assert_eq!(cluster.command("ping 2 3").0, "");
+        cluster.run_for(50 * MS);
+        let lent = cluster.command("lend 2 4").0;
+        cluster.run_for(20 * MS);
+        let back = cluster.command("recall 2").0;
+        cluster.run_for(20 * MS);
+        assert_eq!((lent.as_str(), back.as_str()), ("", ""));
+        let memory = cluster.command("mem").0;
+        assert!(memory.contains("lent") && !memory.contains("does not add up"), "{memory}");
+    }
+    assert_eq!(cluster.monitor().matches("cell 2 has answered 3 calls").count(), 4);
 }

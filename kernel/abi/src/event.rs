@@ -74,6 +74,11 @@ pub enum Kind<'a> {
         /// The panic's message, one line.
         message: Cow<'a, str>,
     },
+    /// A cell that was lost has booted again, and the others have let it in.
+    CellBack {
+        /// Which.
+        back: CellId,
+    },
     /// A cell is lost: its CPUs have parked, or nothing reaches them.
     CellLost {
         /// Which.
@@ -186,6 +191,10 @@ impl Event<'_> {
                 w.u8(*from);
                 w.u8(*to);
             }
+            Kind::CellBack { back } => {
+                w.u8(10);
+                w.u8(back.0);
+            }
             Kind::CellLost { lost } => {
                 w.u8(8);
                 w.u8(lost.0);
@@ -231,6 +240,7 @@ impl Event<'_> {
                 },
                 8 => Kind::CellLost { lost: CellId(r.u8()?) },
                 9 => Kind::Fault { what: r.str()?.into() },
+                10 => Kind::CellBack { back: CellId(r.u8()?) },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -262,6 +272,7 @@ impl fmt::Display for Event<'_> {
                 )?;
             }
             Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
+            Kind::CellBack { back } => write!(f, "\"cell-back\",\"back\":{back}")?,
             Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
             Kind::Fault { what } => write!(f, "\"fault\",\"what\":{}", Json(what))?,
         }
@@ -305,6 +316,7 @@ mod tests {
             Kind::Panic { message: "b\n\"".into() },
             Kind::CellLost { lost: CellId(7) },
             Kind::Fault { what: "transient link 4".into() },
+            Kind::CellBack { back: CellId(7) },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, i, "the table is in the order of the enum");

@@ -23,6 +23,8 @@ pub struct CpuWords {
     pub parking: AtomicU64,
     /// Why it has parked: a [`Why`]; 0: it has not. A parked CPU touches no memory but the PROM's.
     pub parked: AtomicU64,
+    /// What a parked CPU is to do again: a [`Serve`], or 0. It looks at every tick of its clock.
+    pub serve: AtomicU64,
 }
 
 /// A node's hub page. A new machine's is zero.
@@ -39,6 +41,8 @@ pub struct Hub {
     pub epoch: AtomicU64,
     /// How far the cell's run has come: a [`Run`]. In the hub of the cell's lowest node.
     pub run: AtomicU64,
+    /// Count, extended to 64 bits since power-on, when the cell was last told to boot. There too.
+    pub ticks: AtomicU64,
     /// Of each CPU.
     pub cpus: [CpuWords; CPUS_PER_NODE],
 }
@@ -94,6 +98,16 @@ impl Why {
             _ => return None,
         })
     }
+}
+
+/// What a parked CPU is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Serve {
+    /// To put a fresh copy of the monitor into its cell, tell the others, and boot: for the cell's lowest CPU.
+    First = 1,
+    /// To boot from the copy that is there.
+    Next = 2,
 }
 
 /// How far a cell's run has come.

@@ -103,6 +103,8 @@ pub struct Handoff {
     pub cell: u64,
     /// How often it has booted, this time included.
     pub incarnation: u64,
+    /// Count, extended to 64 bits since power-on, not long ago: less than 2^32 ticks.
+    pub ticks: u64,
     /// Its lowest CPU, which brings the monitor up. All others of the cell come too.
     pub first_cpu: u64,
     /// Machine-physical address of the cell's copy of the monitor: the 8 MB that

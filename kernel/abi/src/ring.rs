@@ -93,7 +93,7 @@ pub enum Full {
 
 /// Whether a producer waits for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
+pub enum Waits {
     /// Never: what is not read in time is overwritten. So under icount, where nothing may depend on the
     /// position of a reader outside the machine.
     Never,
@@ -126,17 +126,17 @@ impl<M: SharedMem> Producer<M> {
         Self { mem, capacity, head: 0, clock: 0, waits }
     }
 
-    /// The producer of a ring between two CPUs of the machine, in memory that was zero when the machine was
-    /// switched on. It waits for room always, and goes on where an earlier producer of the ring has stopped.
-    pub fn resume(mem: M, size: u64) -> Self {
+    /// The producer of a ring in memory that was zero when the machine was switched on: it goes on where an earlier producer
+    /// of the ring has stopped.
+    pub fn resume(mem: M, size: u64, waits: Waits) -> Self {
         let capacity = (size - HEADER) & !7;
         let mut ring = if mem.load(0) == MAGIC && mem.load(CAPACITY) == capacity {
             let head = mem.load(HEAD);
-            Self { mem, capacity, head, clock: 0, waits: Waits::Always }
+            Self { mem, capacity, head, clock: 0, waits }
         } else {
             Self::new(mem, size, false)
         };
-        ring.waits = Waits::Always;
+        ring.waits = waits;
         ring.mem.store(WRITING, ring.head);
         ring
     }
@@ -217,8 +217,8 @@ impl<M: SharedMem> Consumer<M> {
         Self { mem, capacity: 0, tail: 0, size }
     }
 
-    /// The consumer of a ring between two CPUs of the machine, in memory that was zero when the machine was
-    /// switched on. It goes on where an earlier consumer of the ring has stopped.
+    /// The consumer of a ring in memory that was zero when the machine was switched on: it goes on where an earlier
+    /// consumer of the ring has stopped.
     pub fn resume(mem: M, size: u64) -> Self {
         let tail = mem.load(TAIL);
         Self { mem, capacity: 0, tail, size }
@@ -403,7 +403,7 @@ mod tests {
         let mut buf = [0; RECORD_MAX];
         // Nobody is attached yet: it waits all the same.
         for round in 0..20 {
-            let mut tx = Producer::resume(mem.clone(), size);
+            let mut tx = Producer::resume(mem.clone(), size, Waits::Always);
             while tx.write(3, written, 0, &written.to_le_bytes()).is_ok() {
                 written += 1;
             }

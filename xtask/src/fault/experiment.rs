@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Host seconds that a run may take. It is virtual time that decides; this is for what hangs.
+const LIMIT: u64 = 1800;
+
 /// An undisturbed run, once it has been made: whoever makes it holds the lock.
 pub type Slot = Arc<Mutex<Option<Arc<Baseline>>>>;
 
@@ -30,8 +33,6 @@ pub struct Campaign {
     pub seed: u64,
     /// A configuration that all experiments have, its path as it was typed, and its text.
     pub config: Option<(String, String)>,
-    /// Host seconds that a run may take. It is virtual time that decides; this is for what hangs.
-    pub limit: u64,
     /// Which monitor this is.
     pub monitor: String,
     /// Undisturbed runs, each made once.
@@ -104,31 +105,6 @@ impl Campaign {
     /// The campaign's configuration is wrong.
     pub fn kind(&self, id: u64) -> Result<Kind> {
         Ok(self.prepare(id)?.fault.kind)
-    }
-
-    /// What an experiment is, on one line.
-    ///
-    /// # Errors
-    /// The campaign's configuration is wrong.
-    pub fn describe(&self, id: u64) -> Result<String> {
-        let Prepared { fault, activities, machine, memory, facts, .. } = self.prepare(id)?;
-        let failed = fault.failed(facts.layout.cpus_per_node);
-        let lost: Vec<_> = sides::each(sides::lost(&facts.layout, failed)).collect();
-        let meanwhile: Vec<_> = activities.iter().map(Activity::name).collect();
-        let vms = facts.vms.iter().filter(|vm| vm.autostart);
-        let vms: Vec<_> = vms
-            .map(|vm| {
-                let cells: Vec<_> = vm.permitted.iter().map(u8::to_string).collect();
-                format!("{}{}", if vm.is_spread { "spread over " } else { "" }, cells.join("+"))
-            })
-            .collect();
-        Ok(format!(
-            "{id}: fault {}, {machine} of {} CPUs, {memory}; must lose cells {lost:?}; VMs in {}; {}",
-            fault.words(),
-            facts.layout.cpus_per_node,
-            vms.join(", "),
-            meanwhile.join(", ")
-        ))
     }
 
     /// The command that does an experiment again, and shows all of it.
@@ -232,8 +208,6 @@ impl Campaign {
         let (config_file, script_file, events) = (file("toml"), file("script"), file("events"));
         write(&config_file, config)?;
         write(&script_file, script)?;
-        let logs = file("logs");
-        empty(&logs)?;
         let text = |path: &Path| path.display().to_string();
         let args = [
             "run".into(),
@@ -244,58 +218,27 @@ impl Campaign {
             text(&script_file),
             "--events".into(),
             text(&events),
-            "--log".into(),
-            text(&logs),
             "--seed".into(),
             seed(id).to_string(),
             "--timeout".into(),
-            self.limit.to_string(),
+            LIMIT.to_string(),
         ];
         let (command, _) = process::xtask(&args);
-        let limit = Duration::from_secs(self.limit + 60);
-        // Several campaigns may run at once.
-        let output = format!("fault-{}-{name}", std::process::id());
-        let ended = process::run(command, &output, limit)?;
-        // The campaign's folder has it.
-        let _ = fs::remove_file(crate::test::folder().join(output + ".out"));
+        let limit = Duration::from_secs(LIMIT + 60);
+        let ended = process::run(command, &format!("fault-{name}"), limit)?;
         write(&file("out"), &ended.output)?;
         let events = fs::read_to_string(&events).unwrap_or_default();
         let status = ended.status.and_then(|status| status.code());
-        let record = Record::new(status, &ended.output, &events, consoles(&logs)?);
-        Ok(Ended { record, output: ended.output })
+        Ok(Ended { record: Record::new(status, &ended.output, &events), output: ended.output })
     }
 
     /// Removes what an experiment that has passed has left.
     pub fn forget(&self, id: u64) {
-        let file = |suffix: &str| self.folder.join(format!("{}-{id}.{suffix}", self.seed));
-        // What is not there is gone already.
         for suffix in ["toml", "script", "events", "out"] {
-            let _ = fs::remove_file(file(suffix));
+            // What is not there is gone already.
+            let _ = fs::remove_file(self.folder.join(format!("{}-{id}.{suffix}", self.seed)));
         }
-        let _ = fs::remove_dir_all(file("logs"));
     }
-}
-
-/// Makes a folder that is empty.
-fn empty(folder: &Path) -> Result<()> {
-    let name = || folder.display().to_string();
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(name)?;
-    }
-    fs::create_dir_all(folder).with_context(name)
-}
-
-/// What each console of a run has printed, by its name.
-fn consoles(logs: &Path) -> Result<Vec<(String, String)>> {
-    let name = || logs.display().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir(logs).with_context(name)? {
-        let path = entry.with_context(name)?.path();
-        let text = fs::read(&path).with_context(name)?;
-        let console = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        found.push((console, String::from_utf8_lossy(&text).into_owned()));
-    }
-    Ok(found)
 }
 
 /// The seed of an experiment's machine: that of its undisturbed run.

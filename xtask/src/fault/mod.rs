@@ -35,7 +35,6 @@ Examples:
   cargo xtask fault --experiments 20 --seed 7          20 experiments, results in target/fault
   cargo xtask fault --experiments 10 --kind router     only routers, of the same series
   cargo xtask fault --experiments 1000 --shard 3/16    the third of sixteen parts
-  cargo xtask fault --experiments 100 --list           what they are, without doing them
   cargo xtask fault --merge out/1 out/2 --report       the results of several folders as one
   cargo xtask fault --seed 7 --replay 12               one experiment again, with its whole output
 
@@ -61,18 +60,9 @@ pub struct Args {
     /// How many at once; default: one a processor of the host
     #[arg(long, value_name = "J")]
     jobs: Option<usize>,
-    /// Host seconds after which a run hangs
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    limit: u64,
     /// The folder of results
     #[arg(long, value_name = "DIR", default_value = "target/fault")]
     out: PathBuf,
-    /// Do all of them, also those of which there are results
-    #[arg(long)]
-    anew: bool,
-    /// Say what the experiments are, and do nothing
-    #[arg(long)]
-    list: bool,
     /// Do this one experiment again, and show all that it prints
     #[arg(long, value_name = "ID", conflicts_with_all = ["experiments", "kind", "shard", "merge"])]
     replay: Option<u64>,
@@ -117,17 +107,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         let all = store::merge(&args.merge)?;
         return tell(args, &all);
     }
-    let mut campaign = campaign(args)?;
-    if args.list {
-        for id in ids(args, &campaign)? {
-            println!("{}", campaign.describe(id)?);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
     setup::ensure(&[Need::Compiler, Need::Qemu])?;
-    campaign.monitor = monitor()?;
-    fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    campaign.folder = args.out.canonicalize().with_context(|| args.out.display().to_string())?;
+    let campaign = campaign(args)?;
     if let Some(id) = args.replay {
         let (outcome, output) = campaign.run(id)?;
         print!("{output}");
@@ -141,7 +122,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let ids = ids(args, &campaign)?;
     let known = store::read(&args.out)?;
     let is_done = |id: &u64| {
-        let outcome = known.get(&(args.seed, *id)).filter(|_| !args.anew);
+        let outcome = known.get(&(args.seed, *id));
         outcome.is_some_and(|outcome| {
             outcome.monitor == campaign.monitor && outcome.replay == campaign.replay(*id)
         })
@@ -156,7 +137,6 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     tell(args, &all)
 }
 
-/// The campaign that was asked for; nothing is built or written for it yet.
 fn campaign(args: &Args) -> Result<Campaign> {
     let config = args
         .config
@@ -166,18 +146,7 @@ fn campaign(args: &Args) -> Result<Campaign> {
             anyhow::Ok((path.display().to_string(), text))
         })
         .transpose()?;
-    Ok(Campaign {
-        folder: args.out.clone(),
-        seed: args.seed,
-        config,
-        limit: args.limit,
-        monitor: String::new(),
-        undisturbed: Mutex::default(),
-    })
-}
-
-/// Builds PROM, monitor and guests in both byte orders; the beginning of the former two's hash.
-fn monitor() -> Result<String> {
+    // All experiments are of one monitor, in both byte orders.
     let mut hash = Sha256::new();
     for endian in Endian::ALL {
         let built = crate::build::monitor(endian)?;
@@ -188,7 +157,15 @@ fn monitor() -> Result<String> {
             hash.update(fs::read(file).with_context(|| file.display().to_string())?);
         }
     }
-    Ok(experiment::short(&hash.finalize()))
+    fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let folder = args.out.canonicalize().with_context(|| args.out.display().to_string())?;
+    Ok(Campaign {
+        folder,
+        seed: args.seed,
+        config,
+        monitor: experiment::short(&hash.finalize()),
+        undisturbed: Mutex::default(),
+    })
 }
 
 /// The numbers of the experiments that were asked for: of a kind, the first so many of it; of these a part.

@@ -40,23 +40,22 @@ pub struct Record {
 }
 
 impl Record {
-    /// Puts together what a run has left: its output, the text of its events, and each console's.
-    pub fn new(
-        status: Option<i32>,
-        output: &str,
-        events: &str,
-        consoles: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        let lines = |text: &str| text.replace('\r', "").lines().map(str::to_owned).collect();
-        // What consoles print has the console's name before it.
-        let is_own = |line: &&str| !line.split_once('|').is_some_and(|(name, _)| is_name(name));
-        Self {
-            status,
-            own: output.lines().filter(is_own).map(str::to_owned).collect(),
-            consoles: consoles.into_iter().map(|(name, text)| (name, lines(&text))).collect(),
-            // A line that a run which was killed has not finished is nothing.
-            events: events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+    /// Takes a run's output apart.
+    pub fn new(status: Option<i32>, output: &str, events: &str) -> Self {
+        let mut record = Self { status, ..Self::default() };
+        for line in output.lines() {
+            let line = line.trim_end_matches('\r');
+            match line.split_once('|') {
+                Some((name, rest)) if is_name(name) => {
+                    let rest = rest.strip_prefix(' ').unwrap_or(rest);
+                    record.consoles.entry(name.into()).or_default().push(rest.into());
+                }
+                _ => record.own.push(line.into()),
+            }
         }
+        // A line that a run which was killed has not finished is nothing.
+        record.events = events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        record
     }
 
     /// A console's lines.
@@ -90,9 +89,9 @@ mod tests {
         let events = r#"{"v":1,"seq":0,"t_ns":5,"cell":0,"cpu":0,"kind":"cell-lost","lost":2}
 {"v":1,"seq":1,"t_ns":7,"cell":1,"cpu":1,"kind":"vm-end","vm":"a","cause":"reset"}
 {"v":1,"seq":2,"t_"#;
-        let consoles = [("irix-0".to_owned(), "irix: shell ready\r\n\r\n".to_owned())];
-        let record = Record::new(Some(3), output, events, consoles);
+        let record = Record::new(Some(3), output, events);
         assert_eq!(record.console("irix-0"), ["irix: shell ready", ""]);
+        assert_eq!(record.console("boot"), ["a|b"]);
         assert_eq!(record.own, ["run: cell 2 was lost"]);
         assert_eq!((record.loss_of(2), record.loss_of(1)), (Some(5), None));
         assert_eq!(record.end_of("a").unwrap().cause, "reset");

@@ -64,6 +64,10 @@ impl Cell {
                 Ok(None) => return Ok(()),
                 Ok(Some(record)) => {
                     let next = self.next.entry(record.stream).or_insert(0);
+                    // A cell that has booted again begins again.
+                    if record.seq == 0 {
+                        *next = 0;
+                    }
                     if record.seq != *next {
                         return Err(Lost {
                             what: format!(
@@ -202,6 +206,11 @@ impl Keys {
         self.lost |= 1 << cell.0;
     }
 
+    /// A cell that was lost is back.
+    pub fn back(&mut self, cell: CellId) {
+        self.lost &= !(1 << cell.0);
+    }
+
     /// Whether anything was typed in this run.
     pub fn used(&self) -> bool {
         !self.next.is_empty()
@@ -303,6 +312,11 @@ mod tests {
         producer.write(17, 2, 0, b"").unwrap();
         let lost = drain.poll(false, |_, _, _| {}).unwrap_err();
         assert_eq!(lost.what, "stream b of cell 0 was overrun: record 2 came instead of 1");
+        // The cell boots again.
+        producer.write(17, 0, 0, b"").unwrap();
+        assert_eq!(drain.poll(false, |_, _, _| {}), Ok(1));
+        producer.write(17, 2, 0, b"").unwrap();
+        assert!(drain.poll(false, |_, _, _| {}).is_err());
     }
 
     #[test]

@@ -207,8 +207,10 @@ impl Session<'_> {
                     } else {
                         verdict.event(&event);
                     }
-                    if let Kind::CellLost { lost } = event.kind {
-                        self.keys.lost(lost);
+                    match event.kind {
+                        Kind::CellLost { lost } => self.keys.lost(lost),
+                        Kind::CellBack { back } => self.keys.back(back),
+                        _ => {}
                     }
                     self.logs.event(&event.to_string())?;
                     self.front.event(&event);
