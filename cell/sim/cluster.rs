@@ -43,6 +43,8 @@ pub struct Rings {
     pub ending: bool,
     /// Of each cell: the live sets that it has agreed to.
     pub agreed: Vec<Vec<LiveSet>>,
+    /// A cell that lives, but is not let in yet.
+    pub absent: Option<usize>,
 }
 
 impl Rings {
@@ -63,6 +65,7 @@ impl Rings {
             switched: Vec::new(),
             ending: false,
             agreed: vec![Vec::new(); cells],
+            absent: None,
         }
     }
 
@@ -90,8 +93,20 @@ impl Rings {
         self.dead[usize::from(cell.0)] = true;
     }
 
+    /// Whether a cell lives, and has been let in.
+    pub fn takes_part(&self, cell: usize) -> bool {
+        !self.dead[cell] && self.absent != Some(cell)
+    }
+
+    /// Whether a cell leads, for all that it has agreed to.
+    pub fn leads(&self, cell: CellId) -> bool {
+        let all = CellSet::first(self.cells());
+        let live = self.agreed[usize::from(cell.0)].last().map_or(all, |live| live.cells);
+        live.lowest() == Some(cell)
+    }
+
     pub fn leader(&self) -> CellId {
-        CellId(self.dead.iter().position(|dead| !dead).expect("a cell lives") as u8)
+        CellId((0..self.cells()).find(|cell| self.takes_part(*cell)).expect("a cell lives") as u8)
     }
 
     pub fn idle(&mut self, cell: CellId, idle: bool) -> bool {
@@ -133,8 +148,6 @@ pub struct Cluster {
     rings: Rc<RefCell<Rings>>,
     now: u64,
     scripted: bool,
-    /// A cell that lives, but is not let in yet.
-    absent: Option<usize>,
 }
 
 impl Cluster {
@@ -171,7 +184,7 @@ impl Cluster {
             build().boot_cell(CellId(cell as u8), &rings, script.is_some(), mine, None)
         };
         let cells = (0..cells).map(boot).collect();
-        Self { cells, rings, now: 0, scripted: script.is_some(), absent: None }
+        Self { cells, rings, now: 0, scripted: script.is_some() }
     }
 
     /// A cell that has died boots again, for the `incarnation`th time and of a machine that is put together so, and is let in.
@@ -187,22 +200,23 @@ impl Cluster {
         let config = build.config(self.cells.len(), self.scripted);
         let mut members = Membership::back(me, &config, incarnation, self.now);
         let mut wires = Wires { me, rings: self.rings.clone() };
-        self.absent = Some(cell);
+        self.rings.borrow_mut().absent = Some(cell);
         loop {
             let sight = self.rings.borrow().sight(me);
             if let Some(live) = members.be_let_in(self.now, &sight, &mut wires) {
                 assert!(live.cells.has(me));
+                self.rings.borrow_mut().agreed[cell].push(live);
                 break;
             }
             self.run_for(STEP_NS);
         }
-        self.absent = None;
+        self.rings.borrow_mut().absent = None;
         let members = Some((members, self.now));
         self.cells[cell] = build.boot_cell(me, &self.rings, self.scripted, None, members);
     }
 
     pub fn lives(&self, cell: usize) -> bool {
-        !self.rings.borrow().dead[cell] && self.absent != Some(cell)
+        self.rings.borrow().takes_part(cell)
     }
 
     /// A cell dies, with all that it knew.

@@ -195,7 +195,7 @@ impl Machine for Sim {
     }
 
     fn leads(&self) -> bool {
-        self.rings.borrow().leader() == self.cell
+        self.rings.borrow().leads(self.cell)
     }
 
     fn ending(&mut self) {

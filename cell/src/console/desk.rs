@@ -237,6 +237,11 @@ impl Desk {
         self.give_up(|asked| asked.cell == cell, "it is lost")
     }
 
+    /// Nobody waits for an answer any more.
+    pub fn drop_question(&mut self) {
+        self.question = None;
+    }
+
     /// A cell that was lost lives again.
     pub fn returned(&mut self, cell: CellId) {
         self.live.retain(|live| *live != cell);

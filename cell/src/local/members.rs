@@ -146,13 +146,14 @@ impl<M: Machine> LocalCell<M> {
 
     /// All cells that are left have agreed that these are.
     fn agreed(&mut self, live: &LiveSet, dead: CellSet) {
+        let led = self.out.machine.leads();
         self.out.machine.agreed(live);
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
         let back = live.cells.minus(self.live);
         self.live = live.cells;
         for cell in back {
-            self.is_back(cell);
+            self.is_back(cell, led);
         }
         if self.out.player.is_none() && !self.stays && gone.has(PLAYS) {
             // Nobody is left who would play a script to its end.
@@ -166,14 +167,18 @@ impl<M: Machine> LocalCell<M> {
         self.silent = CellSet(self.silent.0 | gone.minus(dead).0);
     }
 
-    /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more.
-    fn is_back(&mut self, cell: CellId) {
+    /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more. `led`: this cell
+    /// has led until now.
+    fn is_back(&mut self, cell: CellId, led: bool) {
         self.end_quarantine(cell);
         self.unreported = self.unreported.without(cell);
         self.post.returned(cell);
-        if self.out.machine.leads() {
+        if led {
             self.out.event(Kind::CellBack { back: cell });
             self.show(&format!("cell {cell} is back\n"));
+        }
+        if !self.out.machine.leads() {
+            self.leave_console();
         }
     }
 

@@ -148,6 +148,13 @@ impl<M: Machine> LocalCell<M> {
         self.greet();
     }
 
+    /// Another cell serves the console from now on, until this one takes it again: what was asked is not answered.
+    pub(super) fn leave_console(&mut self) {
+        self.post.serves = false;
+        self.post.orders.clear();
+        self.post.desk.drop_question();
+    }
+
     /// Reads what the other cells report, for the console and the script.
     pub fn listen(&mut self) {
         let cells: Vec<CellId> = self.post.desk.others().collect();

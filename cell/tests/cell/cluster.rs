@@ -267,4 +267,14 @@ fn a_cell_that_died_comes_back_and_takes_its_vms_again() {
         assert!(memory.contains("lent") && !memory.contains("does not add up"), "{memory}");
     }
     assert_eq!(cluster.monitor().matches("cell 2 has answered 3 calls").count(), 4);
+    // The first leads again, and its successor has the console no more.
+    cluster.kill(0);
+    cluster.run_for(50 * MS);
+    assert!(cluster.monitor().contains("cell 0 is lost"));
+    cluster.revive(0, 2, build());
+    cluster.run_for(20 * MS);
+    assert!(cluster.cells[1].printed(MONITOR).ends_with("cell 0 is back\r\nhoneycomb> "));
+    assert!(cluster.cells[1].story().last().is_some_and(|last| last == "cell 0 back"));
+    assert!(cluster.command("vms").0.contains("cell 2:"));
+    assert_eq!(cluster.command("stop d").0, "cell 1: VM `d` ended: stopped\n");
 }
