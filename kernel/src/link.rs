@@ -3,7 +3,7 @@
 use crate::careful::xkphys;
 use crate::lock::Lock;
 use crate::page::cpu;
-use crate::{asm, clock};
+use crate::{asm, clock, machine};
 use abi::event::{Event, Kind};
 use abi::ring::{Consumer, Full, Producer, RECORD_MAX, SharedMem, Waits, stream};
 use abi::{CellId, Mpa, map};
@@ -89,7 +89,9 @@ pub(crate) fn init(cell: CellId, icount: bool) {
     let waits = if icount { Waits::Never } else { Waits::WhileAttached };
     // What was typed before the cell booted again was typed at another.
     let mut input = Consumer::resume(input, map::IN_RING_SIZE);
-    input.skip();
+    if machine::incarnation() > 1 {
+        input.skip();
+    }
     *LINK.lock() = Some(Link {
         out: Producer::resume(out, map::OUT_RING_SIZE, waits),
         input,

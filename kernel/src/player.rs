@@ -1,6 +1,7 @@
 //! The player rings: how the leader and the others reach each other, in low RAM.
 
 use crate::link::LowRam;
+use crate::machine;
 use abi::ids::MAX_CELLS;
 use abi::ring::{Consumer, Producer, RECORD_MAX, Waits};
 use abi::{CellId, map};
@@ -62,7 +63,9 @@ impl Rings {
     /// The rings of cell `cell`. What it was ordered to do before it booted is not done any more.
     pub(crate) fn new(cell: CellId) -> Self {
         let mut orders = Reader::new(map::player_in(cell), map::PLAYER_IN_SIZE);
-        orders.ring.skip();
+        if machine::incarnation() > 1 {
+            orders.ring.skip();
+        }
         Self {
             reports: Writer::new(map::player_out(cell), map::PLAYER_OUT_SIZE),
             orders,
