@@ -175,13 +175,17 @@ global_asm!(
     "b prom_stack",
     "nop",
 
+    // The timer, again after so many ticks of Count.
+    ".macro AGAIN ticks",
+    "mfc0 $26, $9",
+    "li $27, \\ticks",
+    "addu $26, $26, $27",
+    "mtc0 $26, $11",
+    ".endm",
     // The timer of a CPU that has parked, 102 times a second: it looks whether it is to serve again.
     ".globl prom_tick",
     "prom_tick:",
-    "mfc0 $26, $9",
-    "lui $27, 0x0018",
-    "addu $26, $26, $27",
-    "mtc0 $26, $11",
+    "AGAIN 1572864",
     "ld $26, {words}($0)",
     "ld $27, {serve}($26)",
     "sd $0, {pending}($0)",
@@ -199,10 +203,7 @@ global_asm!(
     // That of one that hangs: after a thousandth of a second.
     ".globl prom_short_tick",
     "prom_short_tick:",
-    "mfc0 $26, $9",
-    "li $27, 160000",
-    "addu $26, $26, $27",
-    "mtc0 $26, $11",
+    "AGAIN 160000",
     "sd $0, {pending}($0)",
     "ehb",
     "eret",

@@ -28,6 +28,12 @@ struct Go {
     plan: UnsafeCell<Option<Plan>>,
 }
 
+// SAFETY: `plan` is written by CPU 0 before `ready` is set (release) and only read after it is seen
+// (acquire).
+unsafe impl Sync for Go {}
+
+static GO: Go = Go { ready: AtomicBool::new(false), plan: UnsafeCell::new(None) };
+
 /// What does not change while the machine runs.
 struct Plan {
     layout: Layout,
@@ -42,12 +48,6 @@ struct Handoffs([UnsafeCell<Handoff>; MAX_CELLS]);
 unsafe impl Sync for Handoffs {}
 
 static HANDOFFS: Handoffs = Handoffs([const { UnsafeCell::new(EMPTY) }; MAX_CELLS]);
-
-// SAFETY: `plan` is written by CPU 0 before `ready` is set (release) and only read after it is seen
-// (acquire).
-unsafe impl Sync for Go {}
-
-static GO: Go = Go { ready: AtomicBool::new(false), plan: UnsafeCell::new(None) };
 
 /// The plan, once there is one.
 fn plan() -> Option<&'static Plan> {

@@ -103,13 +103,22 @@ fn take_back(page: &mut PromPage) {
     page.recover = 0;
 }
 
-/// Parks this CPU: none of its traps leads to the monitor any more.
-pub fn park(cpu: usize) -> ! {
+/// None of this CPU's traps leads to the monitor any more; interrupts lead to `tick`. Comes back once it may wait: under
+/// icount another CPU must be awake.
+fn leave_the_monitor(cpu: usize, tick: unsafe extern "C" fn()) {
     // SAFETY: this CPU's own page; interrupts are off, and the PROM does not trap.
     let page = unsafe { &mut *PRIVATE[cpu].0.get() };
     take_back(page);
-    page.vectors[Vector::Interrupt as usize] = asm::prom_tick as *const () as u64;
-    let_another_wake_up();
+    page.vectors[Vector::Interrupt as usize] = tick as *const () as u64;
+    // The machine ends when its last CPU parks: another one will wake up.
+    while hub::controller().awake.load(Ordering::Acquire) == 0 {
+        core::hint::spin_loop();
+    }
+}
+
+/// Parks this CPU: none of its traps leads to the monitor any more.
+pub fn park(cpu: usize) -> ! {
+    leave_the_monitor(cpu, asm::prom_tick);
     // SAFETY: the vector is in place, and nothing follows.
     unsafe { asm::wait_for_ever() }
 }
@@ -118,25 +127,13 @@ pub fn park(cpu: usize) -> ! {
 /// then. None of its traps leads to the monitor any more.
 pub fn hang<T>(cpu: usize, told: impl Fn() -> Option<T>) -> T {
     hub::controller().awake.fetch_and(!(1 << cpu), Ordering::AcqRel);
-    // SAFETY: this CPU's own page; interrupts are off, and the PROM does not trap.
-    let page = unsafe { &mut *PRIVATE[cpu].0.get() };
-    take_back(page);
-    page.vectors[Vector::Interrupt as usize] = asm::prom_short_tick as *const () as u64;
-    let_another_wake_up();
+    leave_the_monitor(cpu, asm::prom_short_tick);
     loop {
         if let Some(told) = told() {
             return told;
         }
         // SAFETY: the vector is in place.
         unsafe { asm::wait_a_little() };
-    }
-}
-
-/// Waits until another CPU does not: under icount one never may.
-fn let_another_wake_up() {
-    // The machine ends when its last CPU parks: another one will wake up.
-    while hub::controller().awake.load(Ordering::Acquire) == 0 {
-        core::hint::spin_loop();
     }
 }
 

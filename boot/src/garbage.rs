@@ -41,8 +41,7 @@ pub fn arrived(layout: &Layout, cpu: CpuId) {
 pub fn returned(layout: &Layout, cell: CellId) {
     let cpus = layout.cpus_of(cell).fold(0, |set, cpu| set | 1 << cpu.0);
     ARRIVED.fetch_and(!cpus, Ordering::SeqCst);
-    let nodes = layout.nodes_of(cell).fold(0, |set, node| set | 1 << node.0);
-    SPOILED.fetch_and(!nodes, Ordering::AcqRel);
+    SPOILED.fetch_and(!u64::from(layout.node_set(cell)), Ordering::AcqRel);
 }
 
 /// Overwrites a node's slice. The same machine and time of failure give the same bytes.

@@ -18,7 +18,9 @@ pub fn set_up(layout: &Layout) {
     }
     for node in layout.node_ids() {
         let window = layout.window_of(node).start;
-        if let Err(found) = pci::place_window(slot(node), registers(node) as u32, window as u32) {
+        if let Err(found) =
+            pci::place_window(slot(node), map::window_registers(node) as u32, window as u32)
+        {
             die!("node {node} has no window: PCI slot {} reads {found:#010x}", slot(node));
         }
     }
@@ -40,12 +42,8 @@ const fn slot(node: NodeId) -> u32 {
     map::WINDOW_SLOT + node.0 as u32
 }
 
-const fn registers(node: NodeId) -> u64 {
-    map::WINDOW_REGISTERS + node.0 as u64 * map::WINDOW_REGISTERS_STEP
-}
-
 fn switch(node: NodeId, on: bool) {
-    let register = (XKPHYS + registers(node) + map::WINDOW_SWITCH) as *mut u32;
+    let register = (XKPHYS + map::window_registers(node) + map::WINDOW_SWITCH) as *mut u32;
     // SAFETY: the device's register, where `place_window` has put it.
     unsafe { write_volatile(register, u32::from(on).to_le()) };
     asm::sync();

@@ -357,10 +357,9 @@ impl Build {
         let node = |i| if cells == 1 { NodeId(i / 2) } else { NodeId(cell.0) };
         let cpus: Vec<(CpuId, NodeId)> =
             (0..self.cpus).map(|i| (CpuId(first_cpu + i), node(i))).collect();
-        let mut cell = match members {
-            None => LocalCell::new(sim, cell, &cpus, &config, memmap, script),
-            Some((members, _)) => LocalCell::back(sim, cell, &cpus, &config, memmap, members),
-        };
+        let members =
+            members.map_or_else(|| Membership::at_start(cell, &config), |(members, _)| members);
+        let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script, members);
         cell.boot();
         let cpus = cpus.iter().map(|_| Cpu::Awake).collect();
         let rng = Rng::new(!self.seed);

@@ -127,19 +127,13 @@ impl Fault {
     pub fn check(&self, layout: &Layout) -> Result<(), String> {
         let topology = Topology::new(layout.nodes);
         let (what, number, count) = match *self {
-            Self::Fails(Part::Node(node)) | Self::Firmware(node) => {
-                ("node", node.0, layout.nodes as usize)
-            }
-            Self::Fails(Part::Cpu(cpu)) | Self::Transient(Part::Cpu(cpu)) => {
-                ("CPU", cpu.0, layout.cpus() as usize)
-            }
-            Self::Fails(Part::Router(router)) | Self::Transient(Part::Router(router)) => {
-                ("router", router, topology.routers().into())
-            }
-            Self::Fails(Part::Link(link)) | Self::Transient(Part::Link(link)) => {
-                ("link", link, topology.links().count())
-            }
-            Self::Transient(Part::Node(node)) => ("node", node.0, layout.nodes as usize),
+            Self::Firmware(node) => ("node", node.0, layout.nodes as usize),
+            Self::Fails(part) | Self::Transient(part) => match part {
+                Part::Node(node) => ("node", node.0, layout.nodes as usize),
+                Part::Cpu(cpu) => ("CPU", cpu.0, layout.cpus() as usize),
+                Part::Router(router) => ("router", router, topology.routers().into()),
+                Part::Link(link) => ("link", link, topology.links().count()),
+            },
             Self::FalseAlarm(cell) => ("cell", cell.0, layout.cells().into()),
         };
         if usize::from(number) < count {
@@ -148,7 +142,7 @@ impl Fault {
         Err(format!("fault: there is no {what} {number}: the machine's are 0 to {}", count - 1))
     }
 
-    /// The cells that it hits directly: none of them can do it.
+    /// The cells that it hits directly: none of them can do it, but for what [spares its doer](Self::spares_its_doer).
     ///
     /// # Panics
     /// When the machine has no such part ([`Self::check`]).
@@ -178,7 +172,7 @@ impl Fault {
         }
     }
 
-    /// Whether a cell that it hits can't do it: it would stop before it was done, or can't suspect itself.
+    /// Whether a cell that it hits can do it as well: it does not stop before that is done.
     #[must_use]
     pub const fn spares_its_doer(&self) -> bool {
         matches!(self, Self::Fails(Part::Router(_) | Part::Link(_)) | Self::Transient(_))

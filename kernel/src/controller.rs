@@ -86,15 +86,15 @@ pub(crate) fn repair(cell: CellId) -> Result<String, String> {
     if let Some(cpu) = layout.cpus_of(cell).find(|cpu| !has_stopped(cpu)) {
         return Err(format!("repair: CPU {cpu} of cell {cell} has not stopped yet: try again"));
     }
-    let Some(first) = layout.cpus_of(cell).next() else {
+    let Some(first) = machine::first(cell) else {
         return Err(format!("repair: there is no cell {cell}"));
     };
-    let incarnation = hub::page(layout.node_of(first)).incarnation.load(Ordering::Acquire) + 1;
+    let incarnation = hub::page(first.node).incarnation.load(Ordering::Acquire) + 1;
     for node in layout.nodes_of(cell) {
         node_on(node, incarnation);
     }
     asm::sync();
-    hub::words_of(first).serve.store(Serve::First as u64, Ordering::Release);
+    hub::words_of(first.cpu).serve.store(Serve::First as u64, Ordering::Release);
     Ok(format!("cell {cell} boots again\n"))
 }
 
@@ -103,8 +103,7 @@ fn window(node: NodeId, on: bool) {
     if machine::layout().window == 0 {
         return;
     }
-    let registers = map::WINDOW_REGISTERS + u64::from(node.0) * map::WINDOW_REGISTERS_STEP;
-    let switch = xkphys(Mpa(registers + map::WINDOW_SWITCH)) as *mut u32;
+    let switch = xkphys(Mpa(map::window_registers(node) + map::WINDOW_SWITCH)) as *mut u32;
     // SAFETY: the window's switch, where the PROM has placed it; it is a register of its own, so that no lock is needed. What it
     // takes away or brings back belongs to a node that is dead.
     unsafe { switch.write_volatile(u32::from(on).to_le()) };

@@ -33,7 +33,7 @@ fn divided(failed: Failed) -> Sight {
     let here = layout.node_of(machine::this_cpu());
     let seen = topology.seen_from(here, failed);
     let reach = topology.reach(seen);
-    let nodes = |cell: CellId| layout.nodes_of(cell).fold(0u8, |set, node| set | 1 << node.0);
+    let nodes = |cell| layout.node_set(cell);
     // Whether a cell's nodes reach each other, and another cell's.
     let joined = |one: CellId, other: CellId| {
         let all = nodes(one) | nodes(other);

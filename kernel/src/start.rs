@@ -133,10 +133,8 @@ fn open(config: &Config, reserve: Range<u64>) {
     let (here, layout) = (machine::cell(), machine::layout());
     let cpus: Vec<_> = layout.cpus_of(here).map(|cpu| (cpu, layout.node_of(cpu))).collect();
     let mut host = Host::new(config);
-    let mut cell = match back(&mut host, config) {
-        None => LocalCell::new(host, here, &cpus, config, memmap, script),
-        Some(members) => LocalCell::back(host, here, &cpus, config, memmap, members),
-    };
+    let members = back(&mut host, config).unwrap_or_else(|| Membership::at_start(here, config));
+    let mut cell = LocalCell::new(host, here, &cpus, config, memmap, script, members);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();

@@ -22,10 +22,8 @@ const SHOWN_NS: u64 = 5_000_000;
 enum Act {
     /// A fault begins.
     Begin(Fault),
-    /// A part is switched off.
-    Off(Part),
-    /// A part is switched on again.
-    On(Part),
+    /// A part is switched off, or on again.
+    Switch(Part, bool),
 }
 
 /// The faults that are to come, and what they may hit.
@@ -95,14 +93,13 @@ impl<M: Machine> LocalCell<M> {
             });
         }
         let now = self.out.machine.now();
-        let passed = |at| {
-            let (at, now) = (seconds(at), seconds(now));
-            format!("fault: {at} s has passed, it is {now} s: name a later time, or none")
-        };
-        let soon = if self.out.machine.leads() { now } else { now + SHOWN_NS };
         if let Some(at) = at.filter(|at| *at <= now) {
-            return Err(passed(at));
+            let (at, now) = (seconds(at), seconds(now));
+            return Err(format!(
+                "fault: {at} s has passed, it is {now} s: name a later time, or none"
+            ));
         }
+        let soon = if self.out.machine.leads() { now } else { now + SHOWN_NS };
         self.faults.due.push((at.unwrap_or(soon), Act::Begin(fault)));
         let (has, will) = match fault {
             Fault::FalseAlarm(_) => ("is raised", "will be raised"),
@@ -122,8 +119,7 @@ impl<M: Machine> LocalCell<M> {
                     self.out.event(Kind::Fault { what: format!("{fault}").into() });
                     self.begin_fault(fault, now);
                 }
-                Act::Off(part) => self.out.machine.switch(part, false),
-                Act::On(part) => self.out.machine.switch(part, true),
+                Act::Switch(part, on) => self.out.machine.switch(part, on),
             }
         }
     }
@@ -135,11 +131,11 @@ impl<M: Machine> LocalCell<M> {
                 for cpu in self.faults.layout.cpus_of_node(node) {
                     self.out.machine.switch(Part::Cpu(cpu), false);
                 }
-                self.faults.due.push((now + FIRMWARE_NS, Act::Off(Part::Node(node))));
+                self.faults.due.push((now + FIRMWARE_NS, Act::Switch(Part::Node(node), false)));
             }
             Fault::Transient(part) => {
                 self.out.machine.switch(part, false);
-                self.faults.due.push((now + TRANSIENT_NS, Act::On(part)));
+                self.faults.due.push((now + TRANSIENT_NS, Act::Switch(part, true)));
             }
             Fault::FalseAlarm(cell) => {
                 self.faults.false_alarm = self.faults.false_alarm.with(cell);

@@ -142,6 +142,7 @@ pub trait Machine {
 
     /// How often a CPU of this cell has ticked: while it runs, more than every hundredth of a second.
     fn ticks(&self, cpu: CpuId) -> u64;
+
     /// Has a cell that was lost boot again: its CPUs have stopped, its memory is brought back, a fresh copy of the
     /// monitor starts in it. What there is to say.
     ///
@@ -277,38 +278,12 @@ pub struct LocalCell<M: Machine> {
 
 impl<M: Machine> LocalCell<M> {
     /// A cell of `config` with these CPUs and their nodes, whose pages `memmap` records; all VMs
-    /// defined and none started. `script`: the run's script, if it has one.
+    /// defined and none started. `script`: the run's script, if it is played here. `members`: its part among the cells, at
+    /// the machine's start or after it was let in again.
     ///
     /// # Panics
     /// When it has no CPU.
     pub fn new(
-        machine: M,
-        cell: CellId,
-        cpus: &[(CpuId, NodeId)],
-        config: &Config,
-        memmap: Memmap,
-        script: Option<Vec<Step>>,
-    ) -> Self {
-        let members = Membership::at_start(cell, config);
-        Self::among(machine, cell, cpus, config, memmap, script, members)
-    }
-
-    /// The same for a cell that has been repaired, and that the others have let in.
-    ///
-    /// # Panics
-    /// When it has no CPU.
-    pub fn back(
-        machine: M,
-        cell: CellId,
-        cpus: &[(CpuId, NodeId)],
-        config: &Config,
-        memmap: Memmap,
-        members: Membership,
-    ) -> Self {
-        Self::among(machine, cell, cpus, config, memmap, None, members)
-    }
-
-    fn among(
         machine: M,
         cell: CellId,
         cpus: &[(CpuId, NodeId)],

@@ -61,6 +61,12 @@ impl Layout {
         self.node_ids().filter(move |node| self.cell(*node) == cell)
     }
 
+    /// The same, a bit each.
+    #[must_use]
+    pub fn node_set(&self, cell: CellId) -> u8 {
+        self.nodes_of(cell).fold(0, |set, node| set | 1 << node.0)
+    }
+
     /// The node of a CPU.
     #[must_use]
     pub const fn node_of(&self, cpu: CpuId) -> NodeId {

@@ -18,7 +18,7 @@
 //! | [`RING_BASE`] | 64 MB | rings, [`RING_SIZE`] a cell |
 //! | [`IMAGES_BASE`] | to 256 MB | guests' kernels and initial RAM disks |
 
-use crate::ids::CellId;
+use crate::ids::{CellId, NodeId};
 
 /// Canonical machine-physical address of the first byte of RAM (its low alias is at 0).
 pub const RAM_BASE: u64 = 0x8000_0000;
@@ -94,6 +94,12 @@ pub const WINDOW_REGISTERS_STEP: u64 = 64 << 10;
 /// Offset of a window's switch in its registers (NVM Express 1.4, 3.1.24 "PMRCTL"): 32 bits,
 /// little-endian, of which bit 0 is on or off.
 pub const WINDOW_SWITCH: u64 = 0xe04;
+
+/// Machine-physical address of a node's window's registers.
+#[must_use]
+pub const fn window_registers(node: NodeId) -> u64 {
+    WINDOW_REGISTERS + node.0 as u64 * WINDOW_REGISTERS_STEP
+}
 
 /// Virtual address of the monitor in every cell: CKSEG3, one wired TLB entry of two 4 MB pages.
 pub const MONITOR_VA: u64 = 0xffff_ffff_e000_0000;

@@ -285,13 +285,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let three = format!("{THREE_CELLS}{}", spinning(&[&[1, 2]]));
     let across = moving(&[TRAVELLED[1], TRAVELLED[0]]);
     let alone = ready(0) + &idling();
-    let run = |name, mode, config, script| {
-        let functions = if name == "cells-within" { &[figures::SHIFT][..] } else { &[] };
-        Machine { name, endian, mode, config, script, functions }.run()
-    };
+    let machine =
+        |name, mode, config, script| Machine { name, endian, mode, config, script, functions: &[] };
+    let run = |name, mode, config, script| machine(name, mode, config, script).run();
     let (_, idle) = run("cells-idle", Mode::Counted, TWO_CELLS, &idling_too)?;
     let (_, in_guests) = run("cells-busy", Mode::Counted, &busy, &calls_busy)?;
-    let (_, moved) = run("cells-within", Mode::Counted, &one, &within)?;
+    let within = machine("cells-within", Mode::Counted, &one, &within);
+    let (_, moved) = Machine { functions: &[figures::SHIFT], ..within }.run()?;
     let (_, travelled) = run("cells-across", Mode::Counted, &three, &across)?;
     let (_, first) = run("cells-first", Mode::Exact, ONE_CPU, &alone)?;
     let (idle_out, _) = run("cells-idle-ns", Mode::Timed, TWO_CELLS, &calls)?;
