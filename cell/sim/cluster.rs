@@ -275,6 +275,11 @@ impl Cluster {
         assert_eq!(self.run(until), None);
     }
 
+    /// What was switched off and on, and when.
+    pub fn switched(&self) -> Vec<(Part, bool, u64)> {
+        self.rings.borrow().switched.clone()
+    }
+
     /// What the leader's monitor console has printed.
     pub fn monitor(&self) -> String {
         let leader = usize::from(self.rings.borrow().leader().0);

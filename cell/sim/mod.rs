@@ -146,6 +146,11 @@ impl Machine for Sim {
         }
     }
 
+    fn has_failed(&self, part: Part) -> bool {
+        let rings = self.rings.borrow();
+        rings.switched.iter().rfind(|(of, ..)| *of == part).is_some_and(|(_, on, _)| !on)
+    }
+
     fn ticks(&self, cpu: CpuId) -> u64 {
         let stands = self.rings.borrow().switched.iter().any(|(part, ..)| *part == Part::Cpu(cpu));
         if stands { 1 } else { 2 + self.now() / TICK_NS }
@@ -564,6 +569,7 @@ impl Run {
             Kind::CellLost { lost } => format!("cell {lost} lost"),
             Kind::Fault { what } => format!("fault {what}"),
             Kind::CellBack { back } => format!("cell {back} back"),
+            Kind::Repair { what } => format!("repair {what}"),
         };
         world.events.iter().map(tell).collect()
     }

@@ -37,6 +37,15 @@ pub enum Fault {
     FalseAlarm(CellId),
 }
 
+/// When a fault is to happen, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At this time since power-on.
+    At(u64),
+    /// So long after the command is executed.
+    In(u64),
+}
+
 /// How long the memory of a node answers whose firmware has failed, in nanoseconds.
 pub const FIRMWARE_NS: u64 = 5_000_000;
 /// How long a transient fault lasts, in nanoseconds.
@@ -56,6 +65,30 @@ impl fmt::Display for Part {
     }
 }
 
+/// Whether a machine has the part of this number, of `count` of its kind.
+fn there_is(what: &str, number: u8, count: usize) -> Result<(), String> {
+    if usize::from(number) < count {
+        return Ok(());
+    }
+    Err(format!("there is no {what} {number}: the machine's are 0 to {}", count - 1))
+}
+
+impl Part {
+    /// Whether the machine has it.
+    ///
+    /// # Errors
+    /// The culprit and the remedy, without the command's name.
+    pub fn check(&self, layout: &Layout) -> Result<(), String> {
+        let topology = Topology::new(layout.nodes);
+        match *self {
+            Self::Node(node) => there_is("node", node.0, layout.nodes as usize),
+            Self::Cpu(cpu) => there_is("CPU", cpu.0, layout.cpus() as usize),
+            Self::Router(router) => there_is("router", router, topology.routers().into()),
+            Self::Link(link) => there_is("link", link, topology.links().count()),
+        }
+    }
+}
+
 /// As the command names it.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,13 +102,13 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Understands what follows `fault`: the fault, and when it is to happen if not at once (nanoseconds since power-on).
+    /// Understands what follows `fault`: the fault, and when it is to happen if not at once.
     ///
     /// # Errors
     /// The culprit and the remedy, one line.
     pub fn parse<'a>(
         words: &mut impl Iterator<Item = &'a str>,
-    ) -> Result<(Self, Option<u64>), String> {
+    ) -> Result<(Self, Option<When>), String> {
         let mut next = |what: &str| {
             words.next().ok_or_else(|| format!("fault: which {what}? There are: {KINDS}"))
         };
@@ -103,13 +136,14 @@ impl Fault {
             "cpu" => Self::Fails(Part::Cpu(CpuId(number))),
             _ => Self::FalseAlarm(CellId(number)),
         };
-        let at = match words.next() {
+        let when = match words.next() {
             None => None,
-            Some("at") => {
+            Some(word @ ("at" | "in")) => {
                 let time = words.next().unwrap_or("nothing");
-                Some(nanoseconds(time).ok_or_else(|| {
-                    format!("fault: `{time}` is no time in seconds: try `fault {fault} at 1.5`")
-                })?)
+                let ns = nanoseconds(time).ok_or_else(|| {
+                    format!("fault: `{time}` is no time in seconds: try `fault {fault} {word} 1.5`")
+                })?;
+                Some(if word == "at" { When::At(ns) } else { When::In(ns) })
             }
             Some(excess) => {
                 return Err(format!(
@@ -117,7 +151,7 @@ impl Fault {
                 ));
             }
         };
-        Ok((fault, at))
+        Ok((fault, when))
     }
 
     /// Whether the machine has what is to fail.
@@ -125,21 +159,12 @@ impl Fault {
     /// # Errors
     /// The culprit and the remedy, one line.
     pub fn check(&self, layout: &Layout) -> Result<(), String> {
-        let topology = Topology::new(layout.nodes);
-        let (what, number, count) = match *self {
-            Self::Firmware(node) => ("node", node.0, layout.nodes as usize),
-            Self::Fails(part) | Self::Transient(part) => match part {
-                Part::Node(node) => ("node", node.0, layout.nodes as usize),
-                Part::Cpu(cpu) => ("CPU", cpu.0, layout.cpus() as usize),
-                Part::Router(router) => ("router", router, topology.routers().into()),
-                Part::Link(link) => ("link", link, topology.links().count()),
-            },
-            Self::FalseAlarm(cell) => ("cell", cell.0, layout.cells().into()),
-        };
-        if usize::from(number) < count {
-            return Ok(());
+        match *self {
+            Self::Fails(part) | Self::Transient(part) => part.check(layout),
+            Self::Firmware(node) => Part::Node(node).check(layout),
+            Self::FalseAlarm(cell) => there_is("cell", cell.0, layout.cells().into()),
         }
-        Err(format!("fault: there is no {what} {number}: the machine's are 0 to {}", count - 1))
+        .map_err(|why| format!("fault: {why}"))
     }
 
     /// The cells that it hits directly: none of them can do it, but for what [spares its doer](Self::spares_its_doer).
@@ -202,7 +227,7 @@ mod tests {
     use super::*;
     use abi::ids::MAX_NODES;
 
-    fn parse(line: &str) -> Result<(Fault, Option<u64>), String> {
+    fn parse(line: &str) -> Result<(Fault, Option<When>), String> {
         Fault::parse(&mut line.split_whitespace())
     }
 
@@ -213,7 +238,9 @@ mod tests {
             let (fault, at) = parse(line).unwrap();
             assert_eq!((format!("{fault}"), at), (line.into(), None));
             let timed = parse(&format!("{line} at 1.25")).unwrap();
-            assert_eq!(timed, (fault, Some(1_250_000_000)));
+            assert_eq!(timed, (fault, Some(When::At(1_250_000_000))));
+            let soon = parse(&format!("{line} in 0.000000001")).unwrap();
+            assert_eq!(soon, (fault, Some(When::In(1))));
         }
     }
 
@@ -231,6 +258,8 @@ mod tests {
             let said = parse(&format!("node 1 {line}")).unwrap_err();
             assert_eq!(said, format!("fault: `{word}` {time}"));
         }
+        let said_in = said("node 1 in x");
+        assert_eq!(said_in, "fault: `x` is no time in seconds: try `fault node 1 in 1.5`");
         assert!(said("node 1 now").starts_with("fault: nothing is known to do with `now`"));
     }
 

@@ -10,6 +10,7 @@ use abi::topology::Topology;
 use abi::{CellId, CpuId, Mpa, NodeId, map};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use cell::fault::Part;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,6 +90,11 @@ pub(crate) fn repair(cell: CellId) -> Result<String, String> {
     let Some(first) = machine::first(cell) else {
         return Err(format!("repair: there is no cell {cell}"));
     };
+    if let Some(node) = layout.nodes_of(cell).find(|node| !hub::would_be_reached(*node, cell)) {
+        let failed: Vec<String> = failed_parts().map(|part| format!("`repair {part}`")).collect();
+        let failed = failed.join(", ");
+        return Err(format!("repair: no way leads to node {node} of cell {cell}: {failed} first"));
+    }
     let incarnation = hub::page(first.node).incarnation.load(Ordering::Acquire) + 1;
     for node in layout.nodes_of(cell) {
         node_on(node, incarnation);

@@ -162,6 +162,10 @@ impl Machine for Host {
         controller::switch(part, on);
     }
 
+    fn has_failed(&self, part: Part) -> bool {
+        controller::failed_parts().any(|failed| failed == part)
+    }
+
     fn ticks(&self, cpu: CpuId) -> u64 {
         page::ticks_of(cpu)
     }

@@ -5,7 +5,7 @@ use crate::careful::xkphys;
 use crate::machine;
 use abi::hub::{self, Controller, CpuWords, Hub};
 use abi::topology::{Failed, Topology};
-use abi::{CpuId, Mpa, NodeId, map};
+use abi::{CellId, CpuId, Mpa, NodeId, map};
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -60,6 +60,14 @@ impl Known {
 fn finds_a_way(node: NodeId) -> bool {
     let layout = machine::layout();
     Topology::new(layout.nodes).reach(failed()).is(layout.node_of(machine::this_cpu()), node)
+}
+
+/// Whether a way would lead from this CPU to a node, if the nodes of `cell` had power.
+pub(crate) fn would_be_reached(node: NodeId, cell: CellId) -> bool {
+    let layout = machine::layout();
+    let mut failed = failed();
+    failed.nodes = layout.nodes_of(cell).fold(failed.nodes, |set, node| set & !(1 << node.0));
+    Topology::new(layout.nodes).reach(failed).is(layout.node_of(machine::this_cpu()), node)
 }
 
 /// All that has failed: what the network consists of, not what this CPU may know of it

@@ -1,7 +1,7 @@
 //! The commands, and what to say to one that is not.
 
 use super::help::{HELP, Topic, topic};
-use crate::fault::Fault;
+use crate::fault::{Fault, Part, When};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -57,6 +57,8 @@ pub enum Command<'a> {
     Recall(u8),
     /// `repair CELL`.
     Repair(u8),
+    /// `repair router N`, `repair link N`.
+    RepairPart(Part),
     /// `mem`: the memory accounting.
     Mem,
     /// `cells`: list the cells; `cells -v`: what lies where in them.
@@ -68,8 +70,8 @@ pub enum Command<'a> {
     Nodes,
     /// `selfcheck`: the monitor's own image.
     SelfCheck,
-    /// `fault KIND NUMBER [at SECONDS]`: a part of the machine fails, now or at that time (nanoseconds since power-on).
-    Fault(Fault, Option<u64>),
+    /// `fault KIND NUMBER [at SECONDS | in SECONDS]`: a part of the machine fails, now or then.
+    Fault(Fault, Option<When>),
     /// `debug FAULT`: make the monitor fail.
     Debug(&'a str),
     /// `quit`: end the run.
@@ -135,12 +137,16 @@ pub fn parse(line: &str) -> Result<Command<'_>, String> {
         }
         "return" => Command::Return(number(name, "cell", next("cell")?)?),
         "recall" => Command::Recall(number(name, "cell", next("cell")?)?),
-        "repair" => Command::Repair(number(name, "cell", next("cell")?)?),
+        "repair" => match next("cell, router or link")? {
+            "router" => Command::RepairPart(Part::Router(number(name, "router", next("router")?)?)),
+            "link" => Command::RepairPart(Part::Link(number(name, "link", next("link")?)?)),
+            cell => Command::Repair(number(name, "cell", cell)?),
+        },
         "mem" => Command::Mem,
         "selfcheck" => Command::SelfCheck,
         "fault" => {
-            let (fault, at) = Fault::parse(words)?;
-            Command::Fault(fault, at)
+            let (fault, when) = Fault::parse(words)?;
+            Command::Fault(fault, when)
         }
         "debug" => Command::Debug(words.next().unwrap_or("?")),
         "quit" => Command::Quit,

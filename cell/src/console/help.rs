@@ -197,9 +197,10 @@ pub const HELP: &[Topic] = &[
     },
     Topic {
         usage: "repair CELL",
-        what: "bring a lost cell back",
+        what: "bring a lost cell back; `repair router N`, `repair link N`: that works again",
         more: "Its nodes get their power and memory back, and a fresh copy of the monitor boots in them. When the\n\
-               others have let it in, VMs that were lost with it start again as their policy says.",
+               others have let it in, VMs that were lost with it start again as their policy says. A cell that\n\
+               was cut off has parked: repair the router or link first, then the cell.",
         example: "repair 1",
         argument: Argument::None,
         reach: Reach::Here,
@@ -268,11 +269,12 @@ pub const HELP: &[Topic] = &[
     },
     Topic {
         usage: "fault PART NUMBER [at SECONDS]",
-        what: "make a part of the machine fail, now or at a time since power-on",
+        what: "make a part of the machine fail, now, at a time since power-on or, with `in`, later",
         more: "PART is one of: node (its CPUs stop, its memory is gone), firmware (its CPUs hang, its memory is\n\
                gone 5 ms later), router or link (who reaches whom), cpu (it executes nothing any more),\n\
                false-alarm (a cell is suspected once, wrongly), transient router, transient link (back after\n\
-               10 ms). A cell that is not hit does it. `nodes` shows routers, docs/faults.md what is lost.",
+               10 ms). A cell that is not hit does it. `nodes` shows routers, docs/faults.md what is lost.\n\
+               `in SECONDS` instead of `at SECONDS`: so long after the command is executed.",
         example: "fault node 2 at 1.5",
         argument: Argument::None,
         reach: Reach::Here,
@@ -375,7 +377,7 @@ mod tests {
             }
             Command::Stats(_) => "stats",
             Command::Ping(..) => "ping",
-            Command::Repair(_) => "repair",
+            Command::Repair(_) | Command::RepairPart(_) => "repair",
             Command::Lend(..) => "lend",
             Command::Return(_) => "return",
             Command::Recall(_) => "recall",

@@ -4,7 +4,7 @@
 //! the first step that is due then, after its answer has gone out: under icount the same instruction each time.
 
 use super::{LocalCell, Machine};
-use crate::fault::{FIRMWARE_NS, Fault, Part, TRANSIENT_NS, seconds};
+use crate::fault::{FIRMWARE_NS, Fault, Part, TRANSIENT_NS, When, seconds};
 use crate::talk::CellSet;
 use abi::CellId;
 use abi::config::Config;
@@ -55,6 +55,11 @@ impl Faults {
 }
 
 impl<M: Machine> LocalCell<M> {
+    /// What the machine consists of.
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.faults.layout
+    }
+
     /// Which cell is to do a fault that was typed here: this one, unless it is hit by it. None: any would be hit.
     pub(super) fn doer(&self, fault: &Fault) -> Option<CellId> {
         if fault.check(&self.faults.layout).is_err() {
@@ -69,7 +74,7 @@ impl<M: Machine> LocalCell<M> {
     }
 
     /// A fault is to be injected, now or at a time; what to answer.
-    pub(super) fn inject(&mut self, fault: Fault, at: Option<u64>) -> Result<String, String> {
+    pub(super) fn inject(&mut self, fault: Fault, when: Option<When>) -> Result<String, String> {
         fault.check(&self.faults.layout)?;
         let hits = fault.hits(&self.faults.layout);
         let gone = hits.minus(self.live);
@@ -93,12 +98,17 @@ impl<M: Machine> LocalCell<M> {
             });
         }
         let now = self.out.machine.now();
-        if let Some(at) = at.filter(|at| *at <= now) {
-            let (at, now) = (seconds(at), seconds(now));
-            return Err(format!(
-                "fault: {at} s has passed, it is {now} s: name a later time, or none"
-            ));
-        }
+        let at = match when {
+            None => None,
+            Some(When::At(at)) if at <= now => {
+                let (at, now) = (seconds(at), seconds(now));
+                return Err(format!(
+                    "fault: {at} s has passed, it is {now} s: name a later time, or none"
+                ));
+            }
+            Some(When::At(at)) => Some(at),
+            Some(When::In(ns)) => Some(now.saturating_add(ns)),
+        };
         let soon = if self.out.machine.leads() { now } else { now + SHOWN_NS };
         self.faults.due.push((at.unwrap_or(soon), Act::Begin(fault)));
         let (has, will) = match fault {

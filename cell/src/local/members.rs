@@ -1,6 +1,7 @@
 //! The cell among those that are alive: it looks at the others, agrees with them on who is left, and draws the consequences.
 
 use super::{LocalCell, Machine};
+use crate::fault::Part;
 use crate::talk::{
     Agreement, CellSet, Decision, Epoch, Fabric, Finding, Incarnation, LiveSet, Sight, Watch,
 };
@@ -194,6 +195,18 @@ impl<M: Machine> LocalCell<M> {
         // What it has left unsaid is of no interest any more.
         while self.out.machine.take_report(cell).is_some() {}
         self.out.machine.repair(cell)
+    }
+
+    /// An operator wants a router or a link to work again. Cells that it had cut off have parked: they are repaired as others
+    /// are.
+    pub(super) fn repair_part(&mut self, part: Part) -> Result<String, String> {
+        part.check(self.layout()).map_err(|why| format!("repair: {why}"))?;
+        if !self.out.machine.has_failed(part) {
+            return Err(format!("repair: {part} has not failed: `nodes` tells what has"));
+        }
+        self.out.machine.switch(part, true);
+        self.out.event(Kind::Repair { what: format!("{part}").into() });
+        Ok(format!("repair: {part} works again\n"))
     }
 
     /// The cell that leads reports those that are lost.

@@ -140,6 +140,9 @@ pub trait Machine {
     /// way leads.
     fn switch(&mut self, part: Part, on: bool);
 
+    /// Whether a router or link has failed.
+    fn has_failed(&self, part: Part) -> bool;
+
     /// How often a CPU of this cell has ticked: while it runs, more than every hundredth of a second.
     fn ticks(&self, cpu: CpuId) -> u64;
 

@@ -109,11 +109,12 @@ impl<M: Machine> LocalCell<M> {
             Command::Return(lender) => self.give_back(CellId(lender)),
             Command::Recall(borrower) => self.recall(CellId(borrower)),
             Command::Repair(cell) => self.repair(CellId(cell)),
+            Command::RepairPart(part) => self.repair_part(part),
             Command::Mem => Ok(self.memory()),
             Command::Cells { places } => Ok(self.out.machine.cells(places)),
             Command::Nodes => Ok(self.out.machine.nodes()),
             Command::SelfCheck => Ok(self.out.machine.self_check()),
-            Command::Fault(fault, at) => self.inject(fault, at),
+            Command::Fault(fault, when) => self.inject(fault, when),
             Command::Debug(fault) => self.out.machine.debug(fault),
             Command::Quit => {
                 let player = self.out.player.as_ref();

@@ -5,6 +5,7 @@ use abi::config::Restart;
 use abi::event::Cause;
 use abi::ring::stream::MONITOR;
 use abi::script::{Act, Outcome, Step};
+use cell::fault::{Part, seconds};
 use cell::talk::{CellSet, Incarnation};
 
 const MS: u64 = 1_000_000;
@@ -277,4 +278,29 @@ fn a_cell_that_died_comes_back_and_takes_its_vms_again() {
     assert!(cluster.cells[1].story().last().is_some_and(|last| last == "cell 0 back"));
     assert!(cluster.command("vms").0.contains("cell 2:"));
     assert_eq!(cluster.command("stop d").0, "cell 1: VM `d` ended: stopped\n");
+}
+
+#[test]
+fn faults_happen_when_they_are_to_and_what_has_failed_can_be_repaired() {
+    let mut cluster = Cluster::boot(2, 1000, &[], None);
+    cluster.run_for(50 * MS);
+    let answer = cluster.command("fault link 1 in 0.001000001").0;
+    cluster.run_for(5 * MS);
+    let (part, on, at) = cluster.switched()[0];
+    assert_eq!((part, on), (Part::Link(1), false));
+    assert_eq!(answer, format!("fault: link 1 will fail at {} s\n", seconds(at)));
+    assert!(cluster.cells[0].story().contains(&"fault link 1".into()));
+    let mut refused = |line: &str| cluster.command(line).0;
+    assert_eq!(refused("repair link 0"), "repair: link 0 has not failed: `nodes` tells what has\n");
+    assert_eq!(
+        refused("repair router 1"),
+        "repair: there is no router 1: the machine's are 0 to 0\n"
+    );
+    assert_eq!(cluster.command("repair link 1").0, "repair: link 1 works again\n");
+    assert_eq!(
+        cluster.switched().last().map(|(part, on, _)| (*part, *on)),
+        Some((Part::Link(1), true))
+    );
+    assert!(cluster.cells[0].story().contains(&"repair link 1".into()));
+    assert!(cluster.command("repair link 1").0.contains("has not failed"));
 }

@@ -89,6 +89,11 @@ pub enum Kind<'a> {
         /// What fails, as the command said it.
         what: Cow<'a, str>,
     },
+    /// A part of the network that had failed works again.
+    Repair {
+        /// Which, as the command said it.
+        what: Cow<'a, str>,
+    },
 }
 
 /// Why a VM ended.
@@ -203,6 +208,10 @@ impl Event<'_> {
                 w.u8(9);
                 w.str(what);
             }
+            Kind::Repair { what } => {
+                w.u8(11);
+                w.str(what);
+            }
         }
         *bytes = w.bytes;
     }
@@ -241,6 +250,7 @@ impl Event<'_> {
                 8 => Kind::CellLost { lost: CellId(r.u8()?) },
                 9 => Kind::Fault { what: r.str()?.into() },
                 10 => Kind::CellBack { back: CellId(r.u8()?) },
+                11 => Kind::Repair { what: r.str()?.into() },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -275,6 +285,7 @@ impl fmt::Display for Event<'_> {
             Kind::CellBack { back } => write!(f, "\"cell-back\",\"back\":{back}")?,
             Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
             Kind::Fault { what } => write!(f, "\"fault\",\"what\":{}", Json(what))?,
+            Kind::Repair { what } => write!(f, "\"repair\",\"what\":{}", Json(what))?,
         }
         f.write_str("}")
     }
@@ -317,6 +328,7 @@ mod tests {
             Kind::CellLost { lost: CellId(7) },
             Kind::Fault { what: "transient link 4".into() },
             Kind::CellBack { back: CellId(7) },
+            Kind::Repair { what: "router 2".into() },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, i, "the table is in the order of the enum");
