@@ -10,6 +10,7 @@ mod fault;
 mod fuzz;
 mod hostile;
 mod layouts;
+mod outside;
 mod paths;
 mod run;
 mod sensitive;
@@ -57,6 +58,8 @@ enum Command {
     Layouts(layouts::Args),
     /// Breaks machines at random, and judges what is left: fault-injection campaigns.
     Fault(fault::Args),
+    /// Takes nodes away from outside, at any instruction of the monitor, and judges what is left.
+    Outside(outside::Args),
     /// Runs a large machine on one host core beside a busy loop, and sees that nobody starves.
     Soak(soak::Args),
     /// Destroys the monitor of one cell after the other from outside: the others must go on.
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Hostile(args) => hostile::main(args),
         Command::Layouts(args) => layouts::main(args),
         Command::Fault(args) => fault::main(args),
+        Command::Outside(args) => outside::main(args),
         Command::Soak(args) => soak::main(args),
         Command::Replication(args) => run::replication::main(args),
         Command::Bench(args) => bench::main(args),

@@ -10,6 +10,7 @@ use crate::setup::toolchain::{self, Toolchain};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 
 /// Builds PROM and monitor for both endiannesses (or one).
 #[derive(clap::Args, Debug)]
@@ -109,14 +110,23 @@ pub fn plugin(package: &str, library: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(format!("lib{library}.so")))
 }
 
+/// Packages that this process has built: they are not looked at again, however many machines it boots.
+static DONE: Mutex<Vec<(String, Endian)>> = Mutex::new(Vec::new());
+
 /// Builds a package and returns its binary of that name.
 fn package(toolchain: &Toolchain, name: &str, binary: &str, endian: Endian) -> Result<PathBuf> {
+    // Held while it builds: whoever else wants it needs it too.
+    let mut done = DONE.lock().expect("a build does not panic");
+    if done.iter().any(|(package, order)| package == name && *order == endian) {
+        return Ok(built(binary, endian));
+    }
     let status = command(toolchain, endian, name)
         .status()
         .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     if !status.success() {
         bail!("{name} does not build for a {endian}-endian machine: see cargo's message above");
     }
+    done.push((name.to_owned(), endian));
     Ok(built(binary, endian))
 }
 

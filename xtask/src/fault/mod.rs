@@ -9,7 +9,7 @@ mod experiment;
 mod judge;
 mod record;
 mod report;
-mod sides;
+pub mod sides;
 mod store;
 mod workload;
 

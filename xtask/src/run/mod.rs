@@ -6,10 +6,11 @@
 //! [`session`] drains the rings until the machine ends, and a [`verdict`] becomes the exit status.
 
 pub mod count;
-mod drain;
+pub mod drain;
 pub mod embedded;
 pub mod facts;
 mod images;
+pub mod lab;
 mod logs;
 mod memory;
 mod pack;
@@ -18,18 +19,18 @@ mod plan;
 mod plan_tests;
 mod printer;
 mod qemu;
-mod ram;
+pub mod ram;
 pub mod replication;
 mod screen;
 pub mod script;
-mod session;
+pub mod session;
 pub mod size;
 mod source;
 pub mod spec;
 mod symbols;
 mod table;
 pub mod terminal;
-mod verdict;
+pub mod verdict;
 
 use crate::console::{self, Server};
 use crate::endian::Endian;

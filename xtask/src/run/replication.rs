@@ -8,17 +8,12 @@
 //! Text is overwritten by QEMU's `-qtest`: what is written through the memory's file does not reach code that
 //! QEMU has translated. Data is overwritten through the file.
 
-use super::drain::{Drain, Keys};
-use super::logs::Logs;
-use super::pack::{self, Mode, Monitor};
-use super::plan::{Flags, Plan};
-use super::qemu::{Options, Qemu};
+use super::drain::Keys;
+use super::lab::{Lab, Recipe};
 use super::ram::Ram;
-use super::session::{Ask, End, Front, Session};
-use super::spec::Spec;
-use super::symbols::Symbols;
+use super::session::{Ask, Front};
 use super::verdict::Verdict;
-use crate::console::Server;
+use crate::build::Built;
 use crate::endian::Endian;
 use crate::setup::{self, Need};
 use crate::test::bare::{Part, difference};
@@ -30,9 +25,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Overwrites the monitor's text or data in one cell after the other, and looks what becomes of the rest.
@@ -82,10 +76,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         std::fs::read(&built.kernel_elf).with_context(|| built.kernel_elf.display().to_string())?;
     let machine = Machine {
         endian: args.endian,
-        boot_elf: built.boot_elf.clone(),
-        kernel_elf: built.kernel_elf.clone(),
-        monitor: Monitor::flatten(&elf)?,
         places: Places::of(&elf)?,
+        built: built.clone(),
         verbose: args.verbose,
     };
     let mut failed = false;
@@ -128,9 +120,7 @@ impl Places {
 /// What all runs have in common.
 struct Machine {
     endian: Endian,
-    boot_elf: PathBuf,
-    kernel_elf: PathBuf,
-    monitor: Monitor,
+    built: Built,
     places: Places,
     verbose: bool,
 }
@@ -152,72 +142,41 @@ fn configuration(lost: CellId) -> String {
 impl Machine {
     /// Boots the machine, and has a cell lose a part of its monitor; what went wrong.
     fn lose(&self, cell: CellId, part: Region) -> Result<Vec<String>> {
-        let spec = Spec::parse(Path::new("the built-in configuration"), &configuration(cell))?;
-        let flags = Flags { endian: Some(self.endian), ..Flags::default() };
-        let plan = Plan::new(Some(spec), &flags)?;
-        let images = super::images::load(&plan, super::built_in)?;
-        let ram = Ram::new(Ram::size_of(&plan.layout))?;
-        let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };
-        pack::pack(&ram, &plan, &images, &self.monitor, &[], mode)?;
-        let place = tempfile::tempdir().context("a folder for QEMU's socket")?;
-        let socket = place.path().join("qtest");
-        let options = Options {
-            boot_elf: self.boot_elf.clone(),
-            icount: false,
-            seed: 0,
-            gdb: false,
-            extra: vec![
-                "-qtest".into(),
-                format!("unix:{},server=on,wait=off", socket.display()).into(),
-                "-qtest-log".into(),
-                "none".into(),
-            ],
-        };
-        let names: Vec<String> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
-        let drain = Drain::new(&ram, &plan.layout, names.clone());
-        let keys = Keys::new(&ram);
-        let command = setup::qemu(self.endian, None)?.command();
-        let qemu = Qemu::start(command, &plan, &options, &ram, self.endian)?;
-        let reserve = plan.layout.reserve(cell);
+        let config = configuration(cell);
+        let recipe =
+            Recipe { endian: self.endian, config: &config, icount: None, gdb: false, stays: false };
+        let lab = Lab::new(&recipe, &self.built)?;
+        let layout = lab.layout();
+        let reserve = layout.reserve(cell);
         let deed = match part {
             Region::Text => {
                 let Range { start, end } = self.places.text;
-                Deed::Text { socket, range: reserve.start + start..reserve.start + end }
+                Deed::Text {
+                    socket: lab.socket("qtest"),
+                    range: reserve.start + start..reserve.start + end,
+                }
             }
             Region::Data => {
-                let node = plan.layout.nodes_of(cell).next().context("a cell has nodes")?;
-                let file = Ram::window_offset(&plan.layout, node) + self.places.data;
+                let node = layout.nodes_of(cell).next().context("a cell has nodes")?;
+                let file = Ram::window_offset(&layout, node) + self.places.data;
                 let len = reserve.end - reserve.start - self.places.data;
-                Deed::Data { ram, at: file, len }
+                Deed::Data { ram: lab.ram.clone(), at: file, len }
             }
         };
         let mut vandal = Vandal {
-            names: names.clone(),
+            names: lab.names.clone(),
             consoles: BTreeMap::new(),
             deed: Some(deed),
             failed: None,
         };
-        let session = Session {
-            qemu,
-            drain,
-            keys,
-            logs: Logs::default(),
-            front: &mut vandal,
-            consoles: Server::new(std::iter::empty()),
-            names,
-            timeout: Some(LIMIT),
-            signal: Arc::default(),
-            cells: plan.layout.cells(),
-            symbols: Symbols::new(&self.kernel_elf),
-        };
-        let End::Verdict(verdict) = session.run() else { bail!("ended by a signal") };
+        let verdict = lab.run(&mut vandal, LIMIT)?;
         if let Some(error) = vandal.failed {
             return Err(error);
         }
         if self.verbose {
             print!("{}", vandal.console("boot"));
         }
-        vandal.judge(cell, &plan.layout, &verdict)
+        vandal.judge(cell, &layout, &verdict)
     }
 }
 

@@ -1,0 +1,482 @@
+//! A series: one boot of a machine, of which one node after the other is taken away at some instruction, and brought back.
+
+use super::gdb::Gdb;
+use super::outcome::{Death, Outcome};
+use super::places::{Functions, REGIONS, Region};
+use super::strike::Striker;
+use super::watch::Machine;
+use crate::fault::sides::{self, Cells};
+use crate::fuzz::rng::Rng;
+use crate::run::facts::{Facts, VmFacts};
+use abi::event::Cause;
+use abi::topology::Failed;
+use abi::{CellId, CpuId};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Host time after which something that must happen has not.
+const LIMIT: Duration = Duration::from_secs(150);
+/// How long a place is waited for before work is given to the machine once more, and how often that is done.
+const REACHED: (Duration, u32) = (Duration::from_secs(4), 3);
+/// How long one waits for a place in the course of a recovery, which either comes soon or not.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// Most single steps from a block's start, or from a function's.
+const STEPS: u64 = 200;
+/// Most arrivals at a place before the one that is meant.
+const ARRIVALS: u64 = 6;
+/// The same in a recovery, in which a place may be come to once for each cell.
+const AFTER_A_DEATH: u64 = 3;
+
+/// The first part of the names of VMs that are started after each death, one in each living cell.
+pub const LATE: &str = "late-";
+
+/// What guests are told to do: programs of the IRIX-like one (docs/irix.md).
+const PROGRAMS: [&str; 9] =
+    ["arithmetic", "family", "pipeline", "exec", "spaces", "memory", "signals", "faults", "share"];
+
+/// Why a series does not go on.
+pub enum Stop {
+    /// What was to happen did not: the experiment has failed.
+    Wrong(String),
+    /// The tools are at fault.
+    Tools(anyhow::Error),
+}
+
+impl From<String> for Stop {
+    fn from(what: String) -> Self {
+        Self::Wrong(what)
+    }
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Tools(error)
+    }
+}
+
+/// Who does it.
+pub struct Driver<'a> {
+    /// The machine.
+    pub machine: Machine,
+    /// Stops it.
+    pub gdb: Gdb,
+    /// Reaches into it.
+    pub striker: Striker,
+    /// What it consists of.
+    pub facts: &'a Facts,
+    /// Its monitor's functions.
+    pub functions: &'a Functions,
+}
+
+impl Driver<'_> {
+    /// Waits until every cell is up and every VM works.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn settle(&mut self) -> Result<(), Stop> {
+        let all = self.all();
+        self.machine.until("all cells are up", LIMIT, |m| m.up == all)?;
+        for vm in self.facts.vms.iter().filter(|vm| vm.autostart) {
+            let what = format!("VM {} works", vm.name);
+            self.machine.until(&what, LIMIT, |m| m.vms[&vm.name].text.contains("check"))?;
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> Cells {
+        ((1u16 << self.facts.layout.cells()) - 1) as Cells
+    }
+
+    /// A new VM does its work in each living cell.
+    fn start_late(&mut self, living: Cells) -> Result<(), String> {
+        let names: Vec<_> = sides::each(living).map(|cell| format!("{LATE}{cell}")).collect();
+        let before: Vec<_> = names.iter().map(|name| self.machine.vms[name].finished).collect();
+        for name in &names {
+            self.machine.command(&format!("start {name}"));
+        }
+        for (name, before) in names.iter().zip(before) {
+            let what = format!("VM {name} is started and does its work");
+            self.machine.until(&what, LIMIT, |m| m.vms[name].finished > before)?;
+        }
+        Ok(())
+    }
+
+    /// One experiment: a node dies, in a recovery a second one; all is judged; the cells come back. `outcome` tells all that is known,
+    /// whatever comes of it.
+    ///
+    /// # Errors
+    /// It has failed, or could not be done.
+    pub fn experiment(
+        &mut self,
+        rng: &mut Rng,
+        region: Option<&Region>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        self.machine.forget();
+        self.work(rng);
+        self.machine.pass(Duration::from_millis(rng.below(400)))?;
+        let progress: Vec<_> =
+            self.facts.vms.iter().map(|vm| self.machine.vms[&vm.name].progress).collect();
+        let mut failed = Failed::default();
+        match region {
+            Some(region) if region.after_a_death => {
+                self.strike(rng, None, &mut failed, outcome)?;
+                self.strike(rng, Some(region), &mut failed, outcome)?;
+            }
+            region => self.strike(rng, region, &mut failed, outcome)?,
+        }
+        let lost = sides::lost(&self.facts.layout, failed);
+        self.await_losses(lost)?;
+        outcome.lost_cells = sides::each(lost).collect();
+        for (vm, progress) in self.facts.vms.iter().zip(progress) {
+            self.judge_vm(vm, lost, progress, outcome)?;
+        }
+        let living = self.all() & !lost;
+        self.start_late(living)?;
+        self.account(living)?;
+        self.judge_losses(lost)?;
+        for cell in sides::each(lost) {
+            self.repair(cell)?;
+        }
+        let again = |vm: &&VmFacts| vm.autostart && lost >> vm.home & 1 != 0;
+        for vm in self.facts.vms.iter().filter(again) {
+            let what = format!("VM {} runs again", vm.name);
+            self.machine.until(&what, LIMIT, |m| m.vms[&vm.name].lives)?;
+        }
+        if let Some(wrong) = self.machine.wrong.first() {
+            return Err(Stop::Wrong(wrong.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives the machine something to do between its cells.
+    fn work(&mut self, rng: &mut Rng) {
+        let cells = u64::from(self.facts.layout.cells());
+        let wide = self.facts.vms.iter().filter(|vm| !vm.autostart && !vm.name.starts_with(LATE));
+        for vm in wide.filter(|vm| !self.machine.vms[&vm.name].lives).collect::<Vec<_>>() {
+            self.machine.command(&format!("start {} on {}", vm.name, vm.home));
+        }
+        let lender = rng.below(cells);
+        let borrower = (lender + 1 + rng.below(cells - 1)) % cells;
+        self.machine.command(&format!("lend {borrower} {} on {lender}", 16 + rng.below(64)));
+        self.machine.command("stress migrate 2");
+        self.machine.command(&format!("stress messages {}", 300 + rng.below(1200)));
+        if rng.chance(50) {
+            self.machine.command(&format!("recall {borrower} on {lender}"));
+        }
+    }
+
+    /// Stops a CPU of a living cell in a region, or anywhere, and takes its node's power away.
+    fn strike(
+        &mut self,
+        rng: &mut Rng,
+        region: Option<&Region>,
+        failed: &mut Failed,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        let steps = rng.below(STEPS + 1);
+        let reached = match region {
+            None => None,
+            Some(region) => self.reach(rng, region, *failed)?,
+        };
+        let mut cpu = match reached {
+            Some(cpu) => cpu,
+            None => {
+                self.halt()?;
+                self.any_cpu(rng, *failed)
+            }
+        };
+        if !self.may_die(cpu, *failed) {
+            cpu = self.any_cpu(rng, *failed);
+        }
+        let mut done = 0;
+        while done < steps && self.gdb.step(cpu)? {
+            done += 1;
+        }
+        let pc = self.gdb.pc(cpu)?;
+        let node = self.facts.layout.node_of(cpu);
+        outcome.deaths.push(Death {
+            node: node.0,
+            cpu: cpu.0,
+            pc: format!("{pc:#x}"),
+            function: self.functions.name(pc),
+            region: region.filter(|_| reached.is_some()).map(|region| region.name.into()),
+            steps: done,
+            after_ns: self.machine.now_ns,
+        });
+        self.machine.log.push_str(&format!(
+            "> node {node} fails: CPU {cpu} at {pc:#x}, {}\n",
+            self.functions.name(pc)
+        ));
+        self.striker.fail(node, rng.bits() | 1)?;
+        failed.nodes |= 1 << node.0;
+        self.gdb.go_on()?;
+        Ok(())
+    }
+
+    /// A CPU of a living cell, of which not the last one is.
+    fn any_cpu(&self, rng: &mut Rng, failed: Failed) -> CpuId {
+        let cpus = self.facts.layout.cpus() as u8;
+        let mortal: Vec<_> =
+            (0..cpus).map(CpuId).filter(|cpu| self.may_die(*cpu, failed)).collect();
+        rng.pick(&mortal)
+    }
+
+    /// Whether a CPU's cell lives, and others do as well.
+    fn may_die(&self, cpu: CpuId, failed: Failed) -> bool {
+        let layout = &self.facts.layout;
+        let dead = |cell: CellId| layout.node_set(cell) & failed.nodes != 0;
+        let own = layout.cell(layout.node_of(cpu));
+        !dead(own) && (0..layout.cells()).map(CellId).any(|other| other != own && !dead(other))
+    }
+
+    /// Lets the machine run until a CPU of a living cell is about to execute a function of the region, some time. None: it does not come to that.
+    fn reach(
+        &mut self,
+        rng: &mut Rng,
+        region: &Region,
+        failed: Failed,
+    ) -> Result<Option<CpuId>, Stop> {
+        let entries = self.functions.entries(region);
+        let (at, _) = rng.pick(&entries);
+        let mut left = 1 + rng.below(if region.after_a_death { AFTER_A_DEATH } else { ARRIVALS });
+        self.halt()?;
+        self.gdb.breakpoint(at, true)?;
+        let (patience, mut tries) = if region.after_a_death { (RECOVERY, 0) } else { REACHED };
+        loop {
+            self.gdb.go_on()?;
+            match self.wait_for_stop(patience)? {
+                Some(cpu) => {
+                    left -= u64::from(self.may_die(cpu, failed));
+                    if left == 0 {
+                        self.gdb.breakpoint(at, false)?;
+                        return Ok(Some(cpu));
+                    }
+                    // The instruction that it stopped before, without stopping before it again.
+                    self.gdb.step(cpu)?;
+                }
+                None if tries > 0 => {
+                    tries -= 1;
+                    self.work(rng);
+                    self.halt()?;
+                }
+                None => {
+                    self.halt()?;
+                    self.gdb.breakpoint(at, false)?;
+                    self.gdb.go_on()?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Stops the machine wherever it is.
+    fn halt(&mut self) -> Result<(), Stop> {
+        self.gdb.break_in()?;
+        match self.wait_for_stop(LIMIT)? {
+            Some(_) => Ok(()),
+            None => Err(Stop::Wrong("the machine does not stop".into())),
+        }
+    }
+
+    /// Watches until the machine stops.
+    fn wait_for_stop(&mut self, limit: Duration) -> Result<Option<CpuId>, Stop> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(cpu) = self.gdb.stopped(Duration::from_millis(2))? {
+                return Ok(Some(cpu));
+            }
+            self.machine.pass(Duration::ZERO)?;
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn await_losses(&mut self, lost: Cells) -> Result<(), String> {
+        for cell in sides::each(lost) {
+            let what = format!("cell {cell} is reported lost");
+            let is_living = |by: i32| u8::try_from(by).is_ok_and(|by| lost >> by & 1 == 0);
+            self.machine.until(&what, LIMIT, |m| {
+                m.losses.iter().any(|(by, l)| *l == cell && is_living(*by))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Exactly these cells were lost, and each was reported by one that lives; a cell that died after it had reported another may have done so as well.
+    fn judge_losses(&self, lost: Cells) -> Result<(), String> {
+        for (by, cell) in &self.machine.losses {
+            if lost >> cell & 1 == 0 {
+                return Err(format!(
+                    "cell {cell} was lost, says cell {by}, and should not have been"
+                ));
+            }
+        }
+        for cell in sides::each(lost) {
+            let living = self.machine.losses.iter().filter(|(by, l)| {
+                *l == cell && u8::try_from(*by).is_ok_and(|by| lost >> by & 1 == 0)
+            });
+            let count = living.count();
+            if count > 1 {
+                return Err(format!("cell {cell} was reported as lost {count} times"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_vm(
+        &mut self,
+        vm: &VmFacts,
+        lost: Cells,
+        progress: u64,
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let is_lost = |cell: &u8| lost >> cell & 1 != 0;
+        let name = &vm.name;
+        if is_lost(&vm.home) {
+            // Whether anybody still says so or not.
+            self.machine.vms.entry(name.clone()).or_default().lives = false;
+            outcome.lost_vms.push(name.clone());
+            return Ok(());
+        }
+        if vm.is_spread && vm.permitted.iter().any(is_lost) {
+            // It may have finished its work just before, or not have begun.
+            let what = format!("VM {name}, which depends on a lost cell, ends");
+            self.machine.until(&what, LIMIT, |m| !m.vms[name].lives)?;
+            outcome.lost_vms.push(name.clone());
+            return Ok(());
+        }
+        self.machine.until(&format!("VM {name} goes on"), LIMIT, |m| {
+            let vm = &m.vms[name];
+            !vm.lives || vm.progress > progress + 20
+        })?;
+        let seen = &self.machine.vms[name];
+        if seen.ends.contains(&Cause::CellLost) {
+            return Err(format!("VM {name} was lost, and should not have been"));
+        }
+        if !seen.is_right() {
+            return Err(format!("VM {name} prints what it should not: {:?}", seen.text));
+        }
+        Ok(())
+    }
+
+    /// Each living cell's pages add up.
+    fn account(&mut self, living: Cells) -> Result<(), String> {
+        let cells = living.count_ones() as usize;
+        let count =
+            |m: &Machine| m.said.lines().filter(|line| line.starts_with("consistent")).count();
+        self.machine.command("mem");
+        self.machine
+            .until("each living cell's memory is consistent", LIMIT, |m| count(m) >= cells)?;
+        Ok(())
+    }
+
+    fn repair(&mut self, cell: u8) -> Result<(), String> {
+        let end = Instant::now() + LIMIT;
+        while self.machine.up >> cell & 1 == 0 {
+            if Instant::now() > end {
+                return Err(format!("cell {cell} does not come back: {:?}", self.machine.said));
+            }
+            self.machine.command(&format!("repair {cell}"));
+            let answered =
+                |m: &Machine| m.said.contains("boots again") || m.said.contains("repair: ");
+            self.machine.until("`repair` is answered", LIMIT, answered)?;
+            if self.machine.said.contains("boots again") {
+                self.machine
+                    .until(&format!("cell {cell} is back"), LIMIT, |m| m.up >> cell & 1 != 0)?;
+            } else {
+                self.machine.pass(Duration::from_millis(50))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A machine and its VMs.
+pub struct Drawn {
+    /// As a configuration.
+    pub config: String,
+    /// What each VM prints in a whole life.
+    pub texts: BTreeMap<String, String>,
+}
+
+/// Draws a machine. `sums`: the line of each program's checksum.
+///
+/// # Errors
+/// A program has none.
+pub fn draw(rng: &mut Rng, sums: &BTreeMap<String, String>) -> Result<Drawn> {
+    let cells = rng.pick(&[2u64, 4, 4, 4, 8]);
+    let each = if cells <= 4 && rng.chance(50) { 2 } else { 1 };
+    let nodes = cells * each;
+    let cpus = if nodes <= 4 && rng.chance(60) { 2 } else { 1 };
+    let memory = if nodes <= 4 && rng.chance(50) {
+        "memory_kind = \"removable\""
+    } else {
+        "memory_kind = \"mixed\"\nslice_per_node = \"48M\""
+    };
+    let endian = if rng.chance(50) { "big" } else { "little" };
+    let mut drawn = Drawn {
+        config: format!(
+            "[machine]\nnodes = {nodes}\ncpus_per_node = {cpus}\nendian = \"{endian}\"\n{memory}\n"
+        ),
+        texts: BTreeMap::new(),
+    };
+    for cell in 0..cells {
+        let own: Vec<_> = (cell * each..(cell + 1) * each).map(|node| node.to_string()).collect();
+        drawn.config.push_str(&format!("[[cell]]\nnodes = [{}]\n", own.join(", ")));
+    }
+    for cell in 0..cells {
+        let vcpus = 1 + rng.below(2);
+        let rest = format!("vcpus = {vcpus}\ncells = [{cell}]\nrestart = \"always\"");
+        let mut does = PROGRAMS.repeat(3);
+        does.rotate_left(rng.below(PROGRAMS.len() as u64) as usize);
+        drawn.add(&format!("own-{cell}"), &rest, &does, sums)?;
+    }
+    let home = rng.below(cells);
+    let other = (home + 1 + rng.below(cells - 1)) % cells;
+    let vcpus = 2 + rng.below(3);
+    let rest = format!(
+        "vcpus = {vcpus}\ncells = [{home}, {other}]\nplacement = \"spread\"\nstart = \"manual\""
+    );
+    drawn.add("wide", &rest, &PROGRAMS, sums)?;
+    for cell in 0..cells {
+        let rest = format!("cells = [{cell}]\nstart = \"manual\"");
+        drawn.add(&format!("{LATE}{cell}"), &rest, &["signals"], sums)?;
+    }
+    Ok(drawn)
+}
+
+impl Drawn {
+    fn add(
+        &mut self,
+        name: &str,
+        rest: &str,
+        does: &[&str],
+        sums: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.config.push_str(&format!(
+            "[[vm]]\nname = \"{name}\"\nkernel = \"irix\"\nmemory = \"8M\"\n{rest}\ncmdline = \"do={}\"\n",
+            does.join(",")
+        ));
+        let mut text = "irix: shell ready\n".to_owned();
+        for program in does {
+            let sum = sums.get(*program);
+            text.push_str(sum.with_context(|| format!("no checksum of {program} is known"))?);
+            text.push('\n');
+        }
+        self.texts.insert(name.into(), text);
+        Ok(())
+    }
+}
+
+/// The region of experiment `id`, of a machine with so many cells: every second one's.
+pub fn region(id: u64, cells: u8) -> Option<&'static Region> {
+    if id.is_multiple_of(2) {
+        return None;
+    }
+    // After a death there must be somebody left to recover, and to die.
+    let aims: Vec<_> = REGIONS.iter().filter(|region| cells > 2 || !region.after_a_death).collect();
+    aims.get((id / 2) as usize % aims.len()).copied()
+}
