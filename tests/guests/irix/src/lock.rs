@@ -26,6 +26,8 @@ pub struct Kernel {
     pub pipes: Pipes,
     /// The console.
     pub console: Console,
+    /// Somebody sleeps until the clock ticks.
+    pub dozing: bool,
 }
 
 struct Big {
@@ -45,6 +47,7 @@ static BIG: Big = Big {
         spaces: Spaces::EMPTY,
         pipes: Pipes::EMPTY,
         console: Console::EMPTY,
+        dozing: false,
     }),
 };
 

@@ -124,6 +124,8 @@ pub enum Event {
     Pipe(usize),
     /// A line was typed.
     Line,
+    /// The clock has ticked.
+    Tick,
 }
 
 /// What a CPU does when there is nothing else. It takes interrupts only here and in user mode.

@@ -85,6 +85,11 @@ fn dispatch(kernel: &mut Kernel, frame: &mut Frame) -> Result<Option<u64>, Error
             kernel.give_way();
             0
         }
+        calls::DOZE => {
+            kernel.dozing = true;
+            kernel.sleep(Event::Tick)?;
+            0
+        }
         calls::LINKED => crate::linked::all(),
         calls::UADMIN => match a {
             calls::ADMIN_OFF => cpu::power_off(),

@@ -4,6 +4,7 @@ use crate::asid;
 use crate::console::Raw;
 use crate::cpu::{self, CAUSE_BD, CAUSE_CALL, CAUSE_TIMER, Frame, pda};
 use crate::lock::{self, Kernel};
+use crate::sched::Event;
 use crate::smp;
 use crate::syscall;
 use core::fmt::Write;
@@ -93,7 +94,11 @@ fn interrupt(cause: u64) {
         cpu::next_tick();
         smp::answer();
         if pda().number == 0 {
-            lock::enter().poll_console();
+            let kernel = lock::enter();
+            kernel.poll_console();
+            if core::mem::take(&mut kernel.dozing) {
+                kernel.wake(Event::Tick);
+            }
             lock::leave();
         }
     }

@@ -45,6 +45,8 @@ pub const PS: u64 = 1142;
 pub const CPUS: u64 = 1143;
 /// `yield()`: lets others run.
 pub const YIELD: u64 = 1144;
+/// `doze()`: sleeps until the first CPU's clock ticks.
+pub const DOZE: u64 = 1145;
 
 /// [`UADMIN`]: switch the machine off.
 pub const ADMIN_OFF: u64 = 0;
@@ -113,7 +115,7 @@ pub struct Record {
 }
 
 /// The programs.
-pub const PROGRAMS: [&str; 21] = [
+pub const PROGRAMS: [&str; 22] = [
     "sh",
     "check",
     "arithmetic",
@@ -130,6 +132,7 @@ pub const PROGRAMS: [&str; 21] = [
     "loop",
     "mix",
     "mixer",
+    "rounds",
     "privileged-storm",
     "scribble",
     "hog",

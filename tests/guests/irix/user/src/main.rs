@@ -12,6 +12,8 @@ mod loops;
 #[cfg(target_os = "none")]
 mod mix;
 #[cfg(target_os = "none")]
+mod rounds;
+#[cfg(target_os = "none")]
 mod sh;
 #[cfg(target_os = "none")]
 mod share;

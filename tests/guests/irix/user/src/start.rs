@@ -1,6 +1,6 @@
 //! From the kernel's first instruction of a program to its `main`, and what happens after a panic.
 
-use crate::{checks, faults, mix, sys};
+use crate::{checks, faults, mix, rounds, sys};
 use core::arch::global_asm;
 use irix_user::work;
 
@@ -65,6 +65,7 @@ extern "C" fn start(words: *const u8, len: usize) -> ! {
         "loop" => crate::loops::main(),
         "mix" => mix::main(),
         "mixer" => mix::mixer(words.number(1) as u32, words.number(2) as u32),
+        "rounds" => rounds::main(words),
         "spin" => loop {
             core::hint::spin_loop();
         },

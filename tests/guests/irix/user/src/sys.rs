@@ -149,6 +149,11 @@ pub fn off() {
     call(calls::UADMIN, calls::ADMIN_OFF, 0, 0);
 }
 
+/// Sleeps until the clock ticks.
+pub fn doze() {
+    call(calls::DOZE, 0, 0, 0);
+}
+
 /// Makes the kernel panic.
 pub fn panic(message: &str) {
     call(calls::UADMIN, calls::ADMIN_PANIC, message.as_ptr() as u64, message.len() as u64);

@@ -210,6 +210,51 @@ pub fn mix_answer(table: &mut [u64], request: &mut [u8; MIX_REQUEST]) {
     }
 }
 
+/// After so many rounds a program is run.
+pub const BETWEEN: u64 = 32;
+/// Words that [`round`] works on: 64 KB, all of which each round reads and changes.
+pub const ROUND_WORDS: usize = 16 * PAGE_WORDS;
+
+/// A child's part of round `number`: it changes its own copy of the words; a checksum of all of them.
+pub fn round_child(words: &mut [u64], number: u64) -> u64 {
+    words.iter_mut().fold(number, |sum, word| {
+        *word = word.rotate_left(1);
+        fold(sum, *word)
+    })
+}
+
+/// The parent's part of round `number`: it changes its words by what the child has found; the checksum of all rounds so far.
+pub fn round(words: &mut [u64], number: u64, child: u64, sum: u64) -> u64 {
+    words.iter_mut().fold(fold(sum, number), |sum, word| {
+        *word = fold(*word, child);
+        fold(sum, *word)
+    })
+}
+
+/// The checksums that the program `rounds` prints, in turn, for ever.
+pub struct Rounds {
+    words: [u64; ROUND_WORDS],
+    number: u64,
+    sum: u64,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self { words: [0; ROUND_WORDS], number: 0, sum: 0 }
+    }
+}
+
+impl Iterator for Rounds {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.number += 1;
+        let child = round_child(&mut self.words.clone(), self.number);
+        self.sum = round(&mut self.words, self.number, child, self.sum);
+        Some(self.sum)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,5 +337,11 @@ mod tests {
         let wanted: Vec<_> = expected::CHECKS.iter().map(list).collect();
         assert_eq!(found, wanted);
         assert_eq!(expected("nope"), None);
+    }
+
+    #[test]
+    fn rounds_are_all_different() {
+        let sums: std::collections::BTreeSet<u64> = Rounds::default().take(200).collect();
+        assert_eq!(sums.len(), 200);
     }
 }
