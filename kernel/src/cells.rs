@@ -28,17 +28,23 @@ fn has_stopped(cell: CellId) -> bool {
         || machine::first(cell).is_none_or(|first| hub::is_parked(first.cpu).unwrap_or(true))
 }
 
-/// The cells have agreed on who is alive. Whoever is not is fenced off before anybody goes on without it: its nodes lose their
-/// power, whatever way is left to them.
+/// The cells have agreed on who is alive. Whoever is not any more is fenced off before anybody goes on without it: its nodes lose
+/// their power, whatever way is left to them. Whoever has been lost before may just be booting again.
 pub(crate) fn agreed(live: &LiveSet) {
-    if let Some(hub) = hub_of(machine::cell()) {
-        hub.epoch.store(live.epoch.0.into(), Ordering::Release);
-    }
-    let lost = machine::others().minus(live.cells);
-    LOST.store(lost.0.into(), Ordering::Release);
+    let before = CellSet(LOST.load(Ordering::Acquire) as u8);
+    let_in(live);
+    let lost = machine::others().minus(live.cells).minus(before);
     lost.into_iter()
         .flat_map(|cell| machine::layout().nodes_of(cell))
         .for_each(controller::node_off);
+}
+
+/// This cell, which is back, is in a live set: those that are not have been fenced off by the others.
+pub(crate) fn let_in(live: &LiveSet) {
+    if let Some(hub) = hub_of(machine::cell()) {
+        hub.epoch.store(live.epoch.0.into(), Ordering::Release);
+    }
+    LOST.store(machine::others().minus(live.cells).0.into(), Ordering::Release);
 }
 
 /// Whether all CPUs of a cell have stopped, as the system controller says.

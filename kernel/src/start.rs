@@ -114,7 +114,7 @@ fn back(host: &mut Host, config: &Config) -> Option<Membership> {
     loop {
         let sight = sight::look();
         if let Some(live) = members.be_let_in(clock::now(), &sight, host.wires()) {
-            cells::agreed(&live);
+            cells::let_in(&live);
             return Some(members);
         }
         clock::sleep_until(clock::now() + ASK_NS);
