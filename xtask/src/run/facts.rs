@@ -5,7 +5,7 @@ use super::plan::{Flags, Plan};
 use super::spec::Spec;
 use crate::endian::Endian;
 use abi::CellId;
-use abi::config::Placement;
+use abi::config::{Placement, Restart};
 use abi::layout::Layout;
 use anyhow::Result;
 use std::path::Path;
@@ -23,6 +23,18 @@ pub struct VmFacts {
     pub is_spread: bool,
     /// Whether it starts with the machine.
     pub autostart: bool,
+    /// Whether it is started again when it has been lost with its cell, and the cell is back.
+    pub restarts: bool,
+    /// Its kernel's command line.
+    pub cmdline: String,
+}
+
+impl VmFacts {
+    /// Whether it starts by itself when it was lost with its cell, and the cell is back: one that may use others as well
+    /// may have been started there.
+    pub fn starts_again(&self) -> bool {
+        self.restarts && self.permitted.len() == 1
+    }
 }
 
 /// A machine and its VMs.
@@ -37,6 +49,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The cells that each VM that starts with the machine may use, a bit each.
+    pub fn masks(&self) -> Vec<u8> {
+        let mask = |vm: &VmFacts| vm.permitted.iter().fold(0, |set, cell| set | 1 << cell);
+        self.vms.iter().filter(|vm| vm.autostart).map(mask).collect()
+    }
+
     /// Reads a configuration's text; `file` is what errors call it.
     ///
     /// # Errors
@@ -52,6 +70,8 @@ impl Facts {
             home: home.map_or(0, |home| home.0),
             is_spread: vm.placement == Placement::Spread,
             autostart: vm.autostart,
+            restarts: vm.restart != Restart::Never,
+            cmdline: vm.cmdline.clone(),
         };
         Ok(Self {
             layout: plan.layout,

@@ -1,4 +1,4 @@
-//! What a run leaves in files: one log a stream under `--log`, and the events.
+//! What a run leaves in files: one log a stream under `--log`, the events, and what consoles print with its times.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct Logs {
     streams: BTreeMap<String, Log>,
     events: Option<Log>,
+    records: Option<Log>,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,26 @@ impl Logs {
         Ok(logs)
     }
 
+    /// Opens the file of what consoles print, if it is wanted; an old one is replaced.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn keep_records(&mut self, path: Option<&Path>) -> Result<()> {
+        self.records = path.map(|path| Log::create(path.to_path_buf())).transpose()?;
+        Ok(())
+    }
+
+    /// Appends what a console has printed at machine time `t_ns`, in nanoseconds.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn record(&mut self, t_ns: u64, console: &str, bytes: &[u8]) -> Result<()> {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        let text = String::from_utf8_lossy(bytes);
+        let line = serde_json::json!({ "t_ns": t_ns, "console": console, "text": text });
+        records.write(format!("{line}\n").as_bytes())
+    }
+
     /// Appends to the log of a stream.
     ///
     /// # Errors
@@ -85,7 +106,8 @@ impl Logs {
     /// # Errors
     /// When a file can't be written.
     pub fn flush(&mut self) -> Result<()> {
-        self.streams.values_mut().chain(&mut self.events).try_for_each(Log::flush)
+        let own = self.events.iter_mut().chain(&mut self.records);
+        self.streams.values_mut().chain(own).try_for_each(Log::flush)
     }
 }
 
@@ -101,7 +123,12 @@ mod tests {
         log.stream("a", b"\xff\r\n").unwrap();
         log.stream("unknown", b"is dropped").unwrap();
         log.event("{}").unwrap();
+        let records = folder.path().join("records");
+        log.keep_records(Some(&records)).unwrap();
+        log.record(7, "a", b"\xff\"\r\n").unwrap();
         log.flush().unwrap();
+        let line = "{\"console\":\"a\",\"t_ns\":7,\"text\":\"\u{fffd}\\\"\\r\\n\"}\n";
+        assert_eq!(fs::read_to_string(&records).unwrap(), line);
         assert_eq!(fs::read(logs.join("a.log")).unwrap(), b"\xff\r\n");
         assert_eq!(fs::read(logs.join("monitor.log")).unwrap(), b"");
         assert_eq!(fs::read(events).unwrap(), b"{}\n");

@@ -109,6 +109,9 @@ pub struct Args {
     /// Keep each console in this folder as NAME.log.
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
+    /// Write what consoles print to this file with its times, one JSON object a record (docs/running.md).
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
     /// Use this QEMU instead of the project's own.
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -203,7 +206,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let own = ["monitor", "boot", "log"];
     let streams = names.iter().map(String::as_str).chain(own);
-    let logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
+    let mut logs = Logs::open(args.log.as_deref(), streams, args.events.as_deref())?;
+    logs.keep_records(args.records.as_deref())?;
     let ram = Ram::new(Ram::size_of(&plan.layout))?;
     let script = script.unwrap_or_default();
     pack::pack(&ram, &plan, &images, &monitor, &script, mode(args))?;

@@ -232,6 +232,7 @@ impl Session<'_> {
             }
             number => {
                 self.logs.stream(&name, payload)?;
+                self.logs.record(record.t_ns, &name, payload)?;
                 self.show(&name, Some(number), payload);
             }
         }
