@@ -1,7 +1,10 @@
 //! The judge is judged: a right report passes, and each thing that may be wrong with one is seen.
 
 use super::*;
+use crate::fault::draw::{Fault, Kind, Second};
+use crate::fault::record::Line;
 use crate::fault::workload::{Guest, Machine, Memory, Program};
+use irix_user::work::Rounds;
 use std::path::Path;
 
 /// Four cells of a node. VMs 0 to 3 confined to one each; two that may use cells 0 and 2 and have their home in 0: VM 4 is
@@ -23,185 +26,272 @@ fn facts() -> Facts {
     let mut guests: Vec<_> = (0..4).map(|cell| guest(vec![cell], false)).collect();
     guests.push(guest(vec![0, 2], true));
     guests.push(guest(vec![0, 2], false));
-    let config = workload::with_late_vms(&workload::config(&machine, &guests), 4);
+    let config = workload::with_late_vms(&workload::config(&machine, &guests, None), 4);
     Facts::parse(Path::new("a test"), &config).unwrap()
 }
 
+/// When the first experiment's fault comes, and the second's.
 const AT: u64 = 1_000_000_000;
+const NEXT: u64 = 3_000_000_000;
+const MS: u64 = 1_000_000;
 
-fn deed() -> Deed {
-    Deed { words: "node 2".into(), at_ns: AT, lost: 0b0100, moves: true }
+/// Node 2 fails, twice.
+fn experiments() -> Vec<Experiment> {
+    let experiment = |id| Experiment {
+        id,
+        fault: Fault { kind: Kind::Node, is_link: false, place: 2 },
+        in_ns: 5 * MS,
+        second: None,
+        lost: 0b0100,
+        activities: Vec::new(),
+        rest_ms: 100,
+    };
+    vec![experiment(40), experiment(41)]
 }
 
 fn event(t_ns: u64, cell: i64, kind: &str) -> Event {
     Event { t_ns, cell, kind: kind.into(), ..Event::default() }
 }
 
-fn end(t_ns: u64, cell: i64, vm: usize, cause: &str) -> Event {
-    let vm = format!("irix-{vm}");
-    Event { vm, cause: cause.into(), ..event(t_ns, cell, "vm-end") }
+fn of_vm(t_ns: u64, cell: i64, kind: &str, vm: usize, cause: &str) -> Event {
+    Event { vm: format!("irix-{vm}"), cause: cause.into(), ..event(t_ns, cell, kind) }
 }
 
-fn prints(record: &mut Record, console: &str, lines: &[&str]) {
-    record.consoles.insert(console.into(), lines.iter().map(|line| line.to_string()).collect());
+fn sums() -> Vec<u64> {
+    Rounds::default().take(100).collect()
 }
 
-const OUTPUT: [&str; 2] = ["irix: shell ready", "check exec 8366d4b035785b02"];
-
-/// Nothing was injected.
-fn undisturbed() -> Record {
-    let mut record = Record { status: Some(0), ..Record::default() };
-    for vm in 0..6 {
-        prints(&mut record, &format!("irix-{vm}"), &OUTPUT);
-    }
-    record
+/// VM `vm` prints a line of its life each 100 ms, from `start` on and before `end`.
+fn lives(record: &mut Record, vm: usize, start: u64, end: u64) {
+    let sums = sums();
+    let lines = workload::lines("do=rounds:exec", &sums).unwrap();
+    let times = (start + MS..end).step_by(100 * MS as usize);
+    let lines = times.zip(lines).map(|(t_ns, text)| Line { t_ns, text });
+    record.consoles.entry(format!("irix-{vm}")).or_default().extend(lines);
 }
 
-/// Node 2 has failed, and all went as it should: VMs 2, 4 and 5 were lost.
+/// All went as it should: VMs 2 and 4 were lost each time and started again, VM 5 was not.
 fn right() -> Record {
-    let mut record = Record { status: Some(3), ..undisturbed() };
-    record.own = vec!["run: cell 2 was lost".into(), "run: VM irix-4 was ended: cell-lost".into()];
-    record.events = vec![
-        Event { vm: "irix-4".into(), ..event(AT / 2, 0, "vm-start") },
-        Event { what: "node 2".into(), ..event(AT + 9, 0, "fault") },
-        Event { lost: Some(2), ..event(AT + 1000, 0, "cell-lost") },
-        end(AT + 2000, 0, 4, "cell-lost"),
-        end(AT + 2000, 0, 5, "cell-lost"),
-        end(AT - 1000, 1, 1, "reset"),
-        end(AT + 9000, 0, 0, "reset"),
-        end(AT + 9000, 3, 3, "reset"),
-    ];
-    prints(&mut record, "irix-2", &OUTPUT[..1]);
-    prints(&mut record, "irix-4", &OUTPUT[..1]);
-    prints(&mut record, "irix-5", &OUTPUT[..1]);
-    for cell in [0, 1, 3] {
-        let lines = ["hello: ready", "> sum", "sum: d488e188dc8ae95b"];
-        prints(&mut record, &format!("late-{cell}"), &lines);
+    let mut record =
+        Record { status: Some(3), own: vec!["run: cell 2 was lost".into()], ..Record::default() };
+    let mut monitor = Vec::new();
+    let starts = (0..6).map(|vm| of_vm(1, [0, 1, 2, 3, 0, 0][vm], "vm-start", vm, ""));
+    record.events.extend(starts);
+    for at in [AT, NEXT] {
+        record.events.extend([
+            Event { what: "node 2".into(), ..event(at, 0, "fault") },
+            Event { lost: Some(2), ..event(at + MS, 0, "cell-lost") },
+            of_vm(at + 2 * MS, 0, "vm-end", 4, "cell-lost"),
+            Event { back: Some(2), ..event(at + 500 * MS, 0, "cell-back") },
+            of_vm(at + 501 * MS, 2, "vm-start", 2, ""),
+            of_vm(at + 502 * MS, 0, "vm-start", 4, ""),
+        ]);
+        for text in [
+            "all: free 24576 + monitor 8192 + VM 0 + lent 0 + quarantined 0 = total 32768 pages of 4 KB",
+            "consistent: every page has the one owner that is recorded",
+        ] {
+            let line = Line { t_ns: at + 300 * MS, text: text.into() };
+            monitor.extend([line.clone(), line.clone(), line]);
+        }
+        for cell in [0, 1, 3] {
+            let lines = ["hello: ready", "> sum", "sum: d488e188dc8ae95b"];
+            let lines = lines.map(|text| Line { t_ns: at + 200 * MS, text: text.into() });
+            record.consoles.entry(format!("late-{cell}")).or_default().extend(lines);
+        }
     }
-    let mem = [
-        "all: free 24576 + monitor 8192 + VM 0 + lent 0 + quarantined 0 = total 32768 pages of 4 KB",
-        "consistent: every page has the one owner that is recorded",
-    ];
-    prints(&mut record, "monitor", &mem.repeat(3));
+    record.consoles.insert("monitor".into(), monitor);
+    record.events.push(event(NEXT + 2000 * MS, 0, "vm-paused"));
+    for vm in [0, 1, 3, 5] {
+        lives(&mut record, vm, 1, NEXT + 2000 * MS);
+    }
+    for vm in [2, 4] {
+        lives(&mut record, vm, 1, AT);
+        lives(&mut record, vm, AT + 502 * MS, NEXT);
+        lives(&mut record, vm, NEXT + 502 * MS, NEXT + 2000 * MS);
+    }
     record
 }
 
-fn wrong(change: impl FnOnce(&mut Record)) -> Vec<String> {
+fn judged(change: impl FnOnce(&mut Record)) -> Vec<Judgement> {
     let mut record = right();
     change(&mut record);
-    judge(&facts(), &deed(), &record, &undisturbed()).wrong
+    record.events.sort_by_key(|event| event.t_ns);
+    judge(&facts(), &experiments(), record.failed_line().map(|_| 1), &record, &sums())
+}
+
+/// What is wrong with the first experiment, when nothing is with the second.
+fn wrong(change: impl FnOnce(&mut Record)) -> Vec<String> {
+    let judgements = judged(change);
+    assert_eq!(judgements[1].wrong, [""; 0]);
+    judgements[0].wrong.clone()
 }
 
 fn event_of<'a>(record: &'a mut Record, kind: &str, vm: &str) -> &'a mut Event {
-    record.events.iter_mut().find(|event| event.kind == kind && event.vm == vm).unwrap()
+    let found = |event: &&mut Event| event.kind == kind && event.vm == vm && event.t_ns >= AT;
+    record.events.iter_mut().find(found).unwrap()
+}
+
+fn line_at<'a>(record: &'a mut Record, console: &str, t_ns: u64) -> &'a mut Line {
+    let lines = record.consoles.get_mut(console).unwrap();
+    lines.iter_mut().find(|line| line.t_ns >= t_ns).unwrap()
 }
 
 #[test]
 fn a_right_report_passes() {
-    let judgement = judge(&facts(), &deed(), &right(), &undisturbed());
-    assert_eq!(judgement.wrong, [""; 0]);
-    assert_eq!(judgement.lost_vms, ["irix-2", "irix-4", "irix-5"]);
-    assert_eq!(judgement.either, ["irix-5"]);
-    // Who may be lost or not may also have gone on.
-    let went_on = |record: &mut Record| {
-        *event_of(record, "vm-end", "irix-5") = end(AT + 5000, 0, 5, "reset");
-        prints(record, "irix-5", &OUTPUT);
+    let judgements = judged(|_| {});
+    assert_eq!(judgements.len(), 2);
+    for (judgement, at) in judgements.iter().zip([AT, NEXT]) {
+        assert_eq!(judgement.wrong, [""; 0]);
+        assert_eq!(judgement.lost_vms, ["irix-2", "irix-4"]);
+        assert_eq!(judgement.either, [""; 0]);
+        assert_eq!((judgement.at_ns, judgement.found_ns), (at, Some(MS)));
+    }
+}
+
+#[test]
+fn a_vm_whose_vcpu_is_in_the_lost_cell_is_lost_with_it() {
+    let moved = |record: &mut Record, t_ns, to| {
+        record.events.push(Event { to, ..of_vm(t_ns, 0, "vcpu-migrated", 5, "") });
     };
-    assert_eq!(wrong(went_on), [""; 0]);
-    // Where nothing moves VCPUs it must.
-    let still = Deed { moves: false, ..deed() };
-    let judge = |record: &Record| judge(&facts(), &still, record, &undisturbed()).wrong;
-    assert_eq!(judge(&right()), ["VM irix-5 was lost, and should not have been"]);
+    let found = judged(|record| moved(record, AT - 9 * MS, 2));
+    assert_eq!(found[0].wrong, ["VM irix-5 is lost, and nobody says so"], "it was there");
+    let back = wrong(|record| {
+        moved(record, AT - 9 * MS, 2);
+        moved(record, AT - 2 * MS, 0);
+    });
+    assert_eq!(back, [""; 0], "it was back");
+    // While VCPUs are moved it may be lost or not.
+    let mut experiments = experiments();
+    experiments[0].activities.push(Activity::Migrate);
     let mut record = right();
-    went_on(&mut record);
-    assert_eq!(judge(&record), [""; 0]);
+    let judge = |record: &Record| judge(&facts(), &experiments, None, record, &sums())[0].clone();
+    assert_eq!((judge(&record).wrong.len(), judge(&record).either), (0, vec!["irix-5".into()]));
+    record.events.push(of_vm(AT + 2 * MS, 0, "vm-end", 5, "cell-lost"));
+    record.events.sort_by_key(|event| event.t_ns);
+    record.consoles.get_mut("irix-5").unwrap().retain(|line| line.t_ns < AT);
+    assert_eq!(judge(&record).wrong, [""; 0]);
+    assert!(judge(&record).lost_vms.contains(&"irix-5".into()));
 }
 
 #[test]
-fn one_vm_too_many() {
-    let found = wrong(|record| event_of(record, "vm-end", "irix-3").cause = "cell-lost".into());
-    assert_eq!(found, ["VM irix-3 was lost, and should not have been"]);
-}
-
-#[test]
-fn one_vm_too_few() {
-    let found = wrong(|record| record.events.push(end(AT + 500_000_000, 0, 2, "reset")));
-    assert_eq!(found[0], "VM irix-2 has outlived a cell that it depended on");
+fn a_vm_that_is_lost_or_lives_without_a_reason() {
+    let end = |vm, cause: &'static str| {
+        move |record: &mut Record| {
+            record.events.push(of_vm(AT + 3 * MS, 0, "vm-end", vm, cause));
+            record.events.push(of_vm(AT + 700 * MS, 0, "vm-start", vm, ""));
+            let lines = record.consoles.get_mut(&format!("irix-{vm}")).unwrap();
+            lines.retain(|line| line.t_ns < AT);
+            lives(record, vm, AT + 700 * MS, NEXT + 2000 * MS);
+        }
+    };
+    assert_eq!(wrong(end(0, "cell-lost")), ["VM irix-0 was lost, and should not have been"]);
+    assert_eq!(wrong(end(5, "cell-lost")), ["VM irix-5 was lost, and should not have been"]);
+    assert_eq!(wrong(end(1, "reset")), ["VM irix-1 ended with cause reset"]);
+    let found = wrong(|record| event_of(record, "vm-end", "irix-4").cause = "reset".into());
+    assert_eq!(found, ["VM irix-4 ended with cause reset"]);
     let found = wrong(|record| {
-        *event_of(record, "vm-end", "irix-4") = end(AT + 500_000_000, 0, 4, "reset");
-        prints(record, "irix-4", &OUTPUT);
+        let lines = record.consoles.get_mut("irix-4").unwrap();
+        lines.push(Line { t_ns: AT + 300 * MS, text: "garbage".into() });
     });
     assert_eq!(found, ["VM irix-4 has outlived a cell that it depended on"]);
-    // Lost, and nobody says so.
-    let ends = |vm: &'static str| move |event: &Event| event.kind != "vm-end" || event.vm != vm;
-    let found = wrong(|record| record.events.retain(ends("irix-4")));
-    assert_eq!(found, ["VM irix-4 is lost, and nobody says so"]);
-    let found = wrong(|record| record.events.retain(ends("irix-5")));
-    assert_eq!(found, ["VM irix-5 has neither finished nor been lost"]);
+    let found = judged(|record| event_of(record, "vm-start", "irix-2").vm = "other".into());
+    assert_eq!(
+        found[0].wrong,
+        [
+            "VM irix-2 has outlived a cell that it depended on",
+            "VM irix-2 was started again 0 times"
+        ]
+    );
 }
 
 #[test]
-fn a_wrong_checksum_and_a_missing_line() {
-    let other = [OUTPUT[0], "check exec 8366d4b035785b03"];
-    for (name, lines) in [("irix-0", &other[..]), ("irix-1", &OUTPUT[..1]), ("irix-3", &[])] {
-        let found = wrong(|record| prints(record, name, lines));
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with(&format!("VM {name}: line ")), "{found:?}");
-    }
+fn work_that_is_wrong_or_stops() {
+    let found = wrong(|record| line_at(record, "irix-1", AT + 50 * MS).text = "round 7 bad".into());
+    assert!(
+        found[0].starts_with("VM irix-1: line 12 is \"round 7 bad\", not \"round 11 "),
+        "{found:?}"
+    );
     let found = wrong(|record| {
-        *event_of(record, "vm-end", "irix-5") = end(AT + 5000, 0, 5, "reset");
+        let lines = record.consoles.get_mut("irix-3").unwrap();
+        lines.retain(|line| !(AT..NEXT).contains(&line.t_ns));
+        // Later it goes on where it was.
+        let all = sums();
+        let wanted: Vec<_> = workload::lines("do=rounds:exec", &all).unwrap().take(60).collect();
+        for (line, text) in lines.iter_mut().zip(wanted) {
+            line.text = text;
+        }
     });
-    assert!(found[0].starts_with("VM irix-5: line 2 is nothing"), "half done: {found:?}");
+    assert_eq!(found, ["VM irix-3 lives and prints nothing any more"]);
+    let found = wrong(|record| line_at(record, "irix-2", AT + 500 * MS).text = "x".into());
+    assert_eq!(found, ["VM irix-2: line 1 is \"x\", not \"irix: shell ready\""], "its next life");
 }
 
 #[test]
-fn a_panic_of_a_survivor() {
-    let found = wrong(|record| record.events.push(event(AT + 5, 1, "panic")));
-    assert_eq!(found, ["a monitor of a living cell (1) has panicked"]);
-    let found = wrong(|record| prints(record, "boot", &["monitor: panic: index out of bounds"]));
-    assert_eq!(found, ["monitor: panic: index out of bounds"]);
-}
-
-#[test]
-fn a_cell_too_many_or_too_few() {
-    let lost = |cell| Event { lost: Some(cell), ..event(AT + 1500, 0, "cell-lost") };
-    let found = wrong(|record| record.events.push(lost(1)));
-    assert_eq!(found, ["cell 1 was lost, and should not have been"]);
-    let found = wrong(|record| record.events.retain(|event| event.kind != "cell-lost"));
-    assert_eq!(found, ["nobody who lives says that cell 2 is lost"]);
+fn a_cell_that_is_lost_or_lives_without_a_reason() {
+    let lost = |cell| Event { lost: Some(cell), ..event(AT + 2 * MS, 0, "cell-lost") };
+    let found = judged(|record| record.events.push(lost(1)))[0].wrong.clone();
+    assert!(found.contains(&"cell 1 was lost, and should not have been".into()), "{found:?}");
     let found = wrong(|record| record.events.push(lost(2)));
     assert_eq!(found, ["cell 2 was reported as lost 2 times"]);
     let found = wrong(|record| event_of(record, "cell-lost", "").cell = 2);
     assert_eq!(found, ["nobody who lives says that cell 2 is lost"], "only the dead says so");
+    let found = wrong(|record| event_of(record, "cell-back", "").back = Some(3));
+    assert_eq!(found, ["cell 2 came back 0 times", "cell 3 came back 1 times"]);
+    let found = wrong(|record| record.events.push(event(AT + 9 * MS, 2, "panic")));
+    assert_eq!(found, ["the monitor of cell 2 has panicked"]);
 }
 
 #[test]
-fn a_fault_that_was_none_or_another() {
-    let found = wrong(|record| record.events.retain(|event| event.kind != "fault"));
-    assert_eq!(found, ["`fault node 2` was not injected"]);
+fn a_fault_that_was_another_or_came_alone() {
     let found = wrong(|record| event_of(record, "fault", "").what = "node 1".into());
-    assert_eq!(found, ["`node 1` was injected, not `node 2`"]);
-    let found = wrong(|record| event_of(record, "fault", "").t_ns = AT - 1);
-    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found, ["injected was [\"node 1\"], not [\"node 2\"]"]);
+    let mut experiments = experiments();
+    let fault = Fault { kind: Kind::Link, is_link: true, place: 2 };
+    experiments[1].second = Some(Second { fault, after_ns: 5 * MS, doer: 1 });
+    let mut record = right();
+    let judge = |record: &Record| judge(&facts(), &experiments, None, record, &sums());
+    assert_eq!(
+        judge(&record)[1].wrong,
+        ["injected was [\"node 2\"], not [\"node 2\", \"link 2\"]"]
+    );
+    record.events.push(Event { what: "link 2".into(), ..event(NEXT + 6 * MS, 1, "fault") });
+    assert_eq!(judge(&record)[1].wrong, [""; 0]);
+    record.events.last_mut().unwrap().t_ns = NEXT + 200 * MS;
+    assert_eq!(judge(&record)[1].wrong, ["the second fault came after 200000000 ns"]);
 }
 
 #[test]
-fn an_end_that_is_none() {
-    assert_eq!(wrong(|record| record.status = None), ["the run hung, and was killed"]);
-    assert_eq!(wrong(|record| record.status = Some(0)), ["the run's exit status is 0, not 3"]);
+fn a_run_that_ends_early_fails_in_the_experiment_in_which_it_does() {
+    let hung = judged(|record| record.status = None);
+    assert_eq!(hung[0].wrong, [""; 0]);
+    assert_eq!(hung[1].wrong, ["the run hung, and was killed"]);
+    let early = judged(|record| record.events.retain(|event| event.t_ns < NEXT));
+    assert_eq!(early.len(), 1, "the other one was not reached");
+    assert_eq!(early[0].wrong, ["the run ended before its script"]);
     let line = "run: script line 9: expect \"x\": nothing matched in 15 s";
-    assert_eq!(wrong(|record| record.own.push(line.into())), [line]);
+    let failed = judged(|record| {
+        record.status = Some(1);
+        record.own.push(line.into());
+    });
+    assert_eq!(failed[1].wrong, ["the run's exit status is 1", line]);
 }
 
 #[test]
 fn what_is_left_works_and_adds_up() {
-    let found = wrong(|record| prints(record, "late-3", &["hello: ready"]));
+    let found = wrong(|record| line_at(record, "late-3", AT).text = "hello?".into());
     assert_eq!(found, ["the new VM late-3 does not work"]);
     let found = wrong(|record| {
-        let lines = record.consoles.get_mut("monitor").unwrap();
-        lines[0] = lines[0].replace("VM 0", "VM 1");
+        let line = line_at(record, "monitor", AT);
+        line.text = line.text.replace("VM 0", "VM 1");
     });
     assert!(found[0].starts_with("does not add up: all: free"), "{found:?}");
-    let found = wrong(|record| record.consoles.get_mut("monitor").unwrap().truncate(4));
-    assert_eq!(found.len(), 2, "one cell has not answered: {found:?}");
+    let found = wrong(|record| {
+        record.consoles.get_mut("monitor").unwrap().remove(3);
+    });
+    assert_eq!(found, ["2 of 3 living cells say that their memory is consistent"]);
+    let found = wrong(|record| {
+        let text = "VCPU a.0 was sent message 3 by cell 1 after 3: WRONG".into();
+        record.consoles.get_mut("monitor").unwrap().push(Line { t_ns: AT + MS, text });
+    });
+    assert!(found[0].starts_with("the monitor says: VCPU a.0"), "{found:?}");
 }

@@ -1,14 +1,16 @@
 //! `cargo xtask fault`: breaks machines at random, and judges what is left.
 //!
-//! An experiment is [`draw`]n from seed and number; the [`workload`] is a machine's configuration and script; it is run
-//! undisturbed and disturbed ([`experiment`]); the [`judge`] says from the topology ([`sides`]) who must have been lost, and from the
-//! [`record`] of the run who was. Results are [`store`]d and [`report`]ed.
+//! Experiments are done in series, one after the other on one machine, each followed by repair. A series and its experiments are
+//! [`draw`]n from seed and number; the [`workload`] is a machine's configuration, its [`script`] what is done to it; the [`campaign`] runs it.
+//! The [`judge`] says from the topology ([`sides`]) who must have been lost, and from the [`record`] of the run who was. Results
+//! are [`store`]d and [`report`]ed.
 
+mod campaign;
 mod draw;
-mod experiment;
 mod judge;
 mod record;
 mod report;
+mod script;
 pub mod sides;
 mod store;
 mod workload;
@@ -16,15 +18,15 @@ mod workload;
 use crate::endian::Endian;
 use crate::setup::{self, Need};
 use anyhow::{Context, Result, bail};
-use draw::Kind;
-use experiment::Campaign;
+use campaign::Campaign;
+use draw::{Kind, SERIES};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use store::Outcome;
 
@@ -32,11 +34,11 @@ use store::Outcome;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  cargo xtask fault --experiments 20 --seed 7          20 experiments, results in target/fault
+  cargo xtask fault --experiments 20 --seed 7          a series of 20, results in target/fault
   cargo xtask fault --experiments 10 --kind router     only routers, of the same series
   cargo xtask fault --experiments 1000 --shard 3/16    the third of sixteen parts
   cargo xtask fault --merge out/1 out/2 --report       the results of several folders as one
-  cargo xtask fault --seed 7 --replay 12               one experiment again, with its whole output
+  cargo xtask fault --seed 7 --replay 12               the series of one again, with its whole output
 
 What is there in the folder of results already, of the same monitor, is not done again. docs/faults.md explains all of it.
 
@@ -45,10 +47,10 @@ pub struct Args {
     /// How many experiments
     #[arg(long, value_name = "N", default_value_t = 20)]
     experiments: u64,
-    /// Names the series: a seed and a number are one experiment for ever
+    /// Names the campaign: a seed and a number are one experiment for ever
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// The machine and its VMs, instead of drawn ones; the VMs must end by themselves
+    /// The machine and its VMs, instead of drawn ones; the VMs must not end
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Only experiments of this kind
@@ -63,9 +65,12 @@ pub struct Args {
     /// The folder of results
     #[arg(long, value_name = "DIR", default_value = "target/fault")]
     out: PathBuf,
-    /// Do this one experiment again, and show all that it prints
-    #[arg(long, value_name = "ID", conflicts_with_all = ["experiments", "kind", "shard", "merge"])]
+    /// Run the series of this experiment again, show all that it prints, and judge this one
+    #[arg(long, value_name = "ID", conflicts_with_all = ["experiments", "shard", "merge"])]
     replay: Option<u64>,
+    /// The series begins with this experiment: what came before it is left out
+    #[arg(long, value_name = "ID", requires = "replay")]
+    first: Option<u64>,
     /// Do nothing but report the results of these folders
     #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "kind", "shard"])]
     merge: Vec<PathBuf>,
@@ -110,24 +115,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Compiler, Need::Qemu])?;
     let campaign = campaign(args)?;
     if let Some(id) = args.replay {
-        let (outcome, output) = campaign.run(id)?;
-        print!("{output}");
-        println!("{}", report::failures([&outcome]).trim_end());
-        println!(
-            "fault: experiment {id}: {}",
-            if outcome.wrong.is_empty() { "passed" } else { "FAILED" }
-        );
-        return Ok(ExitCode::from(u8::from(!outcome.wrong.is_empty())));
+        return replay(args, &campaign, id);
     }
-    let ids = ids(args, &campaign)?;
+    let ids = ids(args, &campaign);
     let known = store::read(&args.out)?;
-    let is_done = |id: &u64| {
-        let outcome = known.get(&(args.seed, *id));
-        outcome.is_some_and(|outcome| {
-            outcome.monitor == campaign.monitor && outcome.replay == campaign.replay(*id)
-        })
-    };
-    let (done, open): (Vec<_>, Vec<_>) = ids.iter().copied().partition(is_done);
+    let is_done =
+        |id: &u64| known.get(&(args.seed, *id)).is_some_and(|outcome| campaign.is_ours(outcome));
+    let (done, open): (Vec<u64>, Vec<u64>) = ids.iter().copied().partition(is_done);
     if !done.is_empty() {
         println!("fault: {} of {} experiments are done already", done.len(), ids.len());
     }
@@ -135,6 +129,29 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut all = store::read(&args.out)?;
     all.retain(|(seed, id), _| *seed == args.seed && ids.contains(id));
     tell(args, &all)
+}
+
+fn replay(args: &Args, campaign: &Campaign, id: u64) -> Result<ExitCode> {
+    let Some(first) = args.first.or_else(|| campaign.first_of(id / SERIES)) else {
+        bail!("--replay {id}: no experiment of this kind is in its series")
+    };
+    if !(first..(first / SERIES + 1) * SERIES).contains(&id) || !campaign.has(id) {
+        bail!("--replay {id}: it is not among those that begin with {first}, {SERIES} a series");
+    }
+    let (outcomes, output) = campaign.run(first)?;
+    print!("{output}");
+    let Some(outcome) = outcomes.iter().find(|outcome| outcome.id == id) else {
+        print!("{}", report::failures(&outcomes));
+        println!("fault: experiment {id} was not reached");
+        return Ok(ExitCode::FAILURE);
+    };
+    print!("{}", report::failures([outcome]));
+    println!("{} {}", word(outcome), report::title(outcome));
+    Ok(ExitCode::from(u8::from(!outcome.passed())))
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    if outcome.passed() { "passed" } else { "FAILED" }
 }
 
 fn campaign(args: &Args) -> Result<Campaign> {
@@ -162,56 +179,50 @@ fn campaign(args: &Args) -> Result<Campaign> {
     Ok(Campaign {
         folder,
         seed: args.seed,
+        kind: args.kind,
         config,
-        monitor: experiment::short(&hash.finalize()),
-        undisturbed: Mutex::default(),
+        monitor: campaign::short(&hash.finalize()),
+        sums: OnceLock::new(),
     })
 }
 
 /// The numbers of the experiments that were asked for: of a kind, the first so many of it; of these a part.
-fn ids(args: &Args, campaign: &Campaign) -> Result<Vec<u64>> {
-    let mut ids = Vec::new();
-    let mut id = 0;
-    while (ids.len() as u64) < args.experiments {
-        if args.kind.is_none_or(|only| campaign.kind(id).is_ok_and(|kind| kind == only)) {
-            ids.push(id);
-        }
-        id += 1;
-        if id > 1000 * (args.experiments + 10) {
-            bail!("the configuration can't be used");
-        }
-    }
+fn ids(args: &Args, campaign: &Campaign) -> Vec<u64> {
+    let ids = (0..).filter(|id| campaign.has(*id)).take(args.experiments as usize);
     let Shard { part, of } = args.shard;
-    // Those that share an undisturbed run stay together.
-    ids.retain(|id| (id / draw::SHARING) % of == part - 1);
-    Ok(ids)
+    // A series stays together.
+    ids.filter(|id| (id / SERIES) % of == part - 1).collect()
 }
 
-/// Runs experiments, some at once, and tells of each as it ends.
-fn run_all(args: &Args, campaign: &Campaign, ids: &[u64]) -> Result<()> {
+/// Runs experiments, some series at once, and tells of each as its series ends. A series that ends early is begun again with what it has not
+/// come to.
+fn run_all(args: &Args, campaign: &Campaign, open: &[u64]) -> Result<()> {
+    let mut series: Vec<u64> = open.iter().map(|id| id / SERIES).collect();
+    series.dedup();
     let jobs = args
         .jobs
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-        .clamp(1, ids.len().max(1));
+        .clamp(1, series.len().max(1));
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || -> Result<()> {
-        while let Some(&id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (outcome, _) = campaign.run(id)?;
-            store::add(&args.out, &outcome)?;
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            let word = if outcome.wrong.is_empty() { "passed" } else { "FAILED" };
-            println!(
-                "{word} {done}/{}: experiment {id}, fault {} at {:.3} ms, {}, {}",
-                ids.len(),
-                outcome.fault,
-                outcome.at_ns as f64 / 1e6,
-                outcome.machine,
-                outcome.memory
-            );
-            if outcome.wrong.is_empty() {
-                campaign.forget(id);
-            } else {
-                print!("{}", report::failures([&outcome]));
+        while let Some(number) = series.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut left: Vec<u64> =
+                open.iter().copied().filter(|id| id / SERIES == *number).collect();
+            while let Some(&first) = left.first() {
+                let (outcomes, _) = campaign.run(first)?;
+                anyhow::ensure!(!outcomes.is_empty(), "experiment {first} was not judged");
+                for outcome in &outcomes {
+                    store::add(&args.out, outcome)?;
+                    left.retain(|id| *id != outcome.id);
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    println!("{} {done}: {}", word(outcome), report::title(outcome));
+                }
+                print!("{}", report::failures(&outcomes));
+                if outcomes.iter().all(Outcome::passed) {
+                    campaign.forget(first);
+                }
+                let last = outcomes.iter().map(|outcome| outcome.id).max();
+                left.retain(|id| Some(*id) > last);
             }
         }
         Ok(())
@@ -231,7 +242,7 @@ fn tell(args: &Args, all: &BTreeMap<(u64, u64), Outcome>) -> Result<ExitCode> {
     if let Some(path) = &args.plot {
         fs::write(path, report::plot(all.values())).with_context(|| path.display().to_string())?;
     }
-    Ok(ExitCode::from(u8::from(all.values().any(|outcome| !outcome.wrong.is_empty()))))
+    Ok(ExitCode::from(u8::from(!all.values().all(Outcome::passed))))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ struct Row {
 impl Row {
     fn add(&mut self, outcome: &Outcome) {
         self.all += 1;
-        self.failed += usize::from(!outcome.wrong.is_empty());
+        self.failed += usize::from(!outcome.passed());
         self.lost_cells += outcome.lost_cells.len();
         self.lost_vms += outcome.lost_vms.len();
     }
@@ -30,13 +30,24 @@ impl Row {
     }
 }
 
-/// By kind of fault and machine, how many experiments there were, and what became of them.
-pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+/// A row for each kind of fault and machine.
+fn rows<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> BTreeMap<(String, &'a str), Row> {
     let mut rows: BTreeMap<(String, &str), Row> = BTreeMap::new();
-    let mut total = Row::default();
     for outcome in outcomes {
         rows.entry((outcome.kind.to_string(), &outcome.machine)).or_default().add(outcome);
-        total.add(outcome);
+    }
+    rows
+}
+
+/// By kind of fault and machine, how many experiments there were, and what became of them.
+pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+    let rows = rows(outcomes);
+    let mut total = Row::default();
+    for row in rows.values() {
+        total.all += row.all;
+        total.failed += row.failed;
+        total.lost_cells += row.lost_cells;
+        total.lost_vms += row.lost_vms;
     }
     let mut out = "| fault | machine | experiments | passed | failed | lost cells | lost VMs |\n\
                    |---|---|---|---|---|---|---|\n"
@@ -49,7 +60,8 @@ pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
 }
 
 /// What experiments have covered: kinds, places, sides cut off, memory and byte order, what was in flight.
-pub fn coverage<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+pub fn coverage<'a>(outcomes: impl IntoIterator<Item = &'a Outcome> + Clone) -> String {
+    let found = found(outcomes.clone());
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut monitors: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in outcomes {
@@ -66,6 +78,18 @@ pub fn coverage<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
                 "VMs: some may use a lost cell and have their home in another",
             ),
             (outcome.lost_vms.is_empty(), "VMs: none was lost"),
+            (
+                outcome.second.is_some(),
+                "faults: two, the second while the first was recovered from",
+            ),
+            (
+                outcome.is_cut || !outcome.in_flight.is_empty(),
+                "place: something is cut off, or in flight",
+            ),
+            (
+                outcome.is_wide && !outcome.in_flight.is_empty(),
+                "VMs: some may use several cells, and something is in flight",
+            ),
         ] {
             if is {
                 count(what.into());
@@ -84,18 +108,48 @@ pub fn coverage<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
     for (monitor, count) in monitors {
         let _ = writeln!(out, "{count:6}  monitor {monitor}");
     }
+    out + &found
+}
+
+/// How long it took from a fault until its last loss was reported: least, median and most for each kind, in milliseconds.
+fn found<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+    let mut times: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for outcome in outcomes.into_iter().filter(|outcome| outcome.second.is_none()) {
+        if let Some(ns) = outcome.found_ns {
+            times.entry(outcome.kind.to_string()).or_default().push(ns);
+        }
+    }
+    let mut out = String::new();
+    for (kind, mut times) in times {
+        times.sort_unstable();
+        let ms = |i: usize| times[i] as f64 / 1e6;
+        let (middle, last) = (times.len() / 2, times.len() - 1);
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "{:6}  {kind}: loss reported after {:.2} ms, median {:.2}, most {:.2}",
+            times.len(),
+            ms(0),
+            ms(middle),
+            ms(last)
+        );
+    }
     out
+}
+
+/// An experiment in a line.
+pub fn title(outcome: &Outcome) -> String {
+    let Outcome { id, fault, at_ns, machine, memory, .. } = outcome;
+    let second = outcome.second.as_ref().map_or(String::new(), |second| format!(" and {second}"));
+    let ms = *at_ns as f64 / 1e6;
+    format!("experiment {id}: fault {fault}{second} at {ms:.6} ms, {machine}, {memory}")
 }
 
 /// Failures, each with what was wrong and its command.
 pub fn failures<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
     let mut out = String::new();
-    for outcome in outcomes.into_iter().filter(|outcome| !outcome.wrong.is_empty()) {
-        let _ = writeln!(
-            out,
-            "experiment {}: fault {} at {} ns, {}, {}",
-            outcome.id, outcome.fault, outcome.at_ns, outcome.machine, outcome.memory
-        );
+    for outcome in outcomes.into_iter().filter(|outcome| !outcome.passed()) {
+        let _ = writeln!(out, "{}", title(outcome));
         for line in &outcome.wrong {
             let _ = writeln!(out, "    {line}");
         }
@@ -109,10 +163,7 @@ const PLOT: (usize, usize, usize) = (760, 22, 260);
 
 /// A plot as SVG: a bar for each kind of fault and machine, passed and failed.
 pub fn plot<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
-    let mut rows: BTreeMap<(String, &str), Row> = BTreeMap::new();
-    for outcome in outcomes {
-        rows.entry((outcome.kind.to_string(), &outcome.machine)).or_default().add(outcome);
-    }
+    let rows = rows(outcomes);
     let (width, height, left) = PLOT;
     let most = rows.values().map(|row| row.all).max().unwrap_or(1).max(1);
     let length = |count: usize| (width - left - 60) * count / most;
@@ -155,6 +206,9 @@ mod tests {
         assert!(table.contains("| node | 4 cells of 1 node | 3 | 2 | 1 | 3 | 3 |"), "{table}");
         assert!(table.ends_with("| all |  | 3 | 2 | 1 | 3 | 3 |\n"));
         assert!(coverage(&all).contains("     3  in flight: messages\n"));
+        assert!(
+            coverage(&all).ends_with("node: loss reported after 1.25 ms, median 1.25, most 1.25\n")
+        );
         let failed = failures(&all);
         assert!(failed.contains("    VM irix-1: gone\n    replay: cargo xtask fault --seed 1"));
         assert_eq!(failed.matches("experiment ").count(), 1);

@@ -13,9 +13,9 @@ fn nodes(layout: &Layout, cell: u8) -> u8 {
     layout.nodes_of(CellId(cell)).fold(0, |set, node| set | 1 << node.0)
 }
 
-/// The nodes that `node` reaches itself and that reach each other with it.
-fn reached(reach: &Reach, node: u8) -> u8 {
-    reach.from(NodeId(node))
+/// All cells of a machine.
+pub fn all(layout: &Layout) -> Cells {
+    (0..layout.cells()).fold(0, |set, cell| set | 1 << cell)
 }
 
 /// All cells of a set.
@@ -29,22 +29,24 @@ fn is_stronger(side: u8, rival: u8) -> bool {
     ours > theirs || ours == theirs && side.trailing_zeros() < rival.trailing_zeros()
 }
 
-/// The cells that are lost when these nodes, routers and links fail for good, at once.
-pub fn lost(layout: &Layout, failed: Failed) -> Cells {
+/// Which of the cells `live` are lost when these nodes, routers and links fail for good, at once. The others have been lost
+/// before: their nodes have been fenced off.
+pub fn lost(layout: &Layout, live: Cells, failed: Failed) -> Cells {
+    let fenced = each(all(layout) & !live).fold(0, |set, cell| set | nodes(layout, cell));
+    let failed = Failed { nodes: failed.nodes | fenced, ..failed };
     let topology = Topology::new(layout.nodes);
     let reach = topology.reach(failed);
-    let cells = 0..layout.cells();
     // A cell goes on only as a whole.
     let is_whole = |cell: u8| {
         let own = nodes(layout, cell);
         own & failed.nodes == 0
-            && layout.nodes_of(CellId(cell)).all(|n| reached(&reach, n.0) & own == own)
+            && layout.nodes_of(CellId(cell)).all(|node| reach.from(node) & own == own)
     };
     let mut lost = 0;
-    for cell in cells.clone() {
+    for cell in each(live) {
         let own = nodes(layout, cell);
         let first = NodeId(own.trailing_zeros() as u8);
-        if !is_whole(cell) || !goes_on(layout, &topology, failed, &reach, first) {
+        if !is_whole(cell) || !goes_on(layout, live, &topology, failed, &reach, first) {
             lost |= 1 << cell;
         }
     }
@@ -54,16 +56,16 @@ pub fn lost(layout: &Layout, failed: Failed) -> Cells {
 /// Whether the side on which `node` is goes on.
 fn goes_on(
     layout: &Layout,
+    live: Cells,
     topology: &Topology,
     failed: Failed,
     reach: &Reach,
     node: NodeId,
 ) -> bool {
-    let all = (1u16 << layout.nodes) as u8;
-    let all = all.wrapping_sub(1);
-    let side_reaches = reached(reach, node.0);
+    let all = each(live).fold(0, |set, cell| set | nodes(layout, cell));
+    let side_reaches = reach.from(node);
     // A side consists of whole cells.
-    let side = (0..layout.cells())
+    let side = each(live)
         .map(|cell| nodes(layout, cell))
         .filter(|own| own & side_reaches == *own && own & failed.nodes == 0)
         .fold(0, |set, own| set | own);
@@ -103,6 +105,21 @@ mod tests {
 
     fn link(link: u16) -> Failed {
         Failed { links: 1 << link, ..Failed::default() }
+    }
+
+    fn lost(layout: &Layout, failed: Failed) -> Cells {
+        super::lost(layout, all(layout), failed)
+    }
+
+    #[test]
+    fn who_has_been_lost_before_does_not_count() {
+        let four = layout(4, 1);
+        // Halves, of which that of node 0 goes on: but it has gone, and two are more than one.
+        assert_eq!(super::lost(&four, 0b1110, link(4)), 0b0010);
+        assert_eq!(super::lost(&four, 0b1110, Failed::default()), 0);
+        assert_eq!(super::lost(&four, 0b1110, node(0)), 0);
+        // At once nobody can be sure: for all that nodes 2 and 3 see, 0 and 1 may live.
+        assert_eq!(lost(&four, Failed { nodes: 1, ..link(4) }), 0b1111);
     }
 
     /// The table of `docs/faults.md`, and the same on machines of other sizes.

@@ -22,12 +22,18 @@ pub struct Outcome {
     pub kind: Kind,
     /// The same with its place, as the console calls it.
     pub fault: String,
+    /// What failed besides, while the first fault was being recovered from.
+    #[serde(default)]
+    pub second: Option<String>,
     /// The machine.
     pub machine: String,
     /// Kind of memory and byte order.
     pub memory: String,
     /// When it failed, in nanoseconds since power-on.
     pub at_ns: u64,
+    /// How long after that the last loss was reported, in nanoseconds.
+    #[serde(default)]
+    pub found_ns: Option<u64>,
     /// Whether CPU 0's cell had to be lost.
     pub is_first: bool,
     /// Whether a way that failed cut something off.
@@ -46,6 +52,13 @@ pub struct Outcome {
     pub wrong: Vec<String>,
     /// The command that does it again.
     pub replay: String,
+}
+
+impl Outcome {
+    /// Whether nothing was wrong.
+    pub fn passed(&self) -> bool {
+        self.wrong.is_empty()
+    }
 }
 
 /// The file of results in a folder.
@@ -104,7 +117,7 @@ pub fn merge(folders: &[impl AsRef<Path>]) -> Result<BTreeMap<(u64, u64), Outcom
         for (key, outcome) in found {
             // Of one experiment with two results the one that has failed counts.
             let kept = all.entry(key).or_insert_with(|| outcome.clone());
-            if kept.wrong.is_empty() {
+            if kept.passed() {
                 *kept = outcome;
             }
         }
@@ -124,9 +137,11 @@ pub mod tests {
             monitor: "m".into(),
             kind: Kind::Node,
             fault: "node 2".into(),
+            second: None,
             machine: "4 cells of 1 node".into(),
             memory: "mixed, little-endian".into(),
             at_ns: 5,
+            found_ns: Some(1_250_000),
             is_first: false,
             is_cut: false,
             is_wide: true,

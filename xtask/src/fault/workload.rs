@@ -1,8 +1,9 @@
-//! What a machine of an experiment does: its configuration and its script.
+//! What the machine of a series does: its configuration, and what is done beside its VMs' work.
 
-use super::sides::{self, Cells};
 use crate::endian::Endian;
 use crate::run::facts::Facts;
+use irix_user::expected::expected;
+use irix_user::work::BETWEEN;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -44,7 +45,7 @@ impl Machine {
     }
 }
 
-/// A program of the IRIX-like guest (docs/irix.md).
+/// A program of the IRIX-like guest (docs/irix.md), run between its rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Program {
@@ -87,7 +88,7 @@ impl Program {
     }
 }
 
-/// A VM: the IRIX-like kernel in 8 MB, which runs some programs and switches itself off.
+/// A VM: the IRIX-like kernel in 8 MB, which does rounds for ever and runs some programs between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// VCPUs.
@@ -100,11 +101,14 @@ pub struct Guest {
     pub programs: Vec<Program>,
 }
 
+/// How long VCPUs are moved, in nanoseconds.
+pub const MIGRATE_NS: u64 = 1_000_000_000;
+
 /// What goes on beside the VMs' work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activity {
-    /// VCPUs are moved at random for a second.
+    /// VCPUs are moved at random for [`MIGRATE_NS`].
     Migrate,
     /// Every cell sends so many messages to VCPUs.
     Messages {
@@ -139,7 +143,7 @@ impl Activity {
     }
 
     /// Steps of a script, at the monitor's console.
-    fn steps(&self, facts: &Facts) -> String {
+    pub fn steps(&self, facts: &Facts) -> String {
         match self {
             Self::Migrate => "send stress migrate 1\n".into(),
             Self::Messages { count } => format!("send stress messages {count}\n"),
@@ -149,19 +153,70 @@ impl Activity {
             Self::Lives { vm } => {
                 let Some(vm) = facts.vms.get(*vm as usize) else { return String::new() };
                 let name = &vm.name;
-                format!("send pause {name}\nwait 0.04\nsend resume {name}\nwait 0.1\n").repeat(2)
+                format!("send pause {name}\nwait 0.02\nsend resume {name}\n").repeat(2)
             }
         }
     }
+
+    /// Steps after the fault: whoever was to undo it may have died before it did.
+    pub fn undo(&self, facts: &Facts) -> String {
+        match self {
+            Self::Lives { vm } => {
+                let vm = facts.vms.get(*vm as usize);
+                vm.map_or(String::new(), |vm| format!("send resume {}\n", vm.name))
+            }
+            Self::Migrate | Self::Messages { .. } | Self::Lend { .. } => String::new(),
+        }
+    }
+}
+
+/// How often the clock of a guest ticks in a second: as often it does a round.
+const HZ: u32 = 30;
+/// The word of a guest's command line before the names of its programs.
+const ROUNDS: &str = "do=rounds:";
+
+/// Whether a VM with this command line does rounds.
+pub fn does_rounds(cmdline: &str) -> bool {
+    cmdline.split(' ').any(|word| word.starts_with(ROUNDS))
+}
+
+/// What a VM with this command line prints, line by line and for ever: `None` if that is not known in advance.
+pub fn lines<'a>(cmdline: &'a str, sums: &'a [u64]) -> Option<impl Iterator<Item = String> + 'a> {
+    let programs = cmdline.split(' ').find_map(|word| word.strip_prefix(ROUNDS))?;
+    let mut programs = programs.split(':').cycle();
+    let rounds = sums.iter().zip(1..).flat_map(move |(sum, number)| {
+        let program = (number % BETWEEN == 0).then(|| programs.next()).flatten();
+        let known = program.and_then(|name| Some((name, expected(name)?)));
+        let check = known.map(|(name, sum)| format!("check {name} {sum:016x}"));
+        std::iter::once(format!("round {number} {sum:016x}")).chain(check)
+    });
+    Some(std::iter::once("irix: shell ready".to_owned()).chain(rounds))
 }
 
 /// The first part of the names of VMs that are started afterwards, one in each living cell.
 pub const LATE: &str = "late-";
 
-/// The configuration of a drawn machine.
-pub fn config(machine: &Machine, guests: &[Guest]) -> String {
+/// The name of a stock guest's VM.
+pub const STOCK: &str = "stock";
+
+/// Steps of a script that have a stock guest work: its shell counts for ever.
+pub const STOCK_WORKS: &str = "console stock\nexpect \"guest: shell ready\" 600\nexpect \"# \" 60\n\
+    send i=0; s=0; while :; do i=$((i+1)); s=$(((s*31+i)%1000003)); echo round $i $s; done\n\
+    expect \"^round 1 1\\b\" 60\n";
+
+/// What the shell prints, line by line and for ever.
+pub fn stock_lines() -> impl Iterator<Item = String> {
+    (1_u64..).scan(0, |sum, number| {
+        *sum = (*sum * 31 + number) % 1_000_003;
+        Some(format!("round {number} {sum}"))
+    })
+}
+
+/// The configuration of a drawn machine. `stock`: the cell of a stock guest.
+pub fn config(machine: &Machine, guests: &[Guest], stock: Option<u32>) -> String {
     let memory = match machine.memory {
-        Memory::Mixed => "memory_kind = \"mixed\"\nslice_per_node = \"48M\"",
+        Memory::Mixed if stock.is_some() => "memory_kind = \"mixed\"\nslice_per_node = \"96M\"",
+        Memory::Mixed => "memory_kind = \"mixed\"\nslice_per_node = \"32M\"",
         Memory::Removable => "memory_kind = \"removable\"",
     };
     let mut out = format!(
@@ -179,14 +234,23 @@ pub fn config(machine: &Machine, guests: &[Guest]) -> String {
     for (i, guest) in guests.iter().enumerate() {
         let cells: Vec<_> = guest.cells.iter().map(u32::to_string).collect();
         let programs: Vec<_> = guest.programs.iter().map(|program| program.name()).collect();
+        // Whoever is confined to one cell starts again with it.
+        let restart = if guest.cells.len() == 1 { "on-failure" } else { "never" };
         let _ = write!(
             out,
             "[[vm]]\nname = \"irix-{i}\"\nkernel = \"irix\"\nmemory = \"8M\"\nvcpus = {}\ncells = [{}]\n\
-             placement = \"{}\"\ncmdline = \"do={}\"\n",
+             placement = \"{}\"\nrestart = \"{restart}\"\ncmdline = \"hz={HZ} {ROUNDS}{}\"\n",
             guest.vcpus,
             cells.join(", "),
             if guest.is_spread { "spread" } else { "local" },
-            programs.join(",")
+            programs.join(":")
+        );
+    }
+    if let Some(cell) = stock {
+        let _ = write!(
+            out,
+            "[[vm]]\nname = \"{STOCK}\"\nkernel = \"linux\"\nmemory = \"64M\"\ncells = [{cell}]\n\
+             clock_scale = 8\nrestart = \"on-failure\"\n"
         );
     }
     out
@@ -199,135 +263,47 @@ pub fn with_late_vms(config: &str, cells: u8) -> String {
         let _ = write!(
             out,
             "[[vm]]\nname = \"{LATE}{cell}\"\nkernel = \"hello\"\nmemory = \"8M\"\ncells = [{cell}]\n\
-             start = \"manual\"\n"
+             weight = 10000\nstart = \"manual\"\n"
         );
     }
     out
-}
-
-/// What a fault does to a script.
-#[derive(Clone, Debug)]
-pub struct Injection {
-    /// The words that follow `fault`.
-    pub words: String,
-    /// When, in nanoseconds since power-on.
-    pub at_ns: u64,
-    /// Who must be lost.
-    pub lost: Cells,
-    /// For how long a step may wait, in virtual seconds.
-    pub patience: u64,
-}
-
-/// Whether a script goes on after a loss: its player dies with cell 0.
-pub fn goes_on(lost: Cells) -> bool {
-    lost & 1 == 0
-}
-
-/// The script of an experiment, or of the same machine undisturbed.
-pub fn script(facts: &Facts, activities: &[Activity], injection: Option<&Injection>) -> String {
-    let mut out = "console monitor\nexpect \"honeycomb> \"\n".to_owned();
-    let (lost, patience) = injection.map_or((0, UNDISTURBED), |i| (i.lost, i.patience));
-    if let Some(injection) = injection {
-        let (seconds, ns) = (injection.at_ns / 1_000_000_000, injection.at_ns % 1_000_000_000);
-        let _ = writeln!(out, "send fault {} at {seconds}.{ns:09}", injection.words);
-    } else {
-        // As many steps, so that what follows comes at about the same time.
-        out.push_str("send nodes\n");
-    }
-    for activity in activities {
-        // Nobody is left to resume what was paused by a script that has died.
-        if !matches!(activity, Activity::Lives { .. }) || goes_on(lost) {
-            out.push_str(&activity.steps(facts));
-        }
-    }
-    if !goes_on(lost) {
-        // What follows is not played; but the script must not end before the fault.
-        let _ = writeln!(out, "wait {patience}");
-        return out;
-    }
-    // VMs of living cells end, in any order, and cells are lost in between.
-    let names: Vec<_> = facts
-        .vms
-        .iter()
-        .filter(|vm| vm.autostart && lost >> vm.home & 1 == 0)
-        .map(|vm| vm.name.replace('.', "\\."))
-        .collect();
-    let mut waits = Vec::new();
-    if !names.is_empty() {
-        waits.push(format!("VM `({})` ended: [a-z]", names.join("|")));
-    }
-    let cells: Vec<_> = sides::each(lost).map(|cell| cell.to_string()).collect();
-    if !cells.is_empty() {
-        waits.push(format!("cell ({}) is lost", cells.join("|")));
-    }
-    for _ in 0..names.len() + cells.len() {
-        let _ = writeln!(out, "expect \"{}\" {patience}", waits.join("|"));
-    }
-    // Whatever else may happen has time to happen.
-    out.push_str("wait 0.1\n");
-    for vm in late(facts, lost) {
-        let _ = write!(
-            out,
-            "console monitor\nsend start {vm}\nconsole {vm}\nexpect \"hello: ready\" {patience}\n\
-             send sum\nexpect \"sum: d488e188dc8ae95b\" {patience}\n"
-        );
-    }
-    out.push_str("console monitor\nsend mem\n");
-    for _ in 0..u32::from(facts.layout.cells()) - lost.count_ones() {
-        let _ = writeln!(out, "expect \"^consistent\" {patience}");
-    }
-    out
-}
-
-/// How long a step of an undisturbed run may wait, in virtual seconds.
-const UNDISTURBED: u64 = 120;
-
-/// The VMs that are started afterwards.
-pub fn late(facts: &Facts, lost: Cells) -> impl Iterator<Item = String> {
-    let alive = (0..facts.layout.cells()).filter(move |cell| lost >> cell & 1 == 0);
-    alive.map(|cell| format!("{LATE}{cell}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::draw::Experiment;
+    use crate::fault::draw::Series;
+    use irix_user::work::Rounds;
     use std::path::Path;
-
-    fn facts(experiment: &Experiment) -> Facts {
-        let config = config(&experiment.machine, &experiment.guests);
-        let config = with_late_vms(&config, experiment.machine.cells as u8);
-        Facts::parse(Path::new("drawn"), &config).unwrap()
-    }
 
     #[test]
     fn every_machine_that_is_drawn_can_be_had() {
-        for experiment in (0..300).map(|id| Experiment::draw(3, id)) {
-            let facts = facts(&experiment);
-            assert_eq!(u32::from(facts.layout.cells()), experiment.machine.cells);
-            assert_eq!(facts.layout.nodes, experiment.machine.nodes());
+        for series in (0..300).map(|number| Series::draw(3, number)) {
+            let machine = &series.machine;
+            let config = config(machine, &series.guests, series.stock);
+            let config = with_late_vms(&config, machine.cells as u8);
+            let facts = Facts::parse(Path::new("drawn"), &config).unwrap();
+            assert_eq!(u32::from(facts.layout.cells()), machine.cells);
+            assert_eq!(facts.layout.nodes, machine.nodes());
             let working = facts.vms.iter().filter(|vm| vm.autostart).count();
-            assert_eq!(working, experiment.guests.len());
+            let stock = usize::from(series.stock.is_some());
+            assert_eq!(working, series.guests.len() + stock);
         }
     }
 
     #[test]
-    fn a_script_waits_for_what_is_left() {
-        let experiment = (0..).map(|id| Experiment::draw(3, id)).find(|experiment| {
-            (experiment.machine.cells, experiment.machine.nodes_per_cell) == (4, 1)
-        });
-        let facts = facts(&experiment.unwrap());
-        let injection =
-            |lost| Injection { words: "node 2".into(), at_ns: 1_000_000_007, lost, patience: 9 };
-        let text = script(&facts, &[], Some(&injection(0b0100)));
-        assert!(text.contains("send fault node 2 at 1.000000007\n"), "{text}");
-        assert!(text.contains("cell (2) is lost"));
-        assert!(text.contains("send start late-3\n") && !text.contains("late-2"));
-        assert_eq!(text.matches("\"^consistent\"").count(), 3);
-        let text = script(&facts, &[Activity::Migrate], Some(&injection(1)));
-        assert!(text.ends_with("send stress migrate 1\nwait 9\n"), "{text}");
-        let text = script(&facts, &[], None);
-        assert!(!text.contains("fault") && !text.contains("is lost"));
-        assert_eq!(text.matches("send start late-").count(), 4);
+    fn what_a_guest_prints_is_known() {
+        let sums: Vec<u64> = Rounds::default().take(64).collect();
+        let found: Vec<_> = lines("hz=40 do=rounds:exec:share", &sums).unwrap().collect();
+        assert_eq!(
+            found[..2],
+            ["irix: shell ready".to_owned(), format!("round 1 {:016x}", sums[0])]
+        );
+        assert_eq!(found[33], "check exec 8366d4b035785b02");
+        assert_eq!(found[66], "check share 0000000000003a98");
+        assert_eq!(found.len(), 67);
+        assert!(lines("do=exec", &sums).is_none());
+        let found: Vec<_> = stock_lines().take(4).collect();
+        assert_eq!(found, ["round 1 1", "round 2 33", "round 3 1026", "round 4 31810"]);
     }
 }

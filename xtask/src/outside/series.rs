@@ -126,7 +126,7 @@ impl Driver<'_> {
             }
             region => self.strike(rng, region, &mut failed, outcome)?,
         }
-        let lost = sides::lost(&self.facts.layout, failed);
+        let lost = sides::lost(&self.facts.layout, sides::all(&self.facts.layout), failed);
         self.await_losses(lost)?;
         outcome.lost_cells = sides::each(lost).collect();
         for (vm, progress) in self.facts.vms.iter().zip(progress) {

@@ -13,11 +13,11 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ("vmm-core", &["abi"]),
     ("cell", &["abi"]),
     ("kernel", &["abi", "vmm-core", "cell"]),
-    ("xtask", &["abi", "vmm-core", "cell"]),
+    ("xtask", &["abi", "vmm-core", "cell", "irix-user"]),
 ];
 
 /// Our crates, as others name them.
-const OURS: [&str; 6] = ["abi", "boot", "vmm-core", "cell", "kernel", "xtask"];
+const OURS: [&str; 7] = ["abi", "boot", "vmm-core", "cell", "kernel", "xtask", "irix-user"];
 
 /// Where assembly may be: one folder of the monitor, and the PROM. (Guests are not ours to tidy.)
 const ASSEMBLY: [&str; 2] = ["kernel/src/asm/", "boot/src/asm.rs"];

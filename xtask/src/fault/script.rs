@@ -1,0 +1,219 @@
+//! The script of a series: its experiments one after the other, each followed by repair.
+
+use super::draw::{Experiment, Fault, Kind};
+use super::sides;
+use super::workload::{self, LATE, STOCK, STOCK_WORKS};
+use crate::run::facts::{Facts, VmFacts};
+use std::fmt::Write;
+
+/// How long a step may wait, in virtual seconds. What takes longer hangs.
+const PATIENCE: u64 = 12;
+
+/// A script, and which of its lines belong to which experiment.
+#[derive(Debug)]
+pub struct Script {
+    /// Its text.
+    pub text: String,
+    /// Of each experiment the first line, from 1.
+    pub first: Vec<usize>,
+}
+
+impl Script {
+    /// The place among its experiments of the one that a line belongs to; what comes before the first is the first's.
+    pub fn experiment_of(&self, line: usize) -> usize {
+        self.first.iter().rposition(|first| *first <= line).unwrap_or(0)
+    }
+
+    /// The script of some experiments of a series, one after the other.
+    pub fn new(facts: &Facts, experiments: &[Experiment]) -> Self {
+        let mut text = String::new();
+        for vm in facts.vms.iter().filter(|vm| vm.autostart) {
+            match vm.name.as_str() {
+                STOCK => text.push_str(STOCK_WORKS),
+                _ => text.push_str(&is_up(vm)),
+            }
+        }
+        let mut first = Vec::new();
+        for experiment in experiments {
+            first.push(text.lines().count() + 1);
+            add(&mut text, facts, experiment);
+        }
+        Self { text, first }
+    }
+}
+
+/// Waits until a VM that has just started works.
+fn is_up(vm: &VmFacts) -> String {
+    let sign = if workload::does_rounds(&vm.cmdline) { "^round 1 " } else { "\\\\S" };
+    format!("console {}\nexpect \"{sign}\" {}\n", vm.name, 8 * PATIENCE)
+}
+
+/// A time for a step or command, in seconds.
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+/// The steps of an experiment.
+fn add(out: &mut String, facts: &Facts, experiment: &Experiment) {
+    let Experiment { id, fault, in_ns, second, lost, activities, rest_ms, .. } = experiment;
+    // Writing to a string does not fail.
+    let _ = write!(
+        out,
+        "# experiment {id}\nconsole monitor\nsend fault {} in {}\n",
+        fault.words(),
+        seconds(*in_ns)
+    );
+    if let Some(second) = second {
+        let (words, in_ns) = (second.fault.words(), in_ns + second.after_ns);
+        let _ = writeln!(out, "send fault {words} in {} on {}", seconds(in_ns), second.doer);
+    }
+    for activity in activities {
+        out.push_str(&activity.steps(facts));
+    }
+    let cells: Vec<_> = sides::each(*lost).map(|cell| cell.to_string()).collect();
+    for _ in &cells {
+        let _ = writeln!(out, "expect \"cell ({}) is lost\" {PATIENCE}", cells.join("|"));
+    }
+    let rest = rest_ms * 1_000_000;
+    // What must cost nothing has to have happened.
+    let _ = writeln!(out, "wait {}", seconds(if cells.is_empty() { rest + in_ns } else { rest }));
+    for activity in activities {
+        out.push_str(&activity.undo(facts));
+    }
+    afterwards(out, facts, experiment);
+    repair(out, facts, experiment);
+    let _ = writeln!(out, "wait {}", seconds(rest));
+}
+
+/// A new VM works in each living cell, and each counts its pages.
+fn afterwards(out: &mut String, facts: &Facts, experiment: &Experiment) {
+    let living = || sides::each(sides::all(&facts.layout) & !experiment.lost);
+    for cell in living() {
+        let _ = writeln!(out, "send start {LATE}{cell}");
+    }
+    for cell in living() {
+        let _ = write!(
+            out,
+            "console {LATE}{cell}\nexpect \"hello: ready\" {PATIENCE}\nsend sum\n\
+             expect \"sum: d488e188dc8ae95b\" {PATIENCE}\n"
+        );
+    }
+    out.push_str("console monitor\n");
+    for cell in living() {
+        let _ = writeln!(out, "send stop {LATE}{cell}");
+    }
+    for _ in living() {
+        let _ = writeln!(out, "expect \"VM `{LATE}[0-7]` ended: stopped\" {PATIENCE}");
+    }
+    out.push_str("send mem\n");
+    for _ in living() {
+        let _ = writeln!(out, "expect \"^consistent\" {PATIENCE}");
+    }
+}
+
+/// What has failed works again, lost cells are brought back, and lost VMs started.
+fn repair(out: &mut String, facts: &Facts, experiment: &Experiment) {
+    let part = |fault: &Fault| match fault.kind {
+        Kind::Router | Kind::Link => Some(fault.words()),
+        _ => None,
+    };
+    let second = experiment.second.as_ref().map(|second| &second.fault);
+    let mut parts: Vec<_> =
+        [Some(&experiment.fault), second].into_iter().flatten().filter_map(part).collect();
+    parts.dedup();
+    for part in parts {
+        let _ = writeln!(out, "send repair {part}\nexpect \"{part} works again\" {PATIENCE}");
+    }
+    for cell in sides::each(experiment.lost) {
+        let _ = write!(
+            out,
+            "send repair {cell}\nexpect \"cell {cell} boots again\" {PATIENCE}\n\
+             expect \"cell {cell} is back\" {PATIENCE}\n"
+        );
+    }
+    let is_lost = |cell: &u8| experiment.lost >> cell & 1 != 0;
+    let touched = facts.vms.iter().filter(|vm| vm.autostart && vm.permitted.iter().any(is_lost));
+    let (by_itself, by_hand): (Vec<_>, Vec<_>) = touched.partition(|vm| vm.starts_again());
+    for vm in by_hand {
+        // If it was not lost it runs already, and says so.
+        let _ = writeln!(out, "send start {} on {}", vm.name, vm.home);
+    }
+    for vm in by_itself {
+        out.push_str(&is_up(vm));
+    }
+    out.push_str("console monitor\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::draw::Second;
+    use crate::fault::workload::{Activity, Guest, Machine, Memory, Program};
+    use std::path::Path;
+
+    fn facts() -> Facts {
+        let machine = Machine {
+            cells: 4,
+            nodes_per_cell: 1,
+            cpus_per_node: 1,
+            memory: Memory::Mixed,
+            endian: crate::endian::Endian::Little,
+        };
+        let guest = |cells: Vec<u32>, is_spread| Guest {
+            vcpus: 1,
+            cells,
+            is_spread,
+            programs: vec![Program::Exec],
+        };
+        let guests = [guest(vec![2], false), guest(vec![0, 2], true)];
+        let config = workload::with_late_vms(&workload::config(&machine, &guests, None), 4);
+        Facts::parse(Path::new("a test"), &config).unwrap()
+    }
+
+    fn experiment() -> Experiment {
+        Experiment {
+            id: 7,
+            fault: Fault { kind: Kind::Node, is_link: false, place: 2 },
+            in_ns: 1_000_007,
+            second: None,
+            lost: 0b0100,
+            activities: vec![Activity::Lives { vm: 0 }],
+            rest_ms: 90,
+        }
+    }
+
+    #[test]
+    fn an_experiment_waits_for_what_is_left_and_brings_the_rest_back() {
+        let script = Script::new(&facts(), &[experiment(), experiment()]);
+        let text = &script.text;
+        assert!(text.starts_with("console irix-0\nexpect \"^round 1 \""), "{text}");
+        assert!(text.contains("send fault node 2 in 0.001000007\n"), "{text}");
+        assert!(text.contains("send resume irix-0\nexpect \"cell (2) is lost\" 12\n"), "{text}");
+        assert!(text.contains("send start late-3\n") && !text.contains("late-2"));
+        assert_eq!(text.matches("\"^consistent\"").count(), 6);
+        assert!(
+            text.contains("expect \"cell 2 is back\" 12\nsend start irix-1 on 0\nconsole irix-0\n")
+        );
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(script.first.len(), 2);
+        for first in &script.first {
+            assert_eq!(lines[first - 1], "# experiment 7");
+        }
+        assert_eq!(script.experiment_of(1), 0);
+        assert_eq!(script.experiment_of(script.first[1] - 1), 0);
+        assert_eq!(script.experiment_of(script.first[1]), 1);
+    }
+
+    #[test]
+    fn two_faults_are_asked_for_and_repaired() {
+        let link = Fault { kind: Kind::Link, is_link: true, place: 3 };
+        let second = Some(Second { fault: link, after_ns: 5_000_000, doer: 1 });
+        let experiment = Experiment { second, lost: 0b1100, ..experiment() };
+        let text = Script::new(&facts(), &[experiment]).text;
+        assert!(text.contains("send fault link 3 in 0.006000007 on 1\n"), "{text}");
+        assert_eq!(text.matches("cell (2|3) is lost").count(), 2);
+        assert!(
+            text.contains("send repair link 3\nexpect \"link 3 works again\" 12\nsend repair 2\n")
+        );
+    }
+}
