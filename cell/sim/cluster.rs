@@ -6,9 +6,9 @@ use super::{Build, Program, Run};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
 use abi::{CellId, VmId};
-use cell::Membership;
 use cell::fault::Part;
 use cell::talk::{CellSet, LiveSet, Sight};
+use cell::{Membership, Note};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -43,6 +43,8 @@ pub struct Rings {
     pub ending: bool,
     /// Of each cell: the live sets that it has agreed to.
     pub agreed: Vec<Vec<LiveSet>>,
+    /// What cells have noted.
+    pub notes: HashMap<(CellId, Note), Vec<u8>>,
     /// A cell that lives, but is not let in yet.
     pub absent: Option<usize>,
 }
@@ -65,6 +67,7 @@ impl Rings {
             switched: Vec::new(),
             ending: false,
             agreed: vec![Vec::new(); cells],
+            notes: HashMap::new(),
             absent: None,
         }
     }
@@ -147,7 +150,7 @@ pub struct Cluster {
     pub cells: Vec<Run>,
     rings: Rc<RefCell<Rings>>,
     now: u64,
-    scripted: bool,
+    script: Option<Vec<Step>>,
 }
 
 impl Cluster {
@@ -179,12 +182,10 @@ impl Cluster {
         let mut rings = Rings::new(cells);
         rings.room = room;
         let rings = Rc::new(RefCell::new(rings));
-        let boot = |cell: usize| {
-            let mine = script.clone().filter(|_| cell == 0);
-            build().boot_cell(CellId(cell as u8), &rings, script.is_some(), mine, None)
-        };
+        let boot =
+            |cell: usize| build().boot_cell(CellId(cell as u8), &rings, script.clone(), None);
         let cells = (0..cells).map(boot).collect();
-        Self { cells, rings, now: 0, scripted: script.is_some() }
+        Self { cells, rings, now: 0, script }
     }
 
     /// A cell that has died boots again, for the `incarnation`th time and of a machine that is put together so, and is let in.
@@ -197,7 +198,7 @@ impl Cluster {
             rings.orders[cell].clear();
             rings.lines.retain(|(reader, ..), _| *reader != me);
         }
-        let config = build.config(self.cells.len(), self.scripted);
+        let config = build.config(self.cells.len(), self.script.is_some());
         let mut members = Membership::back(me, &config, incarnation, self.now);
         let mut wires = Wires { me, rings: self.rings.clone() };
         self.rings.borrow_mut().absent = Some(cell);
@@ -212,7 +213,7 @@ impl Cluster {
         }
         self.rings.borrow_mut().absent = None;
         let members = Some((members, self.now));
-        self.cells[cell] = build.boot_cell(me, &self.rings, self.scripted, None, members);
+        self.cells[cell] = build.boot_cell(me, &self.rings, self.script.clone(), members);
     }
 
     pub fn lives(&self, cell: usize) -> bool {

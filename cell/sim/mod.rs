@@ -17,7 +17,7 @@ use cell::rng::Rng;
 use cell::talk::{CellSet, Frozen, LiveSet, Sight, Unreachable};
 use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
-use cell::{CreateError, Created, LocalCell, Machine, Membership, Next, Turn};
+use cell::{CreateError, Created, LocalCell, Machine, Membership, Next, Note, Turn};
 pub use cluster::Cluster;
 use cluster::Rings;
 use std::cell::RefCell;
@@ -59,6 +59,7 @@ pub struct Sim {
     cell: CellId,
     rings: Rc<RefCell<Rings>>,
     programs: Vec<Program>,
+    script: Option<Vec<Step>>,
     wires: Wires,
     first_cpu: u8,
 }
@@ -227,8 +228,27 @@ impl Machine for Sim {
     }
 
     fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)> {
-        assert!(self.leads() && cell != self.cell);
+        assert!(self.leads());
         self.rings.borrow_mut().take_report(cell)
+    }
+
+    fn lead(&mut self) {
+        assert!(self.leads());
+    }
+
+    fn script(&self) -> Vec<Step> {
+        self.script.clone().expect("a script to play")
+    }
+
+    fn note(&mut self, cell: CellId, note: Note, bytes: &[u8]) -> bool {
+        let rings = &mut *self.rings.borrow_mut();
+        assert!(cell == self.cell || rings.is_dead(cell), "a note of one that lives is its own");
+        rings.notes.insert((cell, note), bytes.to_vec());
+        true
+    }
+
+    fn noted(&self, cell: CellId, note: Note) -> Vec<u8> {
+        self.rings.borrow().notes.get(&(cell, note)).cloned().unwrap_or_default()
     }
 }
 
@@ -300,7 +320,7 @@ impl Build {
     /// The machine, booted.
     pub fn boot(self, script: Option<Vec<Step>>) -> Run {
         let rings = Rc::new(RefCell::new(Rings::new(1)));
-        self.boot_cell(CellId(0), &rings, script.is_some(), script, None)
+        self.boot_cell(CellId(0), &rings, script, None)
     }
 
     /// The configuration of a machine of so many cells.
@@ -329,12 +349,11 @@ impl Build {
         self,
         cell: CellId,
         rings: &Rc<RefCell<Rings>>,
-        scripted: bool,
         script: Option<Vec<Step>>,
         members: Option<(Membership, u64)>,
     ) -> Run {
         let cells = rings.borrow().cells();
-        let config = self.config(cells, scripted);
+        let config = self.config(cells, script.is_some());
         let programs = self.vms.into_iter().map(|(_, program)| program).collect();
         // Two nodes of a cell that is alone; of others one each.
         let (low, high) = if cells == 1 {
@@ -358,13 +377,13 @@ impl Build {
         let wires = Wires { me: cell, rings: rings.clone() };
         let first_cpu = cell.0 * self.cpus;
         let rings = rings.clone();
-        let sim = Sim { world: world.clone(), cell, rings, programs, wires, first_cpu };
+        let sim = Sim { world: world.clone(), cell, rings, programs, script, wires, first_cpu };
         let node = |i| if cells == 1 { NodeId(i / 2) } else { NodeId(cell.0) };
         let cpus: Vec<(CpuId, NodeId)> =
             (0..self.cpus).map(|i| (CpuId(first_cpu + i), node(i))).collect();
         let members =
             members.map_or_else(|| Membership::at_start(cell, &config), |(members, _)| members);
-        let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, script, members);
+        let mut cell = LocalCell::new(sim, cell, &cpus, &config, memmap, members);
         cell.boot();
         let cpus = cpus.iter().map(|_| Cpu::Awake).collect();
         let rng = Rng::new(!self.seed);

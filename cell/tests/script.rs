@@ -1,5 +1,6 @@
 //! The script player against expressions compiled as the host tools compile them.
 
+use abi::codec::{Reader, Writer};
 use abi::ring::{stream::MONITOR, vm_stream};
 use abi::script::{Act, DFA_LIMIT, Outcome, Step};
 use cell::script::{Action, Player};
@@ -310,6 +311,62 @@ fn a_damaged_automaton_never_panics() {
                 p.output(0, VM, b"some foobar baz\r\n");
                 p.poll(0);
             }
+        }
+    }
+}
+
+/// A player goes on in another one at each byte of the output, as if it were the same.
+#[test]
+fn another_player_goes_on_where_one_has_stopped() {
+    let script = || {
+        player([
+            expect("^login: ", 1),
+            send("root\n"),
+            expect("(ab){3}$", 1),
+            absent("x"),
+            Act::Console { stream: MONITOR },
+            send("mem\n"),
+            Act::Wait { ns: 5 },
+            expect("\\bend\\b", 1),
+            absent("[0-9]"),
+        ])
+    };
+    let output = [
+        (VM, "login: "),
+        (VM, "login\nababab"),
+        (MONITOR, "the en"),
+        (VM, "\nx"),
+        (MONITOR, "d end 7"),
+    ];
+    let bytes: Vec<(u16, u8)> =
+        output.iter().flat_map(|(stream, text)| text.bytes().map(|byte| (*stream, byte))).collect();
+    let play = |stops: &[usize]| {
+        let mut p = script();
+        let mut done = Vec::new();
+        for (i, (stream, byte)) in bytes.iter().enumerate() {
+            if stops.contains(&i) {
+                let mut w = Writer::new();
+                p.save(&mut w);
+                p = script();
+                p.resume(&mut Reader::new(&w.bytes), 10 * i as u64).unwrap();
+            }
+            p.output(10 * i as u64, *stream, &[*byte]);
+            done.extend(std::iter::from_fn(|| p.poll(10 * i as u64)));
+        }
+        done
+    };
+    let mut w = Writer::new();
+    script().save(&mut w);
+    for cut in 0..w.bytes.len() {
+        assert!(script().resume(&mut Reader::new(&w.bytes[..cut]), 0).is_err());
+    }
+    let whole = play(&[]);
+    assert_eq!(whole.len(), 3, "{whole:?}");
+    // The monitor's console begins a line elsewhere: that must not cut the last word in two.
+    let stops: Vec<usize> = (0..=19).chain(25..=27).collect();
+    for (n, i) in stops.iter().enumerate() {
+        for j in &stops[n..] {
+            assert_eq!(play(&[*i, *j]), whole, "{i} {j}");
         }
     }
 }

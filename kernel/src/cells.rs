@@ -94,8 +94,9 @@ pub(crate) fn is_ending() -> bool {
 }
 
 /// This cell has ended its VMs, and said how the run ended if it leads. The machine ends, once the other cells
-/// have come as far; `listen` shows what they announce meanwhile.
-pub(crate) fn over(mut listen: impl FnMut()) -> ! {
+/// have come as far; `listen` shows what they announce meanwhile. `conclude` says how the run ended where those that led have
+/// died instead.
+pub(crate) fn over(mut listen: impl FnMut(), conclude: impl FnOnce()) -> ! {
     if !leads() {
         say(Run::Over);
         // Should all die that would lead, it is this cell's turn.
@@ -107,6 +108,7 @@ pub(crate) fn over(mut listen: impl FnMut()) -> ! {
         while !machine::others().and(lower).all(gone) {
             clock::sleep_until(clock::now() + 1_000_000);
         }
+        conclude();
     }
     say(Run::Ending);
     let give_up = clock::now() + PATIENCE_NS;

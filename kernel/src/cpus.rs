@@ -74,7 +74,10 @@ pub(crate) fn serve(me: CpuId, first: bool) -> ! {
                 let poll = clock::now() + nap;
                 doorbell::sleep(until.map_or(poll, |until| until.min(poll)));
             }
-            Next::Over(_) => cells::over(|| with_cell(LocalCell::listen)),
+            Next::Over(_) => {
+                let listen = || with_cell(|cell| _ = cell.listen());
+                cells::over(listen, || with_cell(LocalCell::conclude))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 use abi::config::{self, Config};
 use abi::hub::Why;
+use abi::script::{self, Step};
 use abi::{CellId, CpuId, Mpa, VmId, map};
 use alloc::format;
 use alloc::string::String;
@@ -18,7 +19,7 @@ use cell::fault::Part;
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
 use cell::talk::{Frozen, LiveSet, Sight, Unreachable};
-use cell::{CreateError, Created, Machine};
+use cell::{CreateError, Created, Machine, Note};
 use vmm_core::image::Images;
 
 /// Bytes of low RAM that the host wrote before the machine started.
@@ -36,6 +37,7 @@ pub(crate) struct Host {
     console_rate: u64,
     epoch_s: u64,
     rng: Rng,
+    script_len: u64,
     rings: Rings,
     wires: Wires,
 }
@@ -49,6 +51,7 @@ impl Host {
             epoch_s: machine.epoch_s,
             // Not the scheduler's own numbers.
             rng: Rng::new(machine.seed ^ 0x6775_6573_7473),
+            script_len: config.script_len,
             rings: Rings::new(machine::cell()),
             wires: Wires::new(),
         }
@@ -238,5 +241,22 @@ impl Machine for Host {
 
     fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)> {
         self.rings.take_report(cell)
+    }
+
+    fn lead(&mut self) {
+        self.rings.lead();
+    }
+
+    fn script(&self) -> Vec<Step> {
+        script::decode(low_ram(map::SCRIPT_BASE, self.script_len))
+            .unwrap_or_else(|error| panic!("bad script: expected {error}"))
+    }
+
+    fn note(&mut self, cell: CellId, note: Note, bytes: &[u8]) -> bool {
+        self.rings.note(cell, note, bytes)
+    }
+
+    fn noted(&self, cell: CellId, note: Note) -> Vec<u8> {
+        Rings::noted(cell, note)
     }
 }

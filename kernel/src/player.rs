@@ -1,12 +1,14 @@
-//! The player rings: how the leader and the others reach each other, in low RAM.
+//! The player rings: how the leader and the others reach each other, in low RAM; and what cells note there for each other.
 
 use crate::link::LowRam;
 use crate::machine;
 use abi::ids::MAX_CELLS;
+use abi::note::Notebook;
 use abi::ring::{Consumer, Producer, RECORD_MAX, Waits};
 use abi::{CellId, map};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use cell::Note;
 
 /// A ring's writer. Records are told apart by their place alone, so that a successor needs no count.
 struct Writer(Producer<LowRam>);
@@ -37,7 +39,8 @@ impl Reader {
         if self.deaf {
             return None;
         }
-        match self.ring.read(buffer) {
+        self.ring.release();
+        match self.ring.peek(buffer) {
             Ok(record) => {
                 record.map(|record| (record.stream, record.t_ns, buffer[..record.len].to_vec()))
             }
@@ -57,6 +60,18 @@ pub(crate) struct Rings {
     /// Of every cell, once this one serves the console: its orders and reports.
     console: [Option<Box<(Writer, Reader)>>; MAX_CELLS],
     buffer: Box<[u8; RECORD_MAX]>,
+    /// What this cell notes for the next leader: it does so all the time.
+    leader_note: Notebook<LowRam>,
+    cell: CellId,
+}
+
+/// A note of a cell.
+fn notebook(cell: CellId, note: Note) -> Notebook<LowRam> {
+    let (base, size) = match note {
+        Note::Leader => (map::leader_note(cell), map::LEADER_NOTE_SIZE),
+        Note::Faults => (map::faults_note(cell), map::FAULTS_NOTE_SIZE),
+    };
+    Notebook::new(LowRam::new(base, size), size)
 }
 
 impl Rings {
@@ -71,7 +86,27 @@ impl Rings {
             orders,
             console: [const { None }; MAX_CELLS],
             buffer: Box::new([0; RECORD_MAX]),
+            leader_note: notebook(cell, Note::Leader),
+            cell,
         }
+    }
+
+    /// As [`cell::Machine::lead`].
+    pub(crate) fn lead(&mut self) {
+        self.console = [const { None }; MAX_CELLS];
+    }
+
+    /// As [`cell::Machine::note`].
+    pub(crate) fn note(&mut self, cell: CellId, note: Note, bytes: &[u8]) -> bool {
+        match note {
+            Note::Leader if cell == self.cell => self.leader_note.write(bytes),
+            _ => notebook(cell, note).write(bytes),
+        }
+    }
+
+    /// As [`cell::Machine::noted`].
+    pub(crate) fn noted(cell: CellId, note: Note) -> Vec<u8> {
+        notebook(cell, note).read().unwrap_or_default()
     }
 
     /// As [`cell::Machine::report`].

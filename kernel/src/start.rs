@@ -7,7 +7,7 @@ use crate::{asm, awake, cells, clock, cpus, heap, link, logger, machine, sight, 
 use abi::config::Config;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
-use abi::{CellId, CpuId, Mpa, map, script};
+use abi::{CpuId, Mpa, map};
 use alloc::vec::Vec;
 use cell::memmap::{Kind, Memmap, Region};
 use cell::{LocalCell, Machine, Membership};
@@ -123,18 +123,12 @@ fn back(host: &mut Host, config: &Config) -> Option<Membership> {
 
 /// Makes the cell, starts its VMs, and opens it to its CPUs.
 fn open(config: &Config, reserve: Range<u64>) {
-    // The first leader plays it: whoever leads after it does not know how far it has come.
-    let plays = machine::cell() == CellId(0) && machine::incarnation() == 1;
-    let script = (config.script_len != 0 && plays).then(|| {
-        script::decode(low_ram(map::SCRIPT_BASE, config.script_len))
-            .unwrap_or_else(|error| panic!("bad script: expected {error}"))
-    });
     let memmap = memmap(reserve);
     let (here, layout) = (machine::cell(), machine::layout());
     let cpus: Vec<_> = layout.cpus_of(here).map(|cpu| (cpu, layout.node_of(cpu))).collect();
     let mut host = Host::new(config);
     let members = back(&mut host, config).unwrap_or_else(|| Membership::at_start(here, config));
-    let mut cell = LocalCell::new(host, here, &cpus, config, memmap, script, members);
+    let mut cell = LocalCell::new(host, here, &cpus, config, memmap, members);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();

@@ -15,9 +15,6 @@ use alloc::string::String;
 /// How often a cell says that it is there, in nanoseconds.
 const BEAT_NS: u64 = 5_000_000;
 
-/// The cell that plays the script, if there is one: the first that leads.
-const PLAYS: CellId = CellId(0);
-
 /// A cell's part in the agreements on who is alive.
 #[derive(Debug)]
 pub struct Membership {
@@ -131,7 +128,9 @@ impl<M: Machine> LocalCell<M> {
             self.out.machine.park();
         }
         self.end_quarantines();
-        self.report_lost();
+        if self.post.serves() {
+            self.report_lost();
+        }
     }
 
     /// Whether VM `id` depends on a cell that can be seen to be dead, though that may not be agreed on yet.
@@ -147,40 +146,29 @@ impl<M: Machine> LocalCell<M> {
 
     /// All cells that are left have agreed that these are.
     fn agreed(&mut self, live: &LiveSet, dead: CellSet) {
-        let led = self.out.machine.leads();
         self.out.machine.agreed(live);
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
         let back = live.cells.minus(self.live);
         self.live = live.cells;
         for cell in back {
-            self.is_back(cell, led);
+            self.is_back(cell);
         }
-        if self.out.player.is_none() && !self.stays && gone.has(PLAYS) {
-            // Nobody is left who would play a script to its end.
-            self.ends_with_vms = true;
+        if !self.out.machine.leads() {
+            self.hand_over();
         }
         for cell in gone {
             self.lender_died(cell);
             self.visited_died(cell);
         }
-        self.unreported = CellSet(self.unreported.0 | gone.0);
         self.silent = CellSet(self.silent.0 | gone.minus(dead).0);
     }
 
-    /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more. `led`: this cell
-    /// has led until now.
-    fn is_back(&mut self, cell: CellId, led: bool) {
+    /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more.
+    fn is_back(&mut self, cell: CellId) {
         self.end_quarantine(cell);
-        self.unreported = self.unreported.without(cell);
         self.post.returned(cell);
-        if led {
-            self.out.event(Kind::CellBack { back: cell });
-            self.show(&format!("cell {cell} is back\n"));
-        }
-        if !self.out.machine.leads() {
-            self.leave_console();
-        }
+        self.tell_back(cell);
     }
 
     /// An operator wants a lost cell back.
@@ -209,12 +197,10 @@ impl<M: Machine> LocalCell<M> {
         Ok(format!("repair: {part} works again\n"))
     }
 
-    /// The cell that leads reports those that are lost.
-    fn report_lost(&mut self) {
-        if self.unreported.is_empty() || !self.out.machine.leads() {
-            return;
-        }
-        for cell in core::mem::take(&mut self.unreported) {
+    /// The cell that leads reports those that are lost, and takes over what they were yet to do.
+    pub(super) fn report_lost(&mut self) {
+        for cell in self.untold() {
+            self.tell_lost(cell);
             self.out.event(Kind::CellLost { lost: cell });
             let why = match self.silent.has(cell) {
                 true => "it does not answer",
@@ -222,6 +208,7 @@ impl<M: Machine> LocalCell<M> {
             };
             self.show(&format!("cell {cell} is lost: {why}\n"));
             self.forget_cell(cell);
+            self.take_faults(cell);
         }
     }
 }

@@ -13,6 +13,7 @@ mod life;
 mod members;
 mod messages;
 mod moves;
+mod notes;
 mod operator;
 mod others;
 mod out;
@@ -32,8 +33,7 @@ use crate::pmap::{Pmap, Replica};
 use crate::pulse::Pulse;
 use crate::rng::Rng;
 use crate::sched::{Scheduler, Times};
-use crate::script::Player;
-use crate::talk::{CellSet, Fabric, Frozen, Incarnation, LiveSet, Sight, Unreachable};
+use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::event::{Cause, Kind};
@@ -56,6 +56,7 @@ use remap::Remapping;
 use talking::Talk;
 
 pub use members::Membership;
+pub use notes::Note;
 pub use turns::{Next, Turn};
 
 /// The machine below a cell: what only the monitor's hardware side can do.
@@ -202,8 +203,22 @@ pub trait Machine {
     /// In the leader: leaves an order for another; `false`: there is no room for it yet.
     fn order(&mut self, cell: CellId, stream: u16, t_ns: u64, bytes: &[u8]) -> bool;
 
-    /// In the leader: takes the next report of another: stream, time and payload.
+    /// In the leader: takes the next report of another, or one that this cell has left before it led: stream, time and
+    /// payload. It is gone when the next one is asked for: should this cell die before, its successor takes it again.
     fn take_report(&mut self, cell: CellId) -> Option<(u16, u64, Vec<u8>)>;
+
+    /// This cell leads from now on. It takes reports and leaves orders where the one before it has stopped.
+    fn lead(&mut self);
+
+    /// The run's script; called by whoever is to play it.
+    fn script(&self) -> Vec<Step>;
+
+    /// Writes a note in place of the last one, of this cell or of one that is dead; `false`: it is too long, and the last one
+    /// stays.
+    fn note(&mut self, cell: CellId, note: Note, bytes: &[u8]) -> bool;
+
+    /// What a cell has noted, in its last life too; nothing if it never has.
+    fn noted(&self, cell: CellId, note: Note) -> Vec<u8>;
 }
 
 /// A VM that was made: what its VCPUs share, and they.
@@ -245,8 +260,8 @@ pub struct LocalCell<M: Machine> {
     prompted: bool,
     /// The run ends when every VM has.
     ends_with_vms: bool,
-    /// An operator ends the run, if no script does.
-    stays: bool,
+    /// There is a script: whoever leads plays it.
+    has_script: bool,
     /// What is to be said of VMs that are in several cells.
     errands: Errands,
     /// What is sent to check that messages arrive.
@@ -259,8 +274,6 @@ pub struct LocalCell<M: Machine> {
     live: CellSet,
     /// How often this one has booted.
     incarnation: u16,
-    /// Cells that have died and are yet to be reported by the one that leads.
-    unreported: CellSet,
     /// Cells that have died of which nobody knows that they have parked.
     silent: CellSet,
     /// How the run ends, once it is to end.
@@ -292,28 +305,13 @@ impl<M: Machine> LocalCell<M> {
         cpus: &[(CpuId, NodeId)],
         config: &Config,
         memmap: Memmap,
-        script: Option<Vec<Step>>,
         members: Membership,
     ) -> Self {
         let &(first, _) = cpus.first().expect("a cell has a CPU");
         let live = *members.live();
         let incarnation = live.incarnations[usize::from(cell.0)].0;
-        let has_script = script.is_some() || config.script_len != 0;
-        // The script is the first cell's, and lost with it.
-        let is_played = has_script && live.incarnations[0] == Incarnation(1);
-        let ends_with_vms = !is_played && !config.machine.stay;
-        let name = |console: u16| match config.vms.get(usize::from(vm_of(console).0)) {
-            _ if console == stream::MONITOR => "monitor".into(),
-            Some(vm) => vm.name.clone(),
-            None => format!("stream {console}"),
-        };
-        let (player, over) = match script.map(|steps| Player::new(steps, name)) {
-            None => (None, None),
-            Some(Ok(player)) => (Some(player), None),
-            Some(Err(outcome)) => (None, Some(outcome)),
-        };
+        let has_script = config.script_len != 0;
         let shared = config.cells.len() > 1;
-        let scripted = is_played && shared && player.is_none();
         let homes = others::homes(config);
         // One that is back does not know what has become of those that may run elsewhere.
         let own = |vm: usize| {
@@ -323,7 +321,7 @@ impl<M: Machine> LocalCell<M> {
         let seed = config.machine.seed ^ u64::from(cell.0) << 32;
         let frames = Arc::new(Frames::new(cell, memmap));
         Self {
-            out: Out::new(machine, cell, first, player, scripted),
+            out: Out::new(machine, cell, first, has_script && shared),
             lending: Lending::new(|all| Loans::new(frames.clone(), incarnation, all), config),
             frames,
             sched: Scheduler::new(cpus, Rng::new(seed)),
@@ -333,17 +331,16 @@ impl<M: Machine> LocalCell<M> {
             shared,
             post: Post::new(cell, config, live.cells, &homes, own),
             prompted: false,
-            ends_with_vms,
-            stays: config.machine.stay,
+            ends_with_vms: !has_script && !config.machine.stay,
+            has_script,
             errands: Errands::default(),
             probes: Probes::default(),
             numbers: first_numbers(config),
             cpus: cells_of_cpus(config),
             live: live.cells,
             incarnation,
-            unreported: CellSet::NONE,
             silent: CellSet::NONE,
-            over,
+            over: None,
             finished: false,
             faults: Faults::new(config),
             pulse: Pulse::new(cpus.iter().map(|(cpu, _)| *cpu).filter(|cpu| *cpu != first)),
@@ -358,8 +355,12 @@ impl<M: Machine> LocalCell<M> {
     /// before the others call [`Self::step`].
     pub fn boot(&mut self) {
         self.out.event(Kind::MonitorUp);
-        if self.out.machine.leads() {
+        self.drop_notes();
+        if !self.shared {
+            self.take_script(None);
             self.take_console();
+        } else if self.out.machine.leads() {
+            self.take_over();
         }
         let first = self.incarnation == 1;
         for id in self.ids() {

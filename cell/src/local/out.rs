@@ -1,5 +1,6 @@
 //! What a cell says: consoles and events, to the host and to the script.
 
+use super::notes::Lead;
 use super::post::is_vm;
 use super::{LocalCell, Machine};
 use crate::console::PROMPT;
@@ -22,32 +23,32 @@ pub(super) struct Out<M> {
     /// The CPU that holds the cell's lock: it is who reports.
     pub cpu: CpuId,
     pub player: Option<Player>,
-    /// There is a script, in another cell: what VMs print is reported to it.
-    pub scripted: bool,
+    /// What is noted for the next leader, while this cell leads others.
+    pub lead: Option<Lead>,
+    /// The script is played in one of several cells: what VMs print is reported to it.
+    scripted: bool,
     /// Reports that wait for room.
     pub reports: VecDeque<(u16, u64, Vec<u8>)>,
     events: u64,
     /// Where events are encoded.
     record: Vec<u8>,
+    /// Where notes are.
+    pub noted: Vec<u8>,
 }
 
 impl<M: Machine> Out<M> {
-    pub const fn new(
-        machine: M,
-        cell: CellId,
-        cpu: CpuId,
-        player: Option<Player>,
-        scripted: bool,
-    ) -> Self {
+    pub const fn new(machine: M, cell: CellId, cpu: CpuId, scripted: bool) -> Self {
         Self {
             machine,
             cell,
             cpu,
-            player,
+            player: None,
+            lead: None,
             scripted,
             reports: VecDeque::new(),
             events: 0,
             record: Vec::new(),
+            noted: Vec::new(),
         }
     }
 
@@ -59,6 +60,7 @@ impl<M: Machine> Out<M> {
         }
         if let Some(player) = &mut self.player {
             player.output(now, stream, bytes);
+            self.save();
         } else if self.scripted && is_vm(stream) {
             for bytes in bytes.chunks(RECORD_MAX) {
                 self.report(&Report::Printed { console: stream, bytes: bytes.into() });
@@ -97,7 +99,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// The cell announces something, on the monitor console.
     pub(super) fn say(&mut self, text: &str) {
-        if self.out.machine.leads() {
+        if self.post.serves() {
             self.announce(self.out.cell, text);
         } else {
             for report in Report::said(text) {

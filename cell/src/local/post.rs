@@ -23,6 +23,9 @@ pub(super) const RETRY_NS: u64 = 100_000;
 /// Most records that are read of one ring at a time: guests that print as fast as they can hold up no one.
 const READ_MAX: usize = 64;
 
+/// The number of an answer that nobody waits for: questions are numbered from 0.
+const NOBODY: u32 = u32::MAX;
+
 /// This cell's part in the talk between cells.
 #[derive(Debug)]
 pub(super) struct Post {
@@ -32,6 +35,8 @@ pub(super) struct Post {
     own: Vec<bool>,
     /// This cell serves the console.
     serves: bool,
+    /// Since when it waits until nobody else does.
+    pub waits_since: Option<u64>,
     /// Orders that wait for room.
     orders: VecDeque<Sent>,
     /// Of each cell, the first part of what it announces.
@@ -56,6 +61,7 @@ impl Post {
             desk: Desk::new(me, live, place.collect()),
             own: (0..homes.len()).map(own).collect(),
             serves: false,
+            waits_since: None,
             orders: VecDeque::new(),
             said: config.cells.iter().map(|_| String::new()).collect(),
             ahead: VecDeque::new(),
@@ -67,6 +73,11 @@ impl Post {
     /// How many cells the machine was started with.
     pub const fn cells(&self) -> usize {
         self.said.len()
+    }
+
+    /// Whether this cell serves the console.
+    pub const fn serves(&self) -> bool {
+        self.serves
     }
 
     /// A cell that was lost is back.
@@ -87,6 +98,15 @@ impl<M: Machine> Out<M> {
     /// Whether reports wait for room.
     pub fn is_held_up(&self) -> bool {
         !self.reports.is_empty()
+    }
+
+    /// Takes back the reports that have found no room, those that are reports.
+    pub fn take_reports(&mut self) -> Vec<(u64, Report)> {
+        let reports = core::mem::take(&mut self.reports);
+        let decode = |(stream, t_ns, bytes): (u16, u64, Vec<u8>)| {
+            Report::decode(stream, &bytes).ok().map(|report| (t_ns, report))
+        };
+        reports.into_iter().filter_map(decode).collect()
     }
 
     fn send_reports(&mut self) {
@@ -125,13 +145,19 @@ impl<M: Machine> LocalCell<M> {
 
     /// The leader's part.
     fn serve(&mut self) {
-        if !self.post.serves {
-            self.take_console();
+        if !self.post.serves && !self.take_over() {
+            return;
         }
+        self.report_lost();
         self.listen();
         let late = self.post.desk.late(self.out.machine.now());
         self.send(late);
         self.show_answer();
+        self.send_orders();
+    }
+
+    /// Leaves other cells what they are to do, as far as there is room.
+    pub(super) fn send_orders(&mut self) {
         while let Some((cell, order)) = self.post.orders.front() {
             let (stream, bytes) = order.encode();
             let now = self.out.machine.now();
@@ -145,6 +171,9 @@ impl<M: Machine> LocalCell<M> {
     /// This cell serves the console from now on.
     pub(super) fn take_console(&mut self) {
         self.post.serves = true;
+        if self.prompted {
+            self.out.print("\n");
+        }
         self.greet();
     }
 
@@ -152,23 +181,31 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn leave_console(&mut self) {
         self.post.serves = false;
         self.post.orders.clear();
+        self.post.ahead.clear();
         self.post.desk.drop_question();
     }
 
-    /// Reads what the other cells report, for the console and the script.
-    pub fn listen(&mut self) {
+    /// Reads what the other cells report, for the console and the script; how much it was.
+    pub fn listen(&mut self) -> usize {
         let cells: Vec<CellId> = self.post.desk.others().collect();
-        for cell in cells {
-            for _ in 0..READ_MAX {
-                let Some((stream, t_ns, bytes)) = self.out.machine.take_report(cell) else { break };
-                if let Ok(report) = Report::decode(stream, &bytes) {
-                    self.reported(cell, t_ns, report);
-                }
-            }
-        }
+        cells.into_iter().map(|cell| self.read_reports(cell)).sum()
     }
 
-    fn reported(&mut self, cell: CellId, t_ns: u64, report: Report) {
+    /// Reads what a cell reports; how much it was.
+    pub(super) fn read_reports(&mut self, cell: CellId) -> usize {
+        for read in 0..READ_MAX {
+            let Some((stream, t_ns, bytes)) = self.out.machine.take_report(cell) else {
+                return read;
+            };
+            if let Ok(report) = Report::decode(stream, &bytes) {
+                self.reported(cell, t_ns, report);
+                self.out.save();
+            }
+        }
+        READ_MAX
+    }
+
+    pub(super) fn reported(&mut self, cell: CellId, t_ns: u64, report: Report) {
         match report {
             Report::Printed { console, bytes } => {
                 if let Some(player) = &mut self.out.player {
@@ -196,6 +233,12 @@ impl<M: Machine> LocalCell<M> {
         self.post.orders.retain(|(to, _)| *to != cell);
         self.send(sent);
         self.show_answer();
+    }
+
+    /// Has another cell do what a line says. Its answer is of no interest.
+    pub(super) fn tell(&mut self, cell: CellId, line: String) {
+        let order = Order::Command { id: NOBODY, adopt: false, line };
+        self.post.orders.push_back((cell, order));
     }
 
     /// Sends orders, those to this cell too.

@@ -65,11 +65,21 @@ impl<M: Machine> LocalCell<M> {
         self.exchange();
         let mut now = self.out.machine.now();
         while self.over.is_none()
-            && let Some(action) = self.out.player.as_mut().and_then(|p| p.poll(now))
+            && let Some(player) = &mut self.out.player
         {
+            let before = player.position();
+            let action = player.poll(now);
+            if player.position() != before {
+                self.out.save();
+            }
             match action {
-                Action::Type { stream, bytes } => self.input(stream, &bytes),
-                Action::End(outcome) => self.over = Some(outcome),
+                Some(Action::Type { stream, bytes }) => {
+                    self.input(stream, &bytes);
+                    // The sooner it is there, the less is lost with this cell.
+                    self.send_orders();
+                }
+                Some(Action::End(outcome)) => self.over = Some(outcome),
+                None => break,
             }
             now = self.out.machine.now();
         }
@@ -224,6 +234,14 @@ impl<M: Machine> LocalCell<M> {
         now: u64,
         outcome: Outcome,
     ) -> Next<<M::Guest as Guest>::Vcpu> {
+        if self.shared && self.out.machine.leads() {
+            if !self.post.serves() {
+                // The one that led may have known how it ends.
+                self.sched.sleep(cpu);
+                return Next::Wait(Some(now + RETRY_NS));
+            }
+            self.note_outcome(&outcome);
+        }
         // What VMs of other cells have here goes when these end: so they have to hear of it first.
         self.out.machine.ending();
         for id in self.ids() {

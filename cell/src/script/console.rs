@@ -2,8 +2,13 @@
 
 use super::matcher::{Hit, Matcher, Progress};
 use crate::tail::Tail;
+use abi::DecodeError;
+use abi::codec::{Reader, Writer};
 use alloc::string::String;
 use alloc::vec::Vec;
+
+/// What is saved of a search that has matched.
+const MATCHED: u32 = u32::MAX;
 
 /// A search of one `expect` or `absent`.
 #[derive(Debug)]
@@ -36,12 +41,22 @@ pub struct Console {
     /// The last byte printed.
     last: Option<u8>,
     tail: Tail,
+    /// What was printed first is not in `tail`: another cell played the script then.
+    resumed: bool,
 }
 
 impl Console {
     pub const fn new(stream: u16, name: String) -> Self {
-        let tail = Tail::new();
-        Self { stream, name, searches: Vec::new(), done: 0, opened: 0, last: None, tail }
+        Self {
+            stream,
+            name,
+            searches: Vec::new(),
+            done: 0,
+            opened: 0,
+            last: None,
+            tail: Tail::new(),
+            resumed: false,
+        }
     }
 
     pub const fn stream(&self) -> u16 {
@@ -54,6 +69,54 @@ impl Console {
 
     pub const fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// Whether what it printed first was printed to another cell's player.
+    pub const fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Writes down how far its searches are.
+    pub fn save(&self, w: &mut Writer) {
+        w.u16(self.stream);
+        w.u32(self.done as u32);
+        w.u32(self.opened as u32);
+        w.u16(self.last.map_or(u16::MAX, u16::from));
+        for search in &self.searches[self.done..self.opened] {
+            w.u32(match search.state {
+                // No automaton has as many states.
+                State::Ahead | State::Matched => MATCHED,
+                State::Running(progress) => progress.word(),
+            });
+        }
+    }
+
+    /// Goes on where [`Self::save`] was, with the same searches.
+    ///
+    /// # Errors
+    /// When it was not with these.
+    pub fn resume(&mut self, r: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let error = r.error("this console");
+        if r.u16()? != self.stream {
+            return Err(error);
+        }
+        let (done, opened) = (r.u32()? as usize, r.u32()? as usize);
+        let last = r.u16()?;
+        let error = r.error("a search");
+        for search in self.searches.get_mut(done..opened).ok_or(error)? {
+            search.state = match r.u32()? {
+                MATCHED => State::Matched,
+                word => State::Running(Progress::from_word(word).ok_or(error)?),
+            };
+        }
+        (self.done, self.opened, self.last) = (done, opened, u8::try_from(last).ok());
+        self.resumed = true;
+        Ok(())
+    }
+
+    /// Whether the last that was printed ends a line.
+    pub const fn is_at_line_start(&self) -> bool {
+        matches!(self.last, None | Some(b'\n'))
     }
 
     /// Adds the search of the next step.

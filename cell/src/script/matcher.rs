@@ -29,6 +29,18 @@ pub enum Hit {
     After,
 }
 
+impl Progress {
+    /// The state, for [`Self::from_word`].
+    pub const fn word(self) -> u32 {
+        self.0.as_u32()
+    }
+
+    /// The state of the same automaton that [`Self::word`] has made a word of, in this cell or another one.
+    pub fn from_word(word: u32) -> Option<Self> {
+        StateID::new(word as usize).ok().map(Self)
+    }
+}
+
 impl Matcher {
     /// Takes an automaton as it was serialised for this machine.
     ///

@@ -12,12 +12,18 @@
 //! that will start there are known. So each is run *ahead*, from the byte where it will have to
 //! start, before its step begins; a step then only asks how its own search stands. What is kept is
 //! one automaton state for each search, whatever a console prints.
+//!
+//! So a player can go on in another cell as well: the step, when it began and those states are all that it needs
+//! ([`Player::save`], [`Player::resume`]).
 
 mod console;
 mod matcher;
 
 pub use matcher::{Hit, Matcher, Progress};
 
+use abi::DecodeError;
+use abi::codec::{Reader, Writer};
+use abi::ring::stream;
 use abi::script::{Act, Outcome, Step};
 use alloc::format;
 use alloc::string::String;
@@ -86,6 +92,46 @@ impl Player {
             console.begin();
         }
         Ok(Self { steps, at: 0, since: None, stream: first, consoles, failed: None, over: false })
+    }
+
+    /// How far it is: which step, and since when.
+    #[must_use]
+    pub const fn position(&self) -> (usize, Option<u64>) {
+        (self.at, self.since)
+    }
+
+    /// Writes down all that another player of the same script needs to go on.
+    pub fn save(&self, w: &mut Writer) {
+        w.u32(self.at as u32);
+        w.u64(self.since.unwrap_or(u64::MAX));
+        for console in &self.consoles {
+            console.save(w);
+        }
+    }
+
+    /// Goes on where [`Self::save`] was, at virtual time `now`. The monitor's console, which is another cell's now, begins a
+    /// line.
+    ///
+    /// # Errors
+    /// When that was another script; then this player is of no use.
+    pub fn resume(&mut self, r: &mut Reader<'_>, now: u64) -> Result<(), DecodeError> {
+        let error = r.error("a step");
+        let at = r.u32()? as usize;
+        for step in self.steps.get(..at).ok_or(error)? {
+            if let Act::Console { stream } = step.act {
+                self.stream = stream;
+            }
+        }
+        self.at = at;
+        self.since = Some(r.u64()?).filter(|since| *since != u64::MAX);
+        for console in &mut self.consoles {
+            console.resume(r)?;
+        }
+        let monitor = self.consoles.iter().find(|console| console.stream() == stream::MONITOR);
+        if monitor.is_some_and(|console| !console.is_at_line_start()) {
+            self.output(now, stream::MONITOR, b"\r\n");
+        }
+        Ok(())
     }
 
     /// A console has emitted `bytes` at the virtual time `now` (nanoseconds).
@@ -201,7 +247,9 @@ impl Player {
 
 fn report(step: &str, pattern: &str, console: &Console, what: &str) -> String {
     let mut out = format!("{step} \"{pattern}\" on `{}`: {what}", console.name());
-    if console.tail().is_empty() {
+    if console.tail().is_empty() && console.is_resumed() {
+        out.push_str("; nothing has been printed there since another cell plays the script");
+    } else if console.tail().is_empty() {
         out.push_str("; nothing has been printed there");
     } else {
         out.push_str("; the last output there:\n");

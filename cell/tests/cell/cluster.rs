@@ -25,7 +25,7 @@ fn vms() -> Vec<(&'static str, u8, Program)> {
 }
 
 /// An automaton as the host tools make it.
-fn regex(pattern: &str) -> Vec<u8> {
+pub fn regex(pattern: &str) -> Vec<u8> {
     use regex_automata::dfa::{StartKind, dense};
     use regex_automata::{nfa::thompson, util::syntax};
     dense::Builder::new()
@@ -39,19 +39,19 @@ fn regex(pattern: &str) -> Vec<u8> {
         .to_bytes_native_endian()
 }
 
-fn steps(acts: impl IntoIterator<Item = Act>) -> Option<Vec<Step>> {
+pub fn steps(acts: impl IntoIterator<Item = Act>) -> Option<Vec<Step>> {
     Some(acts.into_iter().zip(1..).map(|(act, line)| Step { line, act }).collect())
 }
 
-fn at(vm: u16) -> Act {
+pub fn at(vm: u16) -> Act {
     Act::Console { stream: console(vm) }
 }
 
-fn send(text: &str) -> Act {
+pub fn send(text: &str) -> Act {
     Act::Send { bytes: format!("{text}\n").into_bytes() }
 }
 
-fn expect(pattern: &str) -> Act {
+pub fn expect(pattern: &str) -> Act {
     Act::Expect { pattern: pattern.into(), dfa: regex(pattern), timeout_ns: SECOND }
 }
 

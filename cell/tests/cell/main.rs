@@ -5,6 +5,7 @@ mod cpus;
 mod lives;
 mod loans;
 mod remap;
+mod scripts;
 #[path = "../../sim/mod.rs"]
 mod sim;
 mod visits;

@@ -30,6 +30,8 @@ pub mod ipi;
 pub mod layout;
 pub mod map;
 #[cfg(feature = "alloc")]
+pub mod note;
+#[cfg(feature = "alloc")]
 pub mod player;
 pub mod prom;
 pub mod ring;

@@ -51,7 +51,7 @@ pub const SCRIPT_BASE: u64 = 0x00c0_0000;
 pub const SCRIPT_MAX: u64 = 4 << 20;
 /// Low physical address of cell 0's rings.
 pub const RING_BASE: u64 = 0x0100_0000;
-/// Bytes of one cell's rings: to the host, from the host, to the leader, from the leader.
+/// Bytes of one cell's rings: to the host, from the host, to the leader, from the leader; and of its notes.
 pub const RING_SIZE: u64 = 8 << 20;
 /// Bytes of the output ring (header included) at the start of a cell's ring area.
 pub const OUT_RING_SIZE: u64 = 6 << 20;
@@ -60,7 +60,11 @@ pub const IN_RING_SIZE: u64 = 1 << 20;
 /// Bytes of the ring from a cell to the leader ([`player_out`]).
 pub const PLAYER_OUT_SIZE: u64 = 768 << 10;
 /// Bytes of the ring from the leader to a cell ([`player_in`]).
-pub const PLAYER_IN_SIZE: u64 = 256 << 10;
+pub const PLAYER_IN_SIZE: u64 = 120 << 10;
+/// Bytes of what a cell that leads leaves for the next leader ([`leader_note`]).
+pub const LEADER_NOTE_SIZE: u64 = 128 << 10;
+/// Bytes of the faults that a cell is to inject ([`faults_note`]).
+pub const FAULTS_NOTE_SIZE: u64 = 8 << 10;
 /// Low physical address of the guest images.
 pub const IMAGES_BASE: u64 = 0x0500_0000;
 /// Most bytes of guest images.
@@ -135,8 +139,20 @@ pub const fn player_in(cell: CellId) -> u64 {
     player_out(cell) + PLAYER_OUT_SIZE
 }
 
+/// Low physical address of what a cell leaves for the next leader ([`crate::note`]).
+#[must_use]
+pub const fn leader_note(cell: CellId) -> u64 {
+    player_in(cell) + PLAYER_IN_SIZE
+}
+
+/// Low physical address of the faults that a cell is to inject ([`crate::note`]).
+#[must_use]
+pub const fn faults_note(cell: CellId) -> u64 {
+    leader_note(cell) + LEADER_NOTE_SIZE
+}
+
 const _: () = {
-    assert!(OUT_RING_SIZE + IN_RING_SIZE + PLAYER_OUT_SIZE + PLAYER_IN_SIZE == RING_SIZE);
+    assert!(faults_note(CellId(0)) + FAULTS_NOTE_SIZE == out_ring(CellId(1)));
     assert!(HUB_BASE + 8 * HUB_SIZE <= CONTROLLER);
     assert!(CONTROLLER + 4096 <= BOOT_BLOCK);
     assert!(CONFIG_BASE + CONFIG_MAX <= MONITOR_BASE);

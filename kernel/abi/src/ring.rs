@@ -242,6 +242,16 @@ impl<M: SharedMem> Consumer<M> {
     /// # Errors
     /// [`Broken`]; after it the ring is of no more use, but for [`Self::skip`].
     pub fn read(&mut self, payload: &mut [u8; RECORD_MAX]) -> Result<Option<Record>, Broken> {
+        let record = self.peek(payload)?;
+        self.release();
+        Ok(record)
+    }
+
+    /// As [`Self::read`], but what was read stays in the ring until [`Self::release`]: a successor reads it again.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn peek(&mut self, payload: &mut [u8; RECORD_MAX]) -> Result<Option<Record>, Broken> {
         if self.capacity == 0 {
             if self.mem.load(0) != MAGIC {
                 return Ok(None);
@@ -264,8 +274,12 @@ impl<M: SharedMem> Consumer<M> {
         self.get(self.tail + RECORD_HEADER, &mut payload[..record.len]);
         self.still_whole()?;
         self.tail += RECORD_HEADER + ((record.len as u64 + 7) & !7);
-        self.mem.store(TAIL, self.tail);
         Ok(Some(record))
+    }
+
+    /// Frees the room of what was read.
+    pub fn release(&mut self) {
+        self.mem.store(TAIL, self.tail);
     }
 
     /// After [`Broken::Overrun`]: gives up all records there are and goes on with the next one, whose
@@ -407,6 +421,8 @@ mod tests {
             while tx.write(3, written, 0, &written.to_le_bytes()).is_ok() {
                 written += 1;
             }
+            let mut early = Consumer::resume(mem.clone(), size);
+            assert_eq!(early.peek(&mut buf).unwrap().map(|record| record.seq), Some(read));
             let mut rx = Consumer::resume(mem.clone(), size);
             for _ in 0..=round % 7 {
                 let record = rx.read(&mut buf).unwrap().expect("a record");
