@@ -114,8 +114,9 @@ impl Rings {
 
     pub fn idle(&mut self, cell: CellId, idle: bool) -> bool {
         self.idle[usize::from(cell.0)] = idle;
-        let all = self.idle.iter().zip(&self.dead).all(|(idle, dead)| *idle || *dead);
-        all && self.leader() == cell
+        let all = CellSet::first(self.cells());
+        let live = self.agreed[usize::from(cell.0)].last().map_or(all, |live| live.cells);
+        live.into_iter().all(|cell| self.idle[usize::from(cell.0)]) && self.leads(cell)
     }
 
     fn put(ring: &mut VecDeque<Record>, room: usize, full: &mut usize, record: Record) -> bool {

@@ -77,7 +77,9 @@ pub(crate) fn leads() -> bool {
 /// This cell has nothing left to do, or has again (`idle`): whether the run is over.
 pub(crate) fn idle(idle: bool) -> bool {
     say(if idle { Run::Idle } else { Run::On });
-    let has_ended = |cell| run_of(cell) != Run::On as u64 || is_lost(cell);
+    // Of one that can't be reached it is not agreed yet what becomes of its VMs.
+    let stands = |hub: &Hub| hub.run.load(Ordering::Acquire) != Run::On as u64;
+    let has_ended = |cell| is_lost(cell) || hub_of(cell).is_some_and(stands);
     idle && leads() && machine::others().all(has_ended)
 }
 

@@ -70,6 +70,7 @@ fn notebook(cell: CellId, note: Note) -> Notebook<LowRam> {
     let (base, size) = match note {
         Note::Leader => (map::leader_note(cell), map::LEADER_NOTE_SIZE),
         Note::Faults => (map::faults_note(cell), map::FAULTS_NOTE_SIZE),
+        Note::Vms => (map::vms_note(cell), map::VMS_NOTE_SIZE),
     };
     Notebook::new(LowRam::new(base, size), size)
 }

@@ -237,6 +237,11 @@ impl Desk {
         self.give_up(|asked| asked.cell == cell, "it is lost")
     }
 
+    /// A VM is in another cell from now on.
+    pub fn moved(&mut self, vm: VmId, to: CellId) {
+        self.vms[usize::from(vm.0)].cell = to;
+    }
+
     /// Nobody waits for an answer any more.
     pub fn drop_question(&mut self) {
         self.question = None;
@@ -416,7 +421,7 @@ mod tests {
                     }
                     (*id, Result::Done, format!("{line} in {cell}\n"))
                 }
-                Order::Type { .. } => panic!("{order:?}"),
+                Order::Type { .. } | Order::Inherit { .. } => panic!("{order:?}"),
             }
         }
 

@@ -30,6 +30,8 @@ use core::fmt::Write;
 pub const BACK_OFF_NS: u64 = 100_000_000;
 /// How long it waits at most, however often it fails at once.
 pub const BACK_OFF_MAX_NS: u64 = 30_000_000_000;
+/// How soon it is looked again whether what a dead home had here has gone.
+const VISIT_ENDS_NS: u64 = 1_000_000;
 /// A life of this length is no failure at once.
 pub const STEADY_NS: u64 = 10_000_000_000;
 
@@ -93,6 +95,7 @@ impl<M: Machine> LocalCell<M> {
                 self.sched.add(id, vcpus.len() as u32, vm.config.weight, now);
                 let body = Body::new(guest, vcpus, vm.life_number, now);
                 vm.state = State::Living(Life::new(body, pmap));
+                self.note_vms();
                 self.report(id, |vm| Kind::VmStart { vm });
                 self.spread_out(id);
                 Ok(())
@@ -188,16 +191,22 @@ impl<M: Machine> LocalCell<M> {
         drop(life);
         self.return_unused();
         self.sched.remove(id);
-        self.report(id, |vm| Kind::VmEnd { vm, cause });
-        match then {
-            Then::Stay => {}
-            Then::Policy => {
-                if let Some(wait) = self.again(id, cause, lived) {
-                    // Writing to a string does not fail.
-                    let _ = writeln!(text, "  it is started again in {} ms", wait / 1_000_000);
-                }
+        let again = match then {
+            Then::Stay | Then::Destroy => None,
+            Then::Policy => self.again(id, cause, lived),
+            Then::Restart => {
+                self.vm(id).due = Some(now);
+                None
             }
-            Then::Restart => self.vm(id).due = Some(now),
+        };
+        self.note_vms();
+        self.report(id, |vm| Kind::VmEnd { vm, cause });
+        if let Some(wait) = again {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "  it is started again in {} ms", wait / 1_000_000);
+        }
+        match then {
+            Then::Stay | Then::Policy | Then::Restart => {}
             Then::Destroy => {
                 self.undefine(id);
                 text.push_str("  and its definition has gone\n");
@@ -249,7 +258,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// Whether and how soon the restart policy starts VM `id` again, which ended because of `cause`
     /// after so long.
-    fn again(&mut self, id: VmId, cause: Cause, lived: u64) -> Option<u64> {
+    pub(super) fn again(&mut self, id: VmId, cause: Cause, lived: u64) -> Option<u64> {
         let now = self.out.machine.now();
         let vm = self.vm(id);
         let wanted = match vm.config.restart {
@@ -273,6 +282,11 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn restart_due(&mut self, now: u64) {
         for id in self.ids() {
             if self.vm(id).due.is_some_and(|due| due <= now) {
+                if self.vm(id).visit.is_some() {
+                    // What its dead home had here is just being ended.
+                    self.vm(id).due = Some(now + VISIT_ENDS_NS);
+                    continue;
+                }
                 match self.start(id) {
                     Ok(()) => {
                         let name = &self.vms[usize::from(id.0)].config.name;
@@ -288,6 +302,7 @@ impl<M: Machine> LocalCell<M> {
                         }
                     }
                 }
+                self.note_vms();
             }
         }
     }
@@ -321,6 +336,7 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn undefine(&mut self, id: VmId) {
         let vm = self.vm(id);
         (vm.state, vm.due) = (State::Destroyed, None);
+        self.note_vms();
         self.report(id, |vm| Kind::VmDestroyed { vm });
     }
 }

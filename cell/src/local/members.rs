@@ -200,7 +200,7 @@ impl<M: Machine> LocalCell<M> {
     /// The cell that leads reports those that are lost, and takes over what they were yet to do.
     pub(super) fn report_lost(&mut self) {
         for cell in self.untold() {
-            self.tell_lost(cell);
+            let ran = self.tell_lost(cell);
             self.out.event(Kind::CellLost { lost: cell });
             let why = match self.silent.has(cell) {
                 true => "it does not answer",
@@ -208,6 +208,9 @@ impl<M: Machine> LocalCell<M> {
             };
             self.show(&format!("cell {cell} is lost: {why}\n"));
             self.forget_cell(cell);
+            for vm in ran {
+                self.tell_orphan(vm, cell);
+            }
             self.take_faults(cell);
         }
     }

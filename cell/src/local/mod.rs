@@ -15,6 +15,7 @@ mod messages;
 mod moves;
 mod notes;
 mod operator;
+mod orphans;
 mod others;
 mod out;
 mod post;
@@ -374,6 +375,7 @@ impl<M: Machine> LocalCell<M> {
                 self.not_started(id, refused);
             }
         }
+        self.note_vms();
         self.kick();
     }
 

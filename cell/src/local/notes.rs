@@ -1,5 +1,5 @@
 //! What a cell leaves for those who have to go on without it, in the system controller's memory ([`abi::note`]): where the
-//! script stands, and the faults that it is to inject.
+//! script stands, the faults that it is to inject, and its VMs ([`super::orphans`]).
 //!
 //! # Who plays the script
 //!
@@ -14,6 +14,7 @@
 //! noted after it has been looked at, and before it is taken from where it waits. So nothing that is printed is missed, but for what the
 //! dead cell has not said: what it was just printing, and what its own VMs printed that die with it.
 
+use super::orphans::Orphan;
 use super::out::{Out, outcome_record};
 use super::{LocalCell, Machine, vm_of};
 use crate::script::Player;
@@ -22,7 +23,7 @@ use abi::codec::{Reader, Writer};
 use abi::event::Kind;
 use abi::ring::stream;
 use abi::script::Outcome;
-use abi::{CellId, DecodeError};
+use abi::{CellId, DecodeError, VmId};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -33,6 +34,8 @@ pub enum Note {
     Leader,
     /// Faults that are to come.
     Faults,
+    /// The VMs that are its own.
+    Vms,
 }
 
 /// How long the CPUs of a dead cell are given to stop, in nanoseconds: two ticks.
@@ -47,6 +50,8 @@ pub(super) struct Lead {
     pub told: CellSet,
     /// How the run ends, once that is known.
     pub outcome: Option<Outcome>,
+    /// VMs whose home has died, and that nobody has taken over yet.
+    pub orphans: Vec<Orphan>,
 }
 
 /// A leader's note.
@@ -65,8 +70,10 @@ impl Left {
         let (leads, term, told) = (r.u8()? != 0, r.u64()?, CellSet(r.u8()?));
         let outcome = r.blob()?;
         let outcome = if outcome.is_empty() { None } else { Some(Outcome::decode(outcome)?) };
+        let count = r.u16()?;
+        let orphans = (0..count).map(|_| Orphan::decode(&mut r)).collect::<Result<_, _>>()?;
         let script = bytes[r.position()..].to_vec();
-        Ok(Self { leads, lead: Lead { term, told, outcome }, script })
+        Ok(Self { leads, lead: Lead { term, told, outcome, orphans }, script })
     }
 }
 
@@ -95,6 +102,8 @@ impl<M: Machine> Out<M> {
         w.u64(lead.term);
         w.u8(lead.told.0);
         w.blob(&lead.outcome.as_ref().map(outcome_record).unwrap_or_default());
+        w.u16(lead.orphans.len() as u16);
+        lead.orphans.iter().for_each(|orphan| orphan.encode(&mut w));
         let head = w.bytes.len();
         if let Some(player) = &self.player {
             player.save(&mut w);
@@ -111,7 +120,7 @@ impl<M: Machine> LocalCell<M> {
     /// A cell that is back has nothing to say of what it was before.
     pub(super) fn drop_notes(&mut self) {
         if self.incarnation > 1 {
-            for note in [Note::Leader, Note::Faults] {
+            for note in [Note::Leader, Note::Faults, Note::Vms] {
                 self.out.machine.note(self.out.cell, note, &[]);
             }
         }
@@ -208,12 +217,15 @@ impl<M: Machine> LocalCell<M> {
         self.out.save();
     }
 
-    /// The leader tells that a cell is lost.
-    pub(super) fn tell_lost(&mut self, cell: CellId) {
-        if let Some(lead) = &mut self.out.lead {
-            lead.told = lead.told.with(cell);
-            self.out.save();
-        }
+    /// The leader tells that a cell is lost; which of its VMs ran.
+    pub(super) fn tell_lost(&mut self, cell: CellId) -> Vec<VmId> {
+        let (orphans, ran) = self.orphans_of(cell);
+        let Some(lead) = &mut self.out.lead else { return ran };
+        lead.told = lead.told.with(cell);
+        lead.orphans.extend(orphans);
+        self.out.save();
+        self.out.machine.note(cell, Note::Vms, &[]);
+        ran
     }
 
     /// The cells whose loss is to be told by this one.
@@ -244,6 +256,6 @@ impl<M: Machine> LocalCell<M> {
 impl Lead {
     /// Nobody has led before.
     const fn first() -> Self {
-        Self { term: 0, told: CellSet::NONE, outcome: None }
+        Self { term: 0, told: CellSet::NONE, outcome: None, orphans: Vec::new() }
     }
 }

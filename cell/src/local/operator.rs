@@ -129,6 +129,7 @@ impl<M: Machine> LocalCell<M> {
         let id = self.find(name)?;
         if self.vm(id).due.is_some() && then != Then::Restart {
             self.vm(id).due = None;
+            self.note_vms();
             return Ok(format!("VM `{name}` is not started again\n"));
         }
         self.living(id)?;

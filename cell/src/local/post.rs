@@ -80,6 +80,21 @@ impl Post {
         self.serves
     }
 
+    /// A VM is this cell's from now on.
+    pub fn own(&mut self, vm: VmId) {
+        self.own[usize::from(vm.0)] = true;
+    }
+
+    /// A VM is not this cell's any more.
+    pub fn disown(&mut self, vm: VmId) {
+        self.own[usize::from(vm.0)] = false;
+    }
+
+    /// Another cell has a VM from now on.
+    pub fn moved(&mut self, vm: VmId, to: CellId) {
+        self.desk.moved(vm, to);
+    }
+
     /// A cell that was lost is back.
     pub fn returned(&mut self, cell: CellId) {
         self.desk.returned(cell);
@@ -149,6 +164,7 @@ impl<M: Machine> LocalCell<M> {
             return;
         }
         self.report_lost();
+        self.settle();
         self.listen();
         let late = self.post.desk.late(self.out.machine.now());
         self.send(late);
@@ -221,10 +237,25 @@ impl<M: Machine> LocalCell<M> {
                 }
             }
             Report::Answer { id, result, text, more } => {
-                let sent = self.post.desk.answered(cell, id, result, &text, more);
+                let sent = self.answered(cell, id, result, &text, more);
                 self.send(sent);
             }
         }
+    }
+
+    /// A cell has answered an order: what comes of it.
+    fn answered(
+        &mut self,
+        cell: CellId,
+        id: u32,
+        result: Result,
+        text: &str,
+        more: bool,
+    ) -> Vec<Sent> {
+        if self.settled(cell, id, result) {
+            return Vec::new();
+        }
+        self.post.desk.answered(cell, id, result, text, more)
     }
 
     /// Another cell lives no more.
@@ -242,7 +273,7 @@ impl<M: Machine> LocalCell<M> {
     }
 
     /// Sends orders, those to this cell too.
-    fn send(&mut self, orders: Vec<Sent>) {
+    pub(super) fn send(&mut self, orders: Vec<Sent>) {
         let mut orders: VecDeque<Sent> = orders.into();
         while let Some((cell, order)) = orders.pop_front() {
             if cell != self.out.cell {
@@ -250,7 +281,7 @@ impl<M: Machine> LocalCell<M> {
                 continue;
             }
             if let Some((id, result, text)) = self.obey(order) {
-                orders.extend(self.post.desk.answered(cell, id, result, &text, false));
+                orders.extend(self.answered(cell, id, result, &text, false));
             }
         }
     }
@@ -289,9 +320,14 @@ impl<M: Machine> LocalCell<M> {
                     let cell = self.out.cell;
                     (id, Result::Refused, format!("VM `{name}` runs already, in cell {cell}\n"))
                 } else {
-                    self.post.own[usize::from(vm.0)] = false;
+                    self.post.disown(vm);
+                    self.note_vms();
                     (id, Result::Done, String::new())
                 })
+            }
+            Order::Inherit { id, vm, starts, insists } => {
+                let (result, text) = self.inherit(vm, starts, insists);
+                Some((id, result, text))
             }
         }
     }
@@ -302,7 +338,10 @@ impl<M: Machine> LocalCell<M> {
         let about_vm = words.next().and_then(topic).is_some_and(|topic| topic.reach == Reach::Vm);
         let vm = words.next().filter(|_| about_vm && self.shared);
         if let Some(vm) = vm.and_then(|word| self.post.desk.find(word)) {
-            self.post.own[usize::from(vm.0)] |= adopt;
+            if adopt && !self.owns(vm) {
+                self.post.own(vm);
+                self.note_vms();
+            }
             if !self.owns(vm) {
                 return (Result::Elsewhere, String::new());
             }

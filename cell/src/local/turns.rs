@@ -91,7 +91,10 @@ impl<M: Machine> LocalCell<M> {
             let lives = |vm: &crate::vm::Vm<M::Guest>| {
                 matches!(vm.state, State::Living(_)) || vm.due.is_some()
             };
-            if self.ends_with_vms && self.out.machine.idle(!self.vms.iter().any(lives)) {
+            let is_idle = !self.vms.iter().any(lives) && !self.has_orphans();
+            // Whoever is to lead may have to start some first.
+            let waits = self.shared && self.out.machine.leads() && !self.post.serves();
+            if self.ends_with_vms && self.out.machine.idle(is_idle && !waits) {
                 self.over = Some(Outcome::Done);
             }
         }

@@ -4,6 +4,7 @@ mod cluster;
 mod cpus;
 mod lives;
 mod loans;
+mod orphans;
 mod remap;
 mod scripts;
 #[path = "../../sim/mod.rs"]

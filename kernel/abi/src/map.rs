@@ -60,11 +60,13 @@ pub const IN_RING_SIZE: u64 = 1 << 20;
 /// Bytes of the ring from a cell to the leader ([`player_out`]).
 pub const PLAYER_OUT_SIZE: u64 = 768 << 10;
 /// Bytes of the ring from the leader to a cell ([`player_in`]).
-pub const PLAYER_IN_SIZE: u64 = 120 << 10;
+pub const PLAYER_IN_SIZE: u64 = 112 << 10;
 /// Bytes of what a cell that leads leaves for the next leader ([`leader_note`]).
 pub const LEADER_NOTE_SIZE: u64 = 128 << 10;
 /// Bytes of the faults that a cell is to inject ([`faults_note`]).
 pub const FAULTS_NOTE_SIZE: u64 = 8 << 10;
+/// Bytes of which VMs are a cell's own ([`vms_note`]).
+pub const VMS_NOTE_SIZE: u64 = 8 << 10;
 /// Low physical address of the guest images.
 pub const IMAGES_BASE: u64 = 0x0500_0000;
 /// Most bytes of guest images.
@@ -151,8 +153,14 @@ pub const fn faults_note(cell: CellId) -> u64 {
     leader_note(cell) + LEADER_NOTE_SIZE
 }
 
+/// Low physical address of which VMs are a cell's own ([`crate::note`]).
+#[must_use]
+pub const fn vms_note(cell: CellId) -> u64 {
+    faults_note(cell) + FAULTS_NOTE_SIZE
+}
+
 const _: () = {
-    assert!(faults_note(CellId(0)) + FAULTS_NOTE_SIZE == out_ring(CellId(1)));
+    assert!(vms_note(CellId(0)) + VMS_NOTE_SIZE == out_ring(CellId(1)));
     assert!(HUB_BASE + 8 * HUB_SIZE <= CONTROLLER);
     assert!(CONTROLLER + 4096 <= BOOT_BLOCK);
     assert!(CONFIG_BASE + CONFIG_MAX <= MONITOR_BASE);

@@ -15,6 +15,8 @@ use alloc::vec::Vec;
 const COMMAND: u16 = 4;
 /// The stream of an [`Order::Release`].
 const RELEASE: u16 = 5;
+/// The stream of an [`Order::Inherit`].
+const INHERIT: u16 = 6;
 /// Most bytes of text in one record.
 const TEXT_MAX: usize = RECORD_MAX - 16;
 
@@ -36,6 +38,17 @@ pub enum Order {
         adopt: bool,
         /// The line.
         line: String,
+    },
+    /// A VM whose home has died is yours from now on; answer when you have it. You may have it already.
+    Inherit {
+        /// The answer's number.
+        id: u32,
+        /// Which VM.
+        vm: VmId,
+        /// Start it.
+        starts: bool,
+        /// Take it though there is no memory to start it.
+        insists: bool,
     },
     /// A VM is another cell's from now on, unless it runs; answer.
     Release {
@@ -109,6 +122,13 @@ impl Order {
                 w.u16(vm.0);
                 RELEASE
             }
+            Self::Inherit { id, vm, starts, insists } => {
+                w.u32(*id);
+                w.u16(vm.0);
+                w.u8(u8::from(*starts));
+                w.u8(u8::from(*insists));
+                INHERIT
+            }
         };
         (stream, w.bytes)
     }
@@ -125,6 +145,10 @@ impl Order {
             }
             COMMAND => Self::Command { id: r.u32()?, adopt: r.u8()? != 0, line: r.str()? },
             RELEASE => Self::Release { id: r.u32()?, vm: VmId(r.u16()?) },
+            INHERIT => {
+                let (id, vm) = (r.u32()?, VmId(r.u16()?));
+                Self::Inherit { id, vm, starts: r.u8()? != 0, insists: r.u8()? != 0 }
+            }
             _ => return Err(DecodeError { at: 0, what: "an order's stream" }),
         };
         Ok(order)
@@ -225,6 +249,8 @@ mod tests {
             Order::Type { console: 16, bytes: vec![0; RECORD_MAX] },
             Order::Command { id: 7, adopt: true, line: "start l\u{ef}nux".into() },
             Order::Release { id: u32::MAX, vm: VmId(3) },
+            Order::Inherit { id: 1, vm: VmId(0x102), starts: true, insists: false },
+            Order::Inherit { id: 2, vm: VmId(9), starts: false, insists: true },
         ] {
             let (stream, bytes) = order.encode();
             assert_eq!(Order::decode(stream, &bytes), Ok(order));
@@ -261,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for stream in [stream::EVENTS, COMMAND, RELEASE, 15] {
+        for stream in [stream::EVENTS, COMMAND, RELEASE, INHERIT, 15] {
             for bytes in [&b""[..], b"\x01\0\0\0\x03", &[0xff; 3]] {
                 assert!(Order::decode(stream, bytes).is_err(), "{stream} {bytes:?}");
                 assert!(Report::decode(stream, bytes).is_err(), "{stream} {bytes:?}");
