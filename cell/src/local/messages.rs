@@ -19,6 +19,10 @@ use alloc::vec::Vec;
 const WINDOW: u64 = 16;
 /// The sender's number is above the message's.
 const NUMBER_BITS: u32 = 56;
+/// Of these the lower ones count; above them is the sender's incarnation.
+const COUNT_BITS: u32 = 32;
+/// The count of a number.
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// The name of these messages for their sender.
 pub(super) const TOKEN: u32 = 1;
@@ -82,6 +86,9 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn send_messages(&mut self, talk: &mut Talk) {
         let Some(mut stress) = self.probes.stress.take() else { return };
         let targets = self.targets();
+        // A cell that has booted again begins anew.
+        let me = usize::from(self.out.cell.0);
+        let first = u64::from(talk.members.live().incarnations[me].0) << COUNT_BITS;
         for _ in 0..WINDOW {
             let open = stress.sent - stress.executed - stress.failed;
             if stress.sent == stress.count || open == WINDOW || targets.is_empty() {
@@ -90,7 +97,7 @@ impl<M: Machine> LocalCell<M> {
             let name = targets[self.dice.below(targets.len() as u64) as usize];
             let last = self.probes.last.entry(name.index).or_default();
             if last.0 != name.life {
-                *last = (name.life, 0);
+                *last = (name.life, first);
             }
             let number = last.1 + 1;
             let value = u64::from(self.out.cell.0) << NUMBER_BITS | number;
@@ -145,7 +152,8 @@ impl<M: Machine> LocalCell<M> {
         let Some(slot) = self.slot(who) else { return };
         let Some(last) = slot.probes.get_mut(from as usize) else { return };
         let before = core::mem::replace(last, number);
-        if before.wrapping_add(1) != number {
+        let begins = number & COUNT_MASK == 1 && number >> COUNT_BITS > before >> COUNT_BITS;
+        if before.wrapping_add(1) != number && !begins {
             self.probes.wrong += 1;
             let (name, from) = (self.name_of(who), CellId(from as u8));
             self.say(&format!(

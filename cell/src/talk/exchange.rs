@@ -21,6 +21,9 @@ use alloc::vec::Vec;
 
 /// Most calls that wait for the line to one cell.
 pub const MAX_CALLS: usize = 8;
+/// A cell whose memory has not answered is written to again after this part of the patience: ways come back sooner than
+/// cells die.
+const MUTE_PART: u64 = 100;
 
 /// What there is between this cell and another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -351,8 +354,11 @@ impl Exchange {
         }
         for cell in CellSet(self.busy.0 | self.mute.0) {
             let peer = &self.peers[usize::from(cell.0)];
-            let since = peer.mute.unwrap_or(peer.client.since());
-            if now.wrapping_sub(since) >= self.patience {
+            let (since, patience) = match peer.mute {
+                Some(since) => (since, self.patience.div_ceil(MUTE_PART)),
+                None => (peer.client.since(), self.patience),
+            };
+            if now.wrapping_sub(since) >= patience {
                 return Some(self.overdue(cell, now));
             }
         }
