@@ -188,11 +188,16 @@ impl Part<'_> {
 
     /// Exactly those cells are lost that must be, and they come back.
     fn the_cells(&self, wrong: &mut Vec<String>) {
+        let losses_of =
+            |cell| self.events("cell-lost").filter(move |event| event.lost == Some(cell));
+        // One that is lost itself has told it before.
+        let lived = |by, at| {
+            !self.is_lost(by) || losses_of(by).map(|event| event.t_ns).min().is_some_and(|t| at < t)
+        };
+        let living =
+            |event: &&Event| u8::try_from(event.cell).is_ok_and(|by| lived(by, event.t_ns));
         for cell in 0..self.facts.layout.cells() {
-            let living =
-                |event: &&Event| u8::try_from(event.cell).is_ok_and(|by| !self.is_lost(by));
-            let losses = self.events("cell-lost").filter(|event| event.lost == Some(cell));
-            match (self.is_lost(cell), losses.filter(living).count()) {
+            match (self.is_lost(cell), losses_of(cell).filter(living).count()) {
                 (true, 1) | (false, 0) => {}
                 (true, 0) => wrong.push(format!("nobody who lives says that cell {cell} is lost")),
                 (true, count) => {
