@@ -261,6 +261,25 @@ fn a_fault_that_was_another_or_came_alone() {
 }
 
 #[test]
+fn who_is_lost_second_may_tell_of_the_first() {
+    let mut experiments = experiments();
+    let fault = Fault { kind: Kind::Node, is_link: false, place: 0 };
+    experiments[1].second = Some(Second { fault, after_ns: 5 * MS, doer: 1 });
+    experiments[1].lost = 0b0101;
+    let told = |by| {
+        let mut record = right();
+        record.events.push(Event { lost: Some(0), ..event(NEXT + 8 * MS, 1, "cell-lost") });
+        let loss = record.events.iter_mut().rfind(|event| event.lost == Some(2)).unwrap();
+        loss.cell = by;
+        record.events.sort_by_key(|event| event.t_ns);
+        judge(&facts(), &experiments, None, &record, &sums())[1].wrong.clone()
+    };
+    let nobody = "nobody who lives says that cell 2 is lost".to_owned();
+    assert!(!told(0).contains(&nobody), "it lived when it said so");
+    assert!(told(2).contains(&nobody));
+}
+
+#[test]
 fn a_run_that_ends_early_fails_in_the_experiment_in_which_it_does() {
     let hung = judged(|record| record.status = None);
     assert_eq!(hung[0].wrong, [""; 0]);
