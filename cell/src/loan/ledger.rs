@@ -4,6 +4,7 @@
 use super::{LoanId, MAX_RUNS, Refusal, Reply, Request, Runs};
 use crate::frames::Frames;
 use crate::memmap::{Owner, Run};
+use crate::talk::mutant::{Mutant, seeded};
 use abi::CellId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -229,10 +230,19 @@ impl Loans {
             if lent.to == cell && lent.state != State::Quarantined {
                 let before = lent.owner();
                 lent.state = State::Quarantined;
+                if seeded(Mutant::QuarantineSkipped) {
+                    self.frames.change(lent.runs.as_slice(), before, Owner::Free);
+                    continue;
+                }
                 self.frames.change(lent.runs.as_slice(), before, lent.owner());
             }
         }
-        self.frames.lose(cell);
+        self.lent.retain(|lent| {
+            !(seeded(Mutant::QuarantineSkipped) && lent.state == State::Quarantined)
+        });
+        if !seeded(Mutant::LoanKept) {
+            self.frames.lose(cell);
+        }
     }
 
     /// None of the CPUs of `cell`, which has died, can reach anything any more.

@@ -15,6 +15,7 @@ use crate::placement::Plan;
 use crate::pmap::{NoPmap, Pmap};
 use crate::tail::Tail;
 use crate::talk::CellSet;
+use crate::talk::mutant::{Mutant, seeded};
 use crate::visit::Goal;
 use crate::vm::{Body, End, Ending, Life, State, Then, VcpuId, Visit};
 use abi::config::{Placement, Restart};
@@ -201,6 +202,9 @@ impl<M: Machine> LocalCell<M> {
         };
         self.note_vms();
         self.report(id, |vm| Kind::VmEnd { vm, cause });
+        if seeded(Mutant::EndToldTwice) {
+            self.report(id, |vm| Kind::VmEnd { vm, cause });
+        }
         if let Some(wait) = again {
             // Writing to a string does not fail.
             let _ = writeln!(text, "  it is started again in {} ms", wait / 1_000_000);

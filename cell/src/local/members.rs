@@ -2,6 +2,7 @@
 
 use super::{LocalCell, Machine};
 use crate::fault::Part;
+use crate::talk::mutant::{Mutant, seeded};
 use crate::talk::{
     Agreement, CellSet, Decision, Epoch, Fabric, Finding, Incarnation, LiveSet, Sight, Watch,
 };
@@ -17,6 +18,7 @@ const BEAT_NS: u64 = 5_000_000;
 
 /// A cell's part in the agreements on who is alive.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Membership {
     agreement: Agreement,
     watch: Watch,
@@ -94,6 +96,40 @@ impl Membership {
     }
 }
 
+/// What the model check asks and has happen.
+#[cfg(test)]
+impl Membership {
+    /// It has waited for signs of life of these cells for too long.
+    pub(super) fn time_out(&mut self, cells: CellSet) {
+        self.watch.time_out(cells);
+    }
+
+    /// It says that it is there when it next looks.
+    pub(super) const fn say_again(&mut self) {
+        self.beat_at = 0;
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.agreement.is_quiet()
+    }
+
+    /// Whether an incarnation of a cell is not let in any more.
+    pub(super) fn refuses(&self, cell: CellId, incarnation: u16) -> bool {
+        self.agreement.refuses(cell, Incarnation(incarnation))
+    }
+
+    /// Whether what it says has been written wherever it could be.
+    pub(super) const fn has_written(&self) -> bool {
+        self.beat_at != 0
+    }
+
+    /// What it says.
+    pub(super) const fn ballot(&self) -> &crate::talk::Ballot {
+        self.agreement.ballot()
+    }
+}
+
 impl<M: Machine> LocalCell<M> {
     /// Whether one of these cells, which have rung, has something to say about who is alive: time to [`Self::look`].
     pub fn has_news(&mut self, from: CellSet) -> bool {
@@ -109,9 +145,13 @@ impl<M: Machine> LocalCell<M> {
         members.beat(now);
         let sight = self.out.machine.sight();
         let mut finding = members.watch.look(now, &sight, self.out.machine.wires());
-        // Of two cells neither can ask a third one, so that neither may believe an alarm.
+        // Of two cells neither can ask a third one, so that neither may believe an alarm; nor of two of which the others
+        // are just found dead.
         let alarm = core::mem::take(&mut self.faults.false_alarm).and(self.live);
-        if self.live.count() > 2 {
+        if seeded(Mutant::SuspicionKept) {
+            self.faults.false_alarm = alarm;
+        }
+        if self.live.minus(finding.suspects).count() > 2 {
             finding.suspects = CellSet(finding.suspects.0 | alarm.0);
         }
         while let Some(decision) = self.decide(&finding) {
@@ -146,7 +186,9 @@ impl<M: Machine> LocalCell<M> {
 
     /// All cells that are left have agreed that these are.
     fn agreed(&mut self, live: &LiveSet, dead: CellSet) {
-        self.out.machine.agreed(live);
+        if !seeded(Mutant::FenceForgotten) {
+            self.out.machine.agreed(live);
+        }
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
         let back = live.cells.minus(self.live);

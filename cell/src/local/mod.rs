@@ -12,6 +12,8 @@ mod lending;
 mod life;
 mod members;
 mod messages;
+#[cfg(test)]
+mod model;
 mod moves;
 mod notes;
 mod operator;

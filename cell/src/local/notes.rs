@@ -19,6 +19,7 @@ use super::out::{Out, outcome_record};
 use super::{LocalCell, Machine, vm_of};
 use crate::script::Player;
 use crate::talk::CellSet;
+use crate::talk::mutant::{Mutant, seeded};
 use abi::codec::{Reader, Writer};
 use abi::event::Kind;
 use abi::ring::stream;
@@ -126,10 +127,9 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    /// What other cells have left that lead or have led; nothing of those that never have.
+    /// What those cells have left that lead or have led, this one too: who was to lead after it may have died before it did.
     fn leads_left(&self) -> impl Iterator<Item = (CellId, Left)> {
-        let others = CellSet::first(self.post.cells()).without(self.out.cell);
-        others.filter_map(|cell| {
+        CellSet::first(self.post.cells()).filter_map(|cell| {
             let note = self.out.machine.noted(cell, Note::Leader);
             Some((cell, Left::decode(&note).ok()?))
         })
@@ -140,7 +140,10 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         let since = *self.post.waits_since.get_or_insert(now);
         let patient = now < since + STOPPING_NS;
-        let runs = |cell| self.live.has(cell) || patient && !self.out.machine.is_fenced(cell);
+        let runs = |cell| {
+            let lives = self.live.has(cell) || patient && !self.out.machine.is_fenced(cell);
+            lives && cell != self.out.cell
+        };
         if self.leads_left().any(|(cell, left)| left.leads && runs(cell)) {
             return false;
         }
@@ -149,6 +152,9 @@ impl<M: Machine> LocalCell<M> {
         self.out.machine.lead();
         let mut lead = newest.as_ref().map_or_else(Lead::first, |left| left.lead.clone());
         lead.term += 1;
+        if seeded(Mutant::LossForgotten) {
+            lead.told = CellSet::first(self.post.cells()).minus(self.live);
+        }
         let outcome = lead.outcome.clone();
         let told = lead.told;
         self.out.lead = Some(lead);
@@ -221,7 +227,9 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn tell_lost(&mut self, cell: CellId) -> Vec<VmId> {
         let (orphans, ran) = self.orphans_of(cell);
         let Some(lead) = &mut self.out.lead else { return ran };
-        lead.told = lead.told.with(cell);
+        if !seeded(Mutant::LossToldTwice) {
+            lead.told = lead.told.with(cell);
+        }
         lead.orphans.extend(orphans);
         self.out.save();
         self.out.machine.note(cell, Note::Vms, &[]);

@@ -3,6 +3,7 @@
 use super::errands::Errand;
 use super::{LocalCell, Machine};
 use crate::loan::Payload;
+use crate::talk::mutant::{Mutant, seeded};
 use crate::talk::{CellSet, Message, Vcpu as Name};
 use crate::visit::{Ask, MOST_WORDS, Told, Used, Whom};
 use crate::vm::{Guest, Seat, Slot, State, Then, Vcpu, VcpuId};
@@ -250,7 +251,9 @@ impl<M: Machine> LocalCell<M> {
     pub(super) fn visited_died(&mut self, cell: CellId) {
         for id in self.ids() {
             let vm = self.vm(id);
-            if vm.visit.as_ref().is_some_and(|visit| visit.replica.home() == cell) {
+            if vm.visit.as_ref().is_some_and(|visit| visit.replica.home() == cell)
+                && !seeded(Mutant::VisitKept)
+            {
                 self.dismiss_visit(id);
             }
             let Some(life) = self.vm(id).life() else { continue };
@@ -262,7 +265,7 @@ impl<M: Machine> LocalCell<M> {
                     (slot.seat, any) = (Seat::Gone, true);
                 }
             }
-            if any {
+            if any && !seeded(Mutant::VcpuForgotten) {
                 let why = format!("cell {cell}, which has died, ran a VCPU of it");
                 self.end(id, Cause::CellLost, why, Then::Policy);
             } else {

@@ -142,6 +142,13 @@ impl Agreement {
             && self.ballot.proposal.is_empty()
     }
 
+    /// Whether an incarnation of a cell is not let in any more: it was to be, and that came to nothing.
+    #[cfg(test)]
+    #[must_use]
+    pub fn refuses(&self, cell: CellId, incarnation: Incarnation) -> bool {
+        incarnation <= self.known[usize::from(cell.0)]
+    }
+
     /// Whether every ballot has been written.
     #[must_use]
     pub const fn is_written(&self) -> bool {
@@ -362,7 +369,8 @@ impl Agreement {
         for cell in self.heard() {
             let Some(ballot) = self.said(fabric, cell) else { continue };
             let proposal = ballot.proposal;
-            if ballot.epoch != self.live.epoch || !proposal.has(self.me) {
+            let now = ballot.epoch == self.live.epoch || seeded(Mutant::BallotOfAnyEpoch);
+            if !now || !proposal.has(self.me) {
                 continue;
             }
             let mine = self.ballot.proposal;
@@ -451,7 +459,8 @@ impl Agreement {
         for cell in proposal.and(self.live.cells).without(self.me) {
             let ballot = self.said(fabric, cell)?;
             let same = ballot.proposal == proposal || seeded(Mutant::AgreesAlone);
-            if ballot.epoch != self.live.epoch || !same {
+            let now = ballot.epoch == self.live.epoch || seeded(Mutant::BallotOfAnyEpoch);
+            if !now || !same {
                 return None;
             }
         }

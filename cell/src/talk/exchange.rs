@@ -254,7 +254,9 @@ impl Exchange {
         registry.epoch_changed(Some(cell), |vcpu| events.push_back(Event::Arrived(vcpu)));
         let peer = &mut self.peers[usize::from(cell.0)];
         let origin = core::mem::take(&mut peer.origin);
-        self.failed(cell, origin);
+        if !seeded(Mutant::CallNotUnwound) {
+            self.failed(cell, origin);
+        }
         while let Some((origin, _)) = self.peers[usize::from(cell.0)].calls.pop_front() {
             self.failed(cell, origin);
         }

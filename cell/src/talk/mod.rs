@@ -25,14 +25,14 @@ mod exchange;
 pub mod line;
 pub mod live;
 pub mod message;
-mod mutant;
+pub(crate) mod mutant;
 pub mod registry;
 pub mod request;
 pub mod rpc;
 pub mod watch;
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 
 pub use agree::{Agreement, Decision, Finding, LiveSet};
 pub use ballot::Ballot;

@@ -3,7 +3,7 @@
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
+pub(crate) enum Mutant {
     /// A line's commit word is written before its payload.
     CommitFirst,
     /// The epoch of a line is not looked at.
@@ -76,6 +76,34 @@ pub(super) enum Mutant {
     NewcomerUnheard,
     /// A cell that is being let in is not asked.
     NewcomerUnasked,
+    /// What a cell says counts whichever agreement it speaks of.
+    BallotOfAnyEpoch,
+    /// Cells that have been given up are not switched off.
+    FenceForgotten,
+    /// A cell that was suspected once stays so.
+    SuspicionKept,
+    /// The call to a cell that has died does not fail.
+    CallNotUnwound,
+    /// A dead cell is still asked for a VCPU that it had.
+    DeadAsked,
+    /// A VM ends with any cell, whether it depends on it or not.
+    OneTooMany,
+    /// A VM of which a dead cell held pages goes on.
+    LenderForgotten,
+    /// A VM of which a dead cell ran a VCPU goes on.
+    VcpuForgotten,
+    /// What is left of a VM whose home has died goes on.
+    VisitKept,
+    /// The end of a VM is told twice.
+    EndToldTwice,
+    /// What a dead cell has lent is given to VMs.
+    LoanKept,
+    /// What a dead cell had borrowed is free at once.
+    QuarantineSkipped,
+    /// Who takes the lead over takes the losses that there are for reported.
+    LossForgotten,
+    /// A cell's loss is reported again and again.
+    LossToldTwice,
 }
 
 #[cfg(test)]
@@ -85,18 +113,18 @@ std::thread_local! {
 
 /// Seeds a fault, or none, in this thread.
 #[cfg(test)]
-pub(super) fn seed(mutant: Option<Mutant>) {
+pub(crate) fn seed(mutant: Option<Mutant>) {
     SEEDED.set(mutant);
 }
 
 /// Whether this fault is to be shown.
 #[cfg(test)]
-pub(super) fn seeded(mutant: Mutant) -> bool {
+pub(crate) fn seeded(mutant: Mutant) -> bool {
     SEEDED.get() == Some(mutant)
 }
 
 /// Whether this fault is to be shown: never.
 #[cfg(not(test))]
-pub(super) const fn seeded(_: Mutant) -> bool {
+pub(crate) const fn seeded(_: Mutant) -> bool {
     false
 }

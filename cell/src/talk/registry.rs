@@ -188,6 +188,7 @@ impl Registry {
             Place::Ended => Target::Ended,
             Place::Lost => Target::Lost,
             Place::At(cell) if to_ask.has(cell) => Target::Cell(cell),
+            Place::At(cell) if seeded(Mutant::DeadAsked) && cell != live.me() => Target::Cell(cell),
             Place::At(_) | Place::Unknown => {
                 let enough = seeded(Mutant::OneAnswerIsEnough) && !entry.asked.is_empty();
                 match to_ask.lowest() {

@@ -42,7 +42,7 @@ pub struct Sight {
 }
 
 /// What is known of a cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Seen {
     /// What it said last.
     ballot: Ballot,
@@ -55,7 +55,7 @@ struct Seen {
 }
 
 /// The failure detector of a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Watch {
     me: CellId,
     cells: CellSet,
@@ -77,6 +77,15 @@ impl Watch {
             let seen = self.seen[usize::from(cell.0)].ballot;
             Ballot { beat: seen.beat, ..Ballot::read(fabric, cell) } != seen
         })
+    }
+
+    /// These have been silent for so long that they are suspected, unless they are heard: for the model check, which has
+    /// no time.
+    #[cfg(test)]
+    pub(crate) fn time_out(&mut self, cells: CellSet) {
+        for cell in cells {
+            self.seen[usize::from(cell.0)].silent = START_NS;
+        }
     }
 
     /// Looks: what is found at this time, in nanoseconds.

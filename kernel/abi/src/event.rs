@@ -97,7 +97,7 @@ pub enum Kind<'a> {
 }
 
 /// Why a VM ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The guest powered its machine off.
     PowerOff,

@@ -4,7 +4,7 @@
 
 mod agreements;
 mod cases;
-mod explore;
+pub(crate) mod explore;
 mod members;
 mod memory;
 mod mutants;
@@ -18,7 +18,7 @@ use explore::{Broken, Searched, explore};
 use std::time::Instant;
 
 /// More states than this are too many.
-const LIMIT: usize = 60_000_000;
+pub(crate) const LIMIT: usize = 60_000_000;
 
 /// Searches a case, which must be in order, and reports its size.
 fn search(case: &Case) {
@@ -27,7 +27,7 @@ fn search(case: &Case) {
 }
 
 /// Prints what a search from `start` on has come to.
-fn report(name: &str, start: Instant, found: Result<Searched, Broken>) {
+pub(crate) fn report(name: &str, start: Instant, found: Result<Searched, Broken>) {
     match found {
         Ok(all) => println!(
             "| {name} | {} | {} | {} | {} | {:.1} s |",

@@ -1,0 +1,154 @@
+//! The model check of recovery: whole cells, as the monitor has them, and everything that can happen to small machines of them.
+//!
+//! `docs/talking.md` says what is checked, `docs/results/model.md` how much of it there is.
+
+mod cases;
+mod inside;
+mod machine;
+mod rules;
+mod search;
+mod toy;
+mod verdict;
+mod world;
+
+use crate::talk::model::explore::{Broken, explore};
+use crate::talk::model::{LIMIT, report};
+use crate::talk::mutant::{Mutant, seed};
+use cases::Case;
+use search::{Search, Walked, walk};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Searches a case, which must be in order, and reports its size.
+fn search(case: &Case) {
+    let start = Instant::now();
+    report(case.name, start, explore(&Search::new(case), LIMIT));
+}
+
+/// Walks at random, each decided by its seed.
+fn walk_all(case: &Case, seeds: impl Iterator<Item = u64>) {
+    let (start, config) = (Instant::now(), Rc::new(case.config()));
+    let mut walked = Walked::default();
+    for (number, seed) in (1..).zip(seeds) {
+        if let Err(broken) = walk(case, &config, seed, &mut walked) {
+            panic!("{broken}\n({} walks went well)", number - 1);
+        }
+        if number % 50_000 == 0 {
+            println!("up to seed {seed}: {walked}, {:.0} s", start.elapsed().as_secs_f64());
+        }
+    }
+    println!("{}: {walked}, {:.1} s", case.name, start.elapsed().as_secs_f64());
+}
+
+#[test]
+fn small_recoveries_are_in_order() {
+    println!("| case | states | steps | depth | ends | host time |\n|---|---|---|---|---|---|");
+    for case in [cases::two_deaths, cases::hang_alone] {
+        search(&case());
+    }
+}
+
+#[test]
+fn walks_are_in_order() {
+    walk_all(&cases::everything(), 0..3000);
+}
+
+/// Minutes: `docs/results/model.md` has the figures.
+mod large {
+    use super::*;
+
+    #[test]
+    #[ignore = "takes long"]
+    fn recoveries_are_in_order() {
+        for case in [
+            cases::alarm,
+            cases::borrower,
+            cases::hang,
+            cases::spread_once,
+            cases::spread_wide,
+            cases::spread_twice,
+            cases::hang_and_death,
+            cases::repaired,
+            cases::spread_repaired,
+            cases::messages,
+            cases::two_deaths_torn,
+            cases::repaired_and_death,
+            cases::spread_wide_twice,
+        ] {
+            search(&case());
+        }
+    }
+
+    /// `FIRST_SEED` and `WALKS` say where to begin and how many walks there are to be.
+    #[test]
+    #[ignore = "takes long"]
+    fn long_walks_are_in_order() {
+        let number = |name: &str, default| {
+            std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+        };
+        let first = number("FIRST_SEED", 0);
+        walk_all(&cases::everything(), first..first + number("WALKS", 250_000));
+    }
+}
+
+/// Faults, and the cases in which they are looked for among all states.
+const HUNTED: [(Mutant, fn() -> Case); 6] = [
+    (Mutant::OneTooMany, cases::two_deaths),
+    (Mutant::LossForgotten, cases::two_deaths),
+    (Mutant::LossToldTwice, cases::two_deaths),
+    (Mutant::FenceForgotten, cases::hang),
+    (Mutant::SuspicionKept, cases::alarm),
+    (Mutant::QuarantineSkipped, cases::borrower),
+];
+
+/// Those that are looked for at random.
+const WALKED: [Mutant; 8] = [
+    Mutant::LenderForgotten,
+    Mutant::VcpuForgotten,
+    Mutant::VisitKept,
+    Mutant::EndToldTwice,
+    Mutant::CallNotUnwound,
+    Mutant::LoanKept,
+    Mutant::DeadAsked,
+    Mutant::BallotOfAnyEpoch,
+];
+
+#[test]
+fn each_fault_of_recovery_is_found() {
+    println!("| fault | found in | what was broken | states | actions |\n|---|---|---|---|---|");
+    let mut missed = Vec::new();
+    for (mutant, case) in HUNTED {
+        let case = case();
+        seed(Some(mutant));
+        let found = explore(&Search::new(&case), LIMIT).err();
+        seed(None);
+        let Some(Broken { what, way, states }) = found else {
+            missed.push(mutant);
+            continue;
+        };
+        println!("| {mutant:?} | {} | {what} | {states} | {} |", case.name, way.len());
+        assert!(!what.starts_with("more than"), "{mutant:?}: {what}");
+    }
+    assert!(missed.is_empty(), "{missed:?} were not found");
+}
+
+#[test]
+fn each_fault_of_recovery_is_walked_into() {
+    println!("| fault | what was broken | walks | steps |\n|---|---|---|---|");
+    let case = cases::everything();
+    let config = Rc::new(case.config());
+    let mut missed = Vec::new();
+    for mutant in WALKED {
+        let mut walked = Walked::default();
+        seed(Some(mutant));
+        let found = (0..3000).find_map(|seed| walk(&case, &config, seed, &mut walked).err());
+        seed(None);
+        let Some(what) = found else {
+            missed.push(mutant);
+            continue;
+        };
+        let rule = what.split([',', ':']).next().unwrap_or_default();
+        println!("| {mutant:?} | {rule} | {} | {} |", walked.walks, walked.steps);
+    }
+    assert!(missed.is_empty(), "{missed:?} were not walked into");
+}
