@@ -55,7 +55,7 @@ fn while_paused(vms: &[&VmFacts], steps: &str) -> String {
 
 /// Waits until a VM that has just started works.
 fn is_up(vm: &VmFacts) -> String {
-    let sign = if workload::does_rounds(&vm.cmdline) { "^round 1 " } else { "\\\\S" };
+    let sign = if workload::does_rounds(&vm.cmdline) { "^round 1 " } else { "\\S" };
     format!("console {}\nexpect \"{sign}\" {}\n", vm.name, 8 * PATIENCE)
 }
 
