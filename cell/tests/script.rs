@@ -43,9 +43,16 @@ fn send(text: &str) -> Act {
     Act::Send { bytes: text.as_bytes().to_vec() }
 }
 
+fn steps(acts: impl IntoIterator<Item = Act>) -> Vec<Step> {
+    acts.into_iter().zip(1..).map(|(act, line)| Step { line, act }).collect()
+}
+
+fn name(stream: u16) -> String {
+    format!("s{stream}")
+}
+
 fn player(acts: impl IntoIterator<Item = Act>) -> Player {
-    let steps = acts.into_iter().zip(1..).map(|(act, line)| Step { line, act }).collect();
-    Player::new(steps, |stream| format!("s{stream}")).expect("a script that can be played")
+    Player::new(steps(acts), name).expect("a script that can be played")
 }
 
 fn passed() -> Option<Action> {
@@ -319,7 +326,7 @@ fn a_damaged_automaton_never_panics() {
 #[test]
 fn another_player_goes_on_where_one_has_stopped() {
     let script = || {
-        player([
+        steps([
             expect("^login: ", 1),
             send("root\n"),
             expect("(ab){3}$", 1),
@@ -341,14 +348,14 @@ fn another_player_goes_on_where_one_has_stopped() {
     let bytes: Vec<(u16, u8)> =
         output.iter().flat_map(|(stream, text)| text.bytes().map(|byte| (*stream, byte))).collect();
     let play = |stops: &[usize]| {
-        let mut p = script();
+        let mut p = Player::new(script(), name).unwrap();
         let mut done = Vec::new();
         for (i, (stream, byte)) in bytes.iter().enumerate() {
             if stops.contains(&i) {
                 let mut w = Writer::new();
                 p.save(&mut w);
-                p = script();
-                p.resume(&mut Reader::new(&w.bytes), 10 * i as u64).unwrap();
+                p = Player::resume(script(), name, &mut Reader::new(&w.bytes), 10 * i as u64)
+                    .unwrap();
             }
             p.output(10 * i as u64, *stream, &[*byte]);
             done.extend(std::iter::from_fn(|| p.poll(10 * i as u64)));
@@ -356,9 +363,10 @@ fn another_player_goes_on_where_one_has_stopped() {
         done
     };
     let mut w = Writer::new();
-    script().save(&mut w);
+    Player::new(script(), name).unwrap().save(&mut w);
     for cut in 0..w.bytes.len() {
-        assert!(script().resume(&mut Reader::new(&w.bytes[..cut]), 0).is_err());
+        let short = &mut Reader::new(&w.bytes[..cut]);
+        assert!(Player::resume(script(), name, short, 0).is_err());
     }
     let whole = play(&[]);
     assert_eq!(whole.len(), 3, "{whole:?}");

@@ -184,13 +184,19 @@ impl<M: Machine> LocalCell<M> {
             None => format!("stream {console}"),
         };
         let now = self.out.machine.now();
-        let player = Player::new(self.out.machine.script(), name).and_then(|mut player| {
-            let resumed = stands.map_or(Ok(()), |stands| player.resume(&mut Reader::new(stands), now));
-            resumed.map(|()| player).map_err(|error| Outcome::ScriptFailed {
-                line: 1,
-                report: format!("the cell that played the script has died, and where it stood can't be read: {error}"),
-            })
-        });
+        let steps = self.out.machine.script();
+        let player = match stands {
+            None => Player::new(steps, name),
+            Some(stands) => {
+                let player = Player::resume(steps, name, &mut Reader::new(stands), now);
+                player.map_err(|error| Outcome::ScriptFailed {
+                    line: 1,
+                    report: format!(
+                        "the cell that played the script has died, and where it stood can't be read: {error}"
+                    ),
+                })
+            }
+        };
         match player {
             Ok(player) => self.out.player = Some(player),
             Err(outcome) => _ = self.over.get_or_insert(outcome),

@@ -13,7 +13,9 @@ const MATCHED: u32 = u32::MAX;
 /// A search of one `expect` or `absent`.
 #[derive(Debug)]
 struct Search {
-    matcher: Matcher,
+    /// The automaton as it was compiled, until it is needed.
+    dfa: Vec<u8>,
+    matcher: Option<Matcher>,
     /// Whether the next search starts where this one's match ends: an `expect`.
     ends_at_match: bool,
     state: State,
@@ -25,6 +27,16 @@ enum State {
     Ahead,
     Running(Progress),
     Matched,
+}
+
+impl Search {
+    /// Makes the automaton usable.
+    fn decode(&mut self) -> Result<(), String> {
+        if self.matcher.is_none() {
+            self.matcher = Some(Matcher::decode(&core::mem::take(&mut self.dfa))?);
+        }
+        Ok(())
+    }
 }
 
 /// A console and the searches on it, in the order of their steps.
@@ -108,6 +120,7 @@ impl Console {
                 MATCHED => State::Matched,
                 word => State::Running(Progress::from_word(word).ok_or(error)?),
             };
+            search.decode().map_err(|_| error)?;
         }
         (self.done, self.opened, self.last) = (done, opened, u8::try_from(last).ok());
         self.resumed = true;
@@ -120,8 +133,17 @@ impl Console {
     }
 
     /// Adds the search of the next step.
-    pub fn plan(&mut self, matcher: Matcher, ends_at_match: bool) {
-        self.searches.push(Search { matcher, ends_at_match, state: State::Ahead });
+    pub fn plan(&mut self, dfa: Vec<u8>, ends_at_match: bool) {
+        let (matcher, state) = (None, State::Ahead);
+        self.searches.push(Search { dfa, matcher, ends_at_match, state });
+    }
+
+    /// Whether the automaton of the search that was planned last can be used.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub fn check_last(&mut self) -> Result<(), String> {
+        self.searches.last_mut().map_or(Ok(()), Search::decode)
     }
 
     /// Starts the first searches, when all are planned.
@@ -134,7 +156,10 @@ impl Console {
     fn open(&mut self, behind: Option<u8>) {
         while let Some(search) = self.searches.get_mut(self.opened) {
             self.opened += 1;
-            match search.matcher.start(behind) {
+            // Those that were not decoded when the script began were so in another cell.
+            let Ok(()) = search.decode() else { continue };
+            let Some(matcher) = &search.matcher else { continue };
+            match matcher.start(behind) {
                 Ok(progress) => {
                     search.state = State::Running(progress);
                     if search.ends_at_match {
@@ -161,7 +186,8 @@ impl Console {
             let search = &mut self.searches[at];
             at += 1;
             let State::Running(progress) = &mut search.state else { continue };
-            let Some(hit) = search.matcher.feed(progress, byte) else { continue };
+            let hit = search.matcher.as_ref().and_then(|matcher| matcher.feed(progress, byte));
+            let Some(hit) = hit else { continue };
             search.state = State::Matched;
             if search.ends_at_match {
                 match hit {

@@ -65,7 +65,25 @@ impl Player {
     ///
     /// # Errors
     /// When an expression can't be decoded: the outcome names its line.
-    pub fn new(mut steps: Vec<Step>, name: impl Fn(u16) -> String) -> Result<Self, Outcome> {
+    pub fn new(steps: Vec<Step>, name: impl Fn(u16) -> String) -> Result<Self, Outcome> {
+        let mut player = Self::plan(steps, name, |line, console| {
+            console.check_last().map_err(|e| Outcome::ScriptFailed {
+                line,
+                report: format!("the compiled expression can't be used: {e}"),
+            })
+        })?;
+        for console in &mut player.consoles {
+            console.begin();
+        }
+        Ok(player)
+    }
+
+    /// A player of `steps` that has not begun. `check` is given each search's line, when it was planned last on its console.
+    fn plan<E>(
+        mut steps: Vec<Step>,
+        name: impl Fn(u16) -> String,
+        check: impl Fn(u32, &mut Console) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let first = abi::ring::vm_stream(abi::VmId(0));
         let mut consoles: Vec<Console> = Vec::new();
         let mut stream = first;
@@ -78,18 +96,12 @@ impl Player {
                 Act::Absent { dfa, .. } => (core::mem::take(dfa), false),
                 _ => continue,
             };
-            let matcher = Matcher::decode(&dfa).map_err(|e| Outcome::ScriptFailed {
-                line: step.line,
-                report: format!("the compiled expression can't be used: {e}"),
-            })?;
             let at = consoles.iter().position(|c| c.stream() == stream).unwrap_or_else(|| {
                 consoles.push(Console::new(stream, name(stream)));
                 consoles.len() - 1
             });
-            consoles[at].plan(matcher, ends_at_match);
-        }
-        for console in &mut consoles {
-            console.begin();
+            consoles[at].plan(dfa, ends_at_match);
+            check(step.line, &mut consoles[at])?;
         }
         Ok(Self { steps, at: 0, since: None, stream: first, consoles, failed: None, over: false })
     }
@@ -109,29 +121,35 @@ impl Player {
         }
     }
 
-    /// Goes on where [`Self::save`] was, at virtual time `now`. The monitor's console, which is another cell's now, begins a
-    /// line.
+    /// A player of the same `steps` that goes on where [`Self::save`] was, at virtual time `now`. The monitor's console, which is another
+    /// cell's now, begins a line. Expressions are decoded when they are needed: for all of them nobody has the time.
     ///
     /// # Errors
-    /// When that was another script; then this player is of no use.
-    pub fn resume(&mut self, r: &mut Reader<'_>, now: u64) -> Result<(), DecodeError> {
+    /// When that was another script.
+    pub fn resume(
+        steps: Vec<Step>,
+        name: impl Fn(u16) -> String,
+        r: &mut Reader<'_>,
+        now: u64,
+    ) -> Result<Self, DecodeError> {
+        let mut player = Self::plan(steps, name, |_, _| Ok(()))?;
         let error = r.error("a step");
         let at = r.u32()? as usize;
-        for step in self.steps.get(..at).ok_or(error)? {
+        for step in player.steps.get(..at).ok_or(error)? {
             if let Act::Console { stream } = step.act {
-                self.stream = stream;
+                player.stream = stream;
             }
         }
-        self.at = at;
-        self.since = Some(r.u64()?).filter(|since| *since != u64::MAX);
-        for console in &mut self.consoles {
+        player.at = at;
+        player.since = Some(r.u64()?).filter(|since| *since != u64::MAX);
+        for console in &mut player.consoles {
             console.resume(r)?;
         }
-        let monitor = self.consoles.iter().find(|console| console.stream() == stream::MONITOR);
+        let monitor = player.consoles.iter().find(|console| console.stream() == stream::MONITOR);
         if monitor.is_some_and(|console| !console.is_at_line_start()) {
-            self.output(now, stream::MONITOR, b"\r\n");
+            player.output(now, stream::MONITOR, b"\r\n");
         }
-        Ok(())
+        Ok(player)
     }
 
     /// A console has emitted `bytes` at the virtual time `now` (nanoseconds).
