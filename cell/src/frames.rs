@@ -292,8 +292,8 @@ impl Frames {
     /// As for [`Memmap::change`].
     pub fn change(&self, runs: &[Run], from: Owner, to: Owner) {
         let inner = &mut *self.inner.lock();
-        for mpa in runs.iter().flat_map(|run| run.iter()) {
-            inner.map.change(mpa, from, to);
+        for run in runs {
+            inner.map.change_run(*run, from, to);
         }
     }
 

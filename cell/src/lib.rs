@@ -34,4 +34,6 @@ pub mod talk;
 pub mod visit;
 pub mod vm;
 
-pub use local::{CreateError, Created, LocalCell, Machine, Membership, Next, Note, Refused, Turn};
+pub use local::{
+    CreateError, Created, LocalCell, Machine, Membership, Next, Note, Refused, Stage, Turn,
+};

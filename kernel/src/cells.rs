@@ -5,7 +5,7 @@
 //! or an operator asks for it, or else when the VMs of all cells have ended. All cells then end their VMs;
 //! when each has said that it is done (or is lost), the leader switches the machine off.
 
-use crate::{clock, controller, hub, machine};
+use crate::{asm, clock, controller, hub, machine};
 use abi::CellId;
 use abi::hub::{Hub, Run};
 use cell::talk::{CellSet, LiveSet};
@@ -13,6 +13,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long the leader waits for the others to end their VMs, in nanoseconds.
 const PATIENCE_NS: u64 = 2_000_000_000;
+
+/// Markers for counting (docs/counting.md): from here on a cell knows that all agree, up to here it has fenced off the others.
+const AGREED: u16 = 0x2012;
+const FENCED: u16 = 0x2013;
 
 /// The cells that are not in the live set any more.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -31,12 +35,14 @@ fn has_stopped(cell: CellId) -> bool {
 /// The cells have agreed on who is alive. Whoever is not any more is fenced off before anybody goes on without it: its nodes lose
 /// their power, whatever way is left to them. Whoever has been lost before may just be booting again.
 pub(crate) fn agreed(live: &LiveSet) {
+    asm::marker::<AGREED>();
     let before = CellSet(LOST.load(Ordering::Acquire) as u8);
     let_in(live);
     let lost = machine::others().minus(live.cells).minus(before);
     lost.into_iter()
         .flat_map(|cell| machine::layout().nodes_of(cell))
         .for_each(controller::node_off);
+    asm::marker::<FENCED>();
 }
 
 /// This cell, which is back, is in a live set: those that are not have been fenced off by the others.

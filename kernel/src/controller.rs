@@ -14,6 +14,9 @@ use alloc::vec::Vec;
 use cell::fault::Part;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// A marker for counting (docs/counting.md): a node fails.
+const FAILS: u16 = 0x2010;
+
 /// Switches a part of the machine off as its failure would; or a router or link on again.
 pub(crate) fn switch(part: Part, on: bool) {
     let controller = hub::controller();
@@ -22,7 +25,10 @@ pub(crate) fn switch(part: Part, on: bool) {
         Part::Link(link) => set(&controller.failed_links, link.into(), !on),
         // A node or a CPU does not come back by being switched on.
         Part::Node(_) | Part::Cpu(_) if on => {}
-        Part::Node(node) => node_off(node),
+        Part::Node(node) => {
+            asm::marker::<FAILS>();
+            node_off(node);
+        }
         Part::Cpu(cpu) => tell(cpu, Why::Hung),
     }
 }

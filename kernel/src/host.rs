@@ -5,7 +5,8 @@ use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
 use crate::{
-    cells, clock, controller, doorbell, frames, hub, link, machine, page, places, selftest, sight,
+    asm, cells, clock, controller, doorbell, frames, hub, link, machine, page, places, selftest,
+    sight,
 };
 use abi::config::{self, Config};
 use abi::hub::Why;
@@ -19,8 +20,13 @@ use cell::fault::Part;
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
 use cell::talk::{Frozen, LiveSet, Sight, Unreachable};
-use cell::{CreateError, Created, Machine, Note};
+use cell::{CreateError, Created, Machine, Note, Stage};
 use vmm_core::image::Images;
+
+/// Markers for counting (docs/counting.md): how far a recovery has come.
+const SUSPECTED: u16 = 0x2011;
+const UNWOUND: u16 = 0x2014;
+const SCANNED: u16 = 0x2015;
 
 /// Bytes of low RAM that the host wrote before the machine started.
 pub(crate) fn low_ram(base: u64, len: u64) -> &'static [u8] {
@@ -154,6 +160,14 @@ impl Machine for Host {
 
     fn agreed(&mut self, live: &LiveSet) {
         cells::agreed(live);
+    }
+
+    fn mark(&self, stage: Stage) {
+        match stage {
+            Stage::Suspected => asm::marker::<SUSPECTED>(),
+            Stage::Unwound => asm::marker::<UNWOUND>(),
+            Stage::Scanned => asm::marker::<SCANNED>(),
+        }
     }
 
     fn park(&mut self) {

@@ -1,6 +1,6 @@
 //! The cell among those that are alive: it looks at the others, agrees with them on who is left, and draws the consequences.
 
-use super::{LocalCell, Machine};
+use super::{LocalCell, Machine, Stage};
 use crate::fault::Part;
 use crate::talk::mutant::{Mutant, seeded};
 use crate::talk::{
@@ -154,6 +154,9 @@ impl<M: Machine> LocalCell<M> {
         if self.live.minus(finding.suspects).count() > 2 {
             finding.suspects = CellSet(finding.suspects.0 | alarm.0);
         }
+        if !finding.suspects.and(self.live).is_empty() {
+            self.out.machine.mark(Stage::Suspected);
+        }
         while let Some(decision) = self.decide(&finding) {
             match decision {
                 Decision::Live(live) => self.agreed(&live, finding.dead),
@@ -191,6 +194,7 @@ impl<M: Machine> LocalCell<M> {
         }
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
+        self.out.machine.mark(Stage::Unwound);
         let back = live.cells.minus(self.live);
         self.live = live.cells;
         for cell in back {
@@ -203,6 +207,7 @@ impl<M: Machine> LocalCell<M> {
             self.lender_died(cell);
             self.visited_died(cell);
         }
+        self.out.machine.mark(Stage::Scanned);
         self.silent = CellSet(self.silent.0 | gone.minus(dead).0);
     }
 

@@ -137,6 +137,9 @@ pub trait Machine {
     /// fenced off, as far as they can be reached.
     fn agreed(&mut self, live: &LiveSet);
 
+    /// Notes how far the recovery from a cell's death has come here, for those who count what it costs.
+    fn mark(&self, _: Stage) {}
+
     /// The other cells go on without this one, or it can't go on: its CPUs are to stop. Need not come back.
     fn park(&mut self);
 
@@ -222,6 +225,18 @@ pub trait Machine {
 
     /// What a cell has noted, in its last life too; nothing if it never has.
     fn noted(&self, cell: CellId, note: Note) -> Vec<u8>;
+}
+
+/// How far the recovery from a cell's death has come. Between the first two the cells agree, and [`Machine::agreed`] fences off
+/// who is not among those that live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// This cell sees that another one is dead, or suspects it.
+    Suspected,
+    /// What was going on with the dead has been ended: calls, messages, what is known of where VCPUs are.
+    Unwound,
+    /// What depends on the dead has been found: VMs end, loans are over.
+    Scanned,
 }
 
 /// A VM that was made: what its VCPUs share, and they.

@@ -270,6 +270,25 @@ impl Memmap {
         self.pools[pool].1.change(index, from, to);
     }
 
+    /// The pages of `run`, which are `from`'s, become `to`'s.
+    ///
+    /// # Panics
+    /// As for [`Memmap::change`].
+    pub fn change_run(&mut self, run: Run, from: Owner, to: Owner) {
+        let end = run.start.page() + u64::from(run.pages);
+        let last = end.checked_sub(1).and_then(|last| self.find(Mpa(last << PAGE_SHIFT)));
+        if let (Some((pool, first)), Some(last)) = (self.find(run.start), last)
+            && last == (pool, first + run.pages - 1)
+            && from != Owner::Free
+            && to != Owner::Free
+        {
+            return self.pools[pool].1.change_row(first, run.pages, from, to);
+        }
+        for mpa in run.iter() {
+            self.change(mpa, from, to);
+        }
+    }
+
     /// Gives back the page `mpa`, which belongs to `owner`.
     ///
     /// # Panics

@@ -152,6 +152,25 @@ impl Pool {
         }
     }
 
+    /// The same of `pages` pages in a row, from one owner to another: what a cell has lent is a large part of its memory.
+    ///
+    /// # Panics
+    /// As for [`Self::change`], and when one of the owners is nobody.
+    pub fn change_row(&mut self, first: u32, pages: u32, from: Owner, to: Owner) {
+        assert!(from != Owner::Free && to != Owner::Free && from != to, "from {from:?} to {to:?}");
+        let (before, after) = (Word::owned(from), Word::owned(to));
+        for index in first..first + pages {
+            if self.words[index as usize] != before {
+                // It says what is wrong.
+                self.change(index, from, to);
+                continue;
+            }
+            self.words[index as usize] = after;
+            *self.accounts.slot(from) -= 1;
+            *self.accounts.slot(to) += 1;
+        }
+    }
+
     /// Takes the page between `previous` and `next` out of the list of free pages.
     fn unlink(&mut self, previous: u32, next: u32) {
         if previous == NONE {

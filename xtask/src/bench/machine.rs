@@ -38,12 +38,39 @@ pub struct Machine<'a> {
     pub functions: &'a [&'a str],
 }
 
+/// What a machine has left behind.
+#[derive(Debug)]
+pub struct Ran {
+    /// What was printed.
+    pub output: String,
+    /// What was counted.
+    pub records: Vec<Record>,
+    /// What happened, a JSON object a line (docs/events.md).
+    pub events: String,
+}
+
+/// `run`'s exit status when a cell was lost, and all else went as it should.
+const LOST: i32 = 3;
+
 impl Machine<'_> {
     /// Boots it, has it play its script, and returns what was printed and counted.
     ///
     /// # Errors
     /// It did not run to its end, or its counts can't be read.
     pub fn run(&self) -> Result<(String, Vec<Record>)> {
+        let ran = self.boot(0)?;
+        Ok((ran.output, ran.records))
+    }
+
+    /// The same, where a cell is lost on the way.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with_a_loss(&self) -> Result<Ran> {
+        self.boot(LOST)
+    }
+
+    fn boot(&self, status: i32) -> Result<Ran> {
         let name = format!("bench-{}-{}", self.name, self.endian);
         eprintln!("bench: {name}");
         let place = Place::new(&name)?;
@@ -62,8 +89,10 @@ impl Machine<'_> {
         for function in self.functions {
             command.args(["--count-function", function]);
         }
+        let events = place.path().join("events.jsonl");
+        command.arg("--events").arg(&events);
         let ended = process::run(command, &name, LIMIT)?;
-        if !ended.status.is_some_and(|status| status.success()) {
+        if ended.status.and_then(|status| status.code()) != Some(status) {
             let tail = process::tail(&ended.output, 25).join("\n");
             bail!("a machine did not run to its end:\n{tail}\nreproduce: {line}");
         }
@@ -74,6 +103,9 @@ impl Machine<'_> {
             }
             Mode::Timed => Ok(Vec::new()),
         };
-        Ok((ended.output, records.with_context(|| counts.display().to_string())?))
+        let records = records.with_context(|| counts.display().to_string())?;
+        let events =
+            std::fs::read_to_string(&events).with_context(|| events.display().to_string())?;
+        Ok(Ran { output: ended.output, records, events })
     }
 }

@@ -6,6 +6,7 @@ mod cells;
 mod figures;
 mod layouts;
 mod machine;
+mod recovery;
 
 use anyhow::Result;
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ enum What {
     Cells(cells::Args),
     /// A VM that depends on one cell, on a machine of one cell and of eight.
     Layouts(layouts::Args),
+    /// What it costs the survivors that a node has died.
+    Recovery(recovery::Args),
 }
 
 /// Runs the command.
@@ -33,5 +36,6 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Cells(args) => cells::main(args),
         What::Layouts(args) => layouts::main(args),
+        What::Recovery(args) => recovery::main(args),
     }
 }

@@ -1,0 +1,294 @@
+//! `cargo xtask bench recovery`: what it costs the survivors that a node has died, on machines of 2, 4 and 8 cells with different
+//! amounts of memory a node.
+//!
+//! The measure is the critical path: the stages of a recovery are rounds, in each of which the cells do their part at the same
+//! time; of each the largest count of the monitor's instructions on any survivor's first CPU (which does all of it), without what
+//! it spins or sleeps; summed. Beside it the machine's own time under icount, from the fault to the leader's report: there the CPUs
+//! of all cells take turns on one clock, so that it grows with their number.
+
+use super::machine::{Machine, Mode};
+use crate::endian::Endian;
+use crate::run::count::{Counts, Record};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// Measures what it costs the survivors that a node has died.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench recovery             2, 4 and 8 nodes with 64, 128 and 192 MB each: a table
+  cargo xtask bench recovery --json      the same for programs
+
+Exit status: 0 it was measured, whatever the figures say, 2 a machine did not run.")]
+pub struct Args {
+    /// A JSON list instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// The machine's byte order.
+    #[arg(long, default_value_t)]
+    endian: Endian,
+    /// Runs of each machine, of which the median is told.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+}
+
+const NODES: [u32; 3] = [2, 4, 8];
+const SLICES_MB: [u32; 3] = [64, 128, 192];
+
+/// The stages, by the marker that begins and the one that ends each (docs/counting.md).
+const STAGES: [(&str, u16, u16); 5] = [
+    ("detection", 0x2010, 0x2011),
+    ("agreement", 0x2011, 0x2012),
+    ("fencing", 0x2012, 0x2013),
+    ("unwinding", 0x2013, 0x2014),
+    ("scan", 0x2014, 0x2015),
+];
+/// The last marker; what follows until a guest goes on is the resumption.
+const SCANNED: u16 = 0x2015;
+/// What is the monitor's work.
+const RANGES: [&str; 3] = ["monitor", "trap", "prom"];
+
+/// Cells of one node with one CPU, each with a guest that computes; one more guest, as large as half of a node's memory, is spread over the first and the
+/// last one.
+fn config(nodes: u32, slice: u32) -> String {
+    let mut out =
+        format!("[machine]\nnodes = {nodes}\ncpus_per_node = 1\nslice_per_node = \"{slice}M\"\n");
+    // Writing to a string does not fail.
+    for node in 0..nodes {
+        let _ = write!(out, "[[cell]]\nnodes = [{node}]\n");
+    }
+    for cell in 0..nodes {
+        let _ = write!(
+            out,
+            "[[vm]]\nname = \"own-{cell}\"\nkernel = \"irix\"\nmemory = \"8M\"\ncells = [{cell}]\n\
+             cmdline = \"hz=1 do=spin\"\n"
+        );
+    }
+    let _ = write!(
+        out,
+        "[[vm]]\nname = \"wide\"\nkernel = \"irix\"\nmemory = \"{}M\"\nvcpus = 2\ncells = [0, {}]\n\
+         placement = \"spread\"\ncmdline = \"hz=1 do=hog,spin\"\n",
+        slice / 2,
+        nodes - 1
+    );
+    out
+}
+
+/// A quarter of each survivor's memory is lent to the last cell, of which the node then dies.
+fn script(nodes: u32, slice: u32) -> String {
+    let last = nodes - 1;
+    let mut out = String::new();
+    for cell in 0..nodes {
+        let _ = write!(out, "console own-{cell}\nexpect \"irix: \" 200\n");
+    }
+    out.push_str("console wide\nexpect \"hog: \" 200\nconsole monitor\nwait 2\n");
+    for cell in 0..last {
+        let pages = slice * 256 / 4;
+        let _ =
+            write!(out, "send lend {last} {pages} on {cell}\nexpect \"lent to cell {last}\" 60\n");
+    }
+    let _ = write!(
+        out,
+        "wait 0.5\nsend fault node {last}\nexpect \"cell {last} is lost\" 60\nwait 1\n"
+    );
+    out
+}
+
+/// A machine's recovery.
+#[derive(Clone, Debug, Serialize)]
+struct Recovery {
+    nodes: u32,
+    slice_mb: u32,
+    endian: Endian,
+    /// Instructions of each stage, of the slowest survivor.
+    stages: Vec<(&'static str, u64)>,
+    /// Their sum.
+    critical: u64,
+    /// Nanoseconds of the machine's time, under icount, until the leader has reported the loss.
+    reported_ns: u64,
+}
+
+fn work(counts: &Counts) -> u64 {
+    RANGES.iter().filter_map(|range| counts.ranges.get(*range)).sum()
+}
+
+/// The critical path's stages, from the records of a run.
+fn stages(records: &[Record], survivors: usize) -> Result<Vec<(&'static str, u64)>> {
+    let at = |record: &Record| match record {
+        Record::Marker { marker, counts, .. } => Some((*marker, counts.cpu, work(counts))),
+        _ => None,
+    };
+    let fault =
+        records.iter().position(|r| at(r).is_some_and(|(marker, ..)| marker == STAGES[0].1));
+    let fault = fault.context("no node has failed")?;
+    let mut most = vec![0; STAGES.len() + 1];
+    for cpu in 0..survivors {
+        // What it had done when the node failed, as of the last that was heard of it.
+        let before = records[..fault].iter().rev().filter_map(at).find(|(_, c, _)| *c == cpu);
+        let mut last = before.with_context(|| format!("CPU {cpu} was never heard of"))?.2;
+        let after = || records[fault..].iter().filter_map(at).filter(|(_, c, _)| *c == cpu);
+        for (most, (name, _, until)) in most.iter_mut().zip(STAGES) {
+            let (_, _, now) = after()
+                .find(|(marker, _, _)| *marker == until)
+                .with_context(|| format!("CPU {cpu} was not seen to end its {name}"))?;
+            *most = (*most).max(now.saturating_sub(last));
+            last = now;
+        }
+        let scanned = records[fault..]
+            .iter()
+            .position(|r| at(r).is_some_and(|(marker, c, _)| (marker, c) == (SCANNED, cpu)));
+        let resumed = records[fault + scanned.unwrap_or(0)..].iter().find_map(|r| match r {
+            Record::Guest { counts, .. } if counts.cpu == cpu => Some(work(counts)),
+            _ => None,
+        });
+        let resumed = resumed.with_context(|| format!("no guest has gone on on CPU {cpu}"))?;
+        most[STAGES.len()] = most[STAGES.len()].max(resumed.saturating_sub(last));
+    }
+    let names = STAGES.iter().map(|(name, ..)| *name).chain(["resumption"]);
+    Ok(names.zip(most).collect())
+}
+
+/// When something was first seen in the lines of events.
+fn time_of(events: &str, kind: &str) -> Option<u64> {
+    let line = events.lines().find(|line| line.contains(&format!("\"kind\":\"{kind}\"")))?;
+    let (_, rest) = line.split_once("\"t_ns\":")?;
+    rest.split(',').next()?.parse().ok()
+}
+
+fn measure(args: &Args, nodes: u32, slice_mb: u32) -> Result<Recovery> {
+    let (config, script) = (config(nodes, slice_mb), script(nodes, slice_mb));
+    let name = format!("recovery-{nodes}-{slice_mb}");
+    let machine = |mode| Machine {
+        name: &name,
+        endian: args.endian,
+        mode,
+        config: &config,
+        script: &script,
+        functions: &[],
+    };
+    let mut runs = Vec::new();
+    for _ in 0..args.runs.max(1) {
+        let ran = machine(Mode::Counted).run_with_a_loss()?;
+        let stages = stages(&ran.records, nodes as usize - 1)?;
+        runs.push((stages.iter().map(|(_, count)| count).sum::<u64>(), stages));
+    }
+    runs.sort_by_key(|(sum, _)| *sum);
+    let (critical, stages) = runs.swap_remove(runs.len() / 2);
+    let events = machine(Mode::Timed).run_with_a_loss()?.events;
+    let times = time_of(&events, "fault").zip(time_of(&events, "cell-lost"));
+    let Some((fault, lost)) = times else { bail!("{name}: nobody has reported the loss") };
+    Ok(Recovery {
+        nodes,
+        slice_mb,
+        endian: args.endian,
+        stages,
+        critical,
+        reported_ns: lost - fault,
+    })
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A machine could not be run.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    crate::build::monitor(args.endian)?;
+    let mut all = Vec::new();
+    if !args.json {
+        print!("{}", head());
+    }
+    for nodes in NODES {
+        for slice in SLICES_MB {
+            let one = measure(args, nodes, slice)?;
+            if !args.json {
+                print!("{}", one.row());
+            }
+            all.push(one);
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The head of a table.
+fn head() -> String {
+    let mut out = "| nodes | MB a node |".to_owned();
+    for name in STAGES.iter().map(|(name, ..)| *name).chain(["resumption"]) {
+        // Writing to a string does not fail.
+        let _ = write!(out, " {name} |");
+    }
+    out.push_str(" critical path | until reported, ms |\n|");
+    out.push_str(&"---|".repeat(STAGES.len() + 5));
+    out.push('\n');
+    out
+}
+
+impl Recovery {
+    /// A line of it.
+    fn row(&self) -> String {
+        let mut out = format!("| {} | {} |", self.nodes, self.slice_mb);
+        for (_, count) in &self.stages {
+            // Writing to a string does not fail.
+            let _ = write!(out, " {count} |");
+        }
+        let ms = self.reported_ns as f64 / 1e6;
+        let _ = writeln!(out, " {} | {ms:.2} |", self.critical);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::facts::Facts;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn counts(cpu: usize, monitor: u64) -> Counts {
+        let ranges = BTreeMap::from([("monitor".to_owned(), monitor)]);
+        Counts { cpu, total: monitor, loops: 0, again: 0, ranges }
+    }
+
+    fn marker(marker: u16, cpu: usize, monitor: u64) -> Record {
+        Record::Marker { marker, visit: None, counts: counts(cpu, monitor) }
+    }
+
+    #[test]
+    fn the_slowest_of_each_stage_counts() {
+        let mut records = vec![marker(1, 0, 50), marker(1, 1, 500), marker(0x2010, 0, 100)];
+        for (i, (_, _, until)) in (1..).zip(STAGES) {
+            records.push(marker(until, 0, 100 + 10 * i));
+            records.push(marker(until, 1, 500 + 7 * i));
+        }
+        for (cpu, at) in [(0, 155), (1, 600)] {
+            records.push(Record::Guest { marker: 0x2100, counts: counts(cpu, at) });
+        }
+        let found = stages(&records, 2).unwrap();
+        let counts: Vec<_> = found.iter().map(|(_, count)| *count).collect();
+        // The first CPU was last heard of at 50.
+        assert_eq!(counts, [60, 10, 10, 10, 10, 65]);
+        assert!(stages(&records[..5], 2).is_err());
+        assert!(stages(&[], 1).is_err());
+    }
+
+    #[test]
+    fn machines_can_be_had() {
+        for nodes in NODES {
+            for slice in SLICES_MB {
+                let facts = Facts::parse(Path::new("recovery"), &config(nodes, slice)).unwrap();
+                assert_eq!(facts.layout.nodes, nodes);
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_found_in_events() {
+        let events = "{\"v\":1,\"seq\":0,\"t_ns\":5,\"cell\":0,\"kind\":\"fault\"}\n{\"t_ns\":9,\"kind\":\"cell-lost\"}";
+        assert_eq!((time_of(events, "fault"), time_of(events, "cell-lost")), (Some(5), Some(9)));
+        assert_eq!(time_of(events, "panic"), None);
+    }
+}
