@@ -141,6 +141,9 @@ impl<M: Machine> LocalCell<M> {
     /// and then, by the same CPU always: that it is, is what the others know this cell's life by.
     pub fn look(&mut self) {
         let now = self.out.machine.now();
+        // A CPU that waits for another cell's answer looks, but does not step: what is to be switched on again in time may be what
+        // it waits for.
+        self.faults_due(now);
         let Some(members) = self.talk.as_mut().map(|talk| &mut talk.members) else { return };
         members.beat(now);
         let sight = self.out.machine.sight();
