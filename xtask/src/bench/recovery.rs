@@ -20,6 +20,7 @@ use std::process::ExitCode;
 Examples:
   cargo xtask bench recovery             2, 4 and 8 nodes with 64, 128 and 192 MB each: a table
   cargo xtask bench recovery --json      the same for programs
+  cargo xtask bench recovery --nodes 4 --slice 192 --runs 1
 
 Exit status: 0 it was measured, whatever the figures say, 2 a machine did not run.")]
 pub struct Args {
@@ -32,6 +33,12 @@ pub struct Args {
     /// Runs of each machine, of which the median is told.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
+    /// Only machines of so many nodes (2 to 8).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=8))]
+    nodes: Option<u32>,
+    /// Only nodes with so much memory.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(32..=192))]
+    slice: Option<u32>,
 }
 
 const NODES: [u32; 3] = [2, 4, 8];
@@ -199,8 +206,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if !args.json {
         print!("{}", head());
     }
-    for nodes in NODES {
-        for slice in SLICES_MB {
+    for nodes in args.nodes.map_or(NODES.to_vec(), |only| vec![only]) {
+        for slice in args.slice.map_or(SLICES_MB.to_vec(), |only| vec![only]) {
             let one = measure(args, nodes, slice)?;
             if !args.json {
                 print!("{}", one.row());

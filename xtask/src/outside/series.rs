@@ -428,7 +428,8 @@ pub fn draw(rng: &mut Rng, sums: &BTreeMap<String, String>) -> Result<Drawn> {
         drawn.config.push_str(&format!("[[cell]]\nnodes = [{}]\n", own.join(", ")));
     }
     for cell in 0..cells {
-        let vcpus = 1 + rng.below(2);
+        // With more VCPUs than CPUs the programs wait for each other's locks, for seconds.
+        let vcpus = 1 + rng.below((each * cpus).min(2));
         let rest = format!("vcpus = {vcpus}\ncells = [{cell}]\nrestart = \"always\"");
         let mut does = PROGRAMS.repeat(3);
         does.rotate_left(rng.below(PROGRAMS.len() as u64) as usize);
@@ -436,7 +437,7 @@ pub fn draw(rng: &mut Rng, sums: &BTreeMap<String, String>) -> Result<Drawn> {
     }
     let home = rng.below(cells);
     let other = (home + 1 + rng.below(cells - 1)) % cells;
-    let vcpus = 2 + rng.below(3);
+    let vcpus = 2 + rng.below((2 * each * cpus - 1).min(3));
     let rest = format!(
         "vcpus = {vcpus}\ncells = [{home}, {other}]\nplacement = \"spread\"\nstart = \"manual\""
     );
