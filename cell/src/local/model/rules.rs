@@ -59,6 +59,9 @@ pub struct Truth {
     pub owed: Vec<u8>,
     /// Of which of them it was told.
     pub reported: Vec<u8>,
+    /// The cells of which it was told last that they are lost. (One that comes back and dies again while nobody leads is told of as
+    /// little as its return.)
+    pub told: CellSet,
     /// Who told it, and how often: teller, its incarnation, of whom.
     tellers: BTreeMap<(CellId, u16, CellId), u8>,
     /// Pages that CPUs of dead cells may still reach.
@@ -81,6 +84,7 @@ impl Truth {
             deaths: vec![0; cells],
             owed: vec![0; cells],
             reported: vec![0; cells],
+            told: CellSet::NONE,
             tellers: BTreeMap::new(),
             reach: BTreeMap::new(),
         }
@@ -191,8 +195,10 @@ impl Truth {
                     return broken("a cell's loss was reported twice");
                 }
                 self.reported[index] = deaths;
+                self.told = self.told.with(cell);
             }
             Tale::Back(cell) => {
+                self.told = self.told.without(cell);
                 if self.incarnations[usize::from(cell.0)] < 2 {
                     return broken("a cell was reported back that had not gone");
                 }

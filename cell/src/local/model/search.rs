@@ -140,10 +140,15 @@ pub fn walk(case: &Case, config: &Rc<Config>, seed: u64, walked: &mut Walked) ->
             let rare = |action: &Action| {
                 matches!(action, Action::Dies(_) | Action::Hangs(_) | Action::Reboots(_))
             };
+            if actions.is_empty() {
+                break;
+            }
             let mut action = actions[rng.below(actions.len() as u64) as usize];
             if rare(&action) && rng.below(12) != 0 {
                 let common: Vec<&Action> = actions.iter().filter(|a| !rare(a)).collect();
-                action = *common[rng.below(common.len() as u64) as usize];
+                if !common.is_empty() {
+                    action = *common[rng.below(common.len() as u64) as usize];
+                }
             }
             way.push(action);
             walked.steps += 1;

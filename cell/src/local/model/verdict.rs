@@ -149,9 +149,8 @@ impl World<'_> {
             if id != up.lowest().unwrap_or_default() {
                 continue;
             }
-            let unreported = |dead: &CellId| {
-                truth.reported[usize::from(dead.0)] < truth.owed[usize::from(dead.0)]
-            };
+            let unreported =
+                |dead: &CellId| truth.owed[usize::from(dead.0)] != 0 && !truth.told.has(*dead);
             if CellSet::first(self.case.cells).minus(up).filter(unreported).count() != 0 {
                 return broken("nobody has reported that a cell is lost");
             }
