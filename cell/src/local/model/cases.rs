@@ -126,12 +126,6 @@ pub fn two_deaths() -> Case {
     }
 }
 
-/// The same, and each write of a cell is seen by itself.
-pub fn two_deaths_torn() -> Case {
-    let name = "3 cells, 2 deaths, writes seen one by one";
-    Case { name, vms: vec![local(1, 1)], torn: true, ..two_deaths() }
-}
-
 /// A death while a VM is being spread over two cells: pages are lent, a VCPU goes.
 pub fn spread_once() -> Case {
     Case {
@@ -153,12 +147,6 @@ pub fn spread_wide() -> Case {
     Case { name: "3 cells, a VM with pages of all, a death", vms: vec![vm], ..spread_once() }
 }
 
-/// The same with a VM that runs in all cells.
-pub fn spread_wide_twice() -> Case {
-    let vm = Vm { pages: 3, vcpus: 3, ..spread(0b111) };
-    Case { name: "3 cells, a VM of all, 2 deaths", vms: vec![vm], ..spread_twice() }
-}
-
 /// A cell that hangs, perhaps not for ever, and has a VCPU of another one's VM.
 pub fn hang() -> Case {
     let name = "3 cells, a VM of two, one hangs, perhaps not for ever";
@@ -169,12 +157,6 @@ pub fn hang() -> Case {
 pub fn hang_alone() -> Case {
     let name = "3 cells, one hangs, perhaps not for ever";
     Case { name, vms: vec![local(1, 1)], ..hang() }
-}
-
-/// The same, and a death.
-pub fn hang_and_death() -> Case {
-    let name = "3 cells, a VM of two, one hangs, a death";
-    Case { name, deaths: 1, ..hang() }
 }
 
 /// A false alarm, and a death.
@@ -188,23 +170,6 @@ pub fn alarm() -> Case {
     }
 }
 
-/// A cell that is repaired.
-pub fn repaired() -> Case {
-    let name = "3 cells, a death, a return";
-    Case { name, deaths: 1, reboots: 1, vms: vec![local(0, 1)], ..Case::default() }
-}
-
-/// A cell that is repaired, and another death.
-pub fn repaired_and_death() -> Case {
-    Case { name: "3 cells, 2 deaths, a return", deaths: 2, ..repaired() }
-}
-
-/// A cell that is repaired, and a VM of which it had something.
-pub fn spread_repaired() -> Case {
-    let name = "3 cells, a VM of two, a death, a return";
-    Case { name, vms: vec![spread(0b011)], ..repaired() }
-}
-
 /// A borrower dies, and its CPUs stop some time later.
 pub fn borrower() -> Case {
     Case {
@@ -214,16 +179,6 @@ pub fn borrower() -> Case {
         deaths: 1,
         late_stops: true,
         ..Case::default()
-    }
-}
-
-/// Messages to VCPUs elsewhere.
-pub fn messages() -> Case {
-    Case {
-        name: "3 cells, a VM of two, a message to it, a death",
-        vms: vec![spread(0b011)],
-        commands: vec![(0, "stress messages 1"), (1, "stress messages 1")],
-        ..spread_once()
     }
 }
 

@@ -67,13 +67,6 @@ mod large {
             cases::spread_once,
             cases::spread_wide,
             cases::spread_twice,
-            cases::hang_and_death,
-            cases::repaired,
-            cases::spread_repaired,
-            cases::messages,
-            cases::two_deaths_torn,
-            cases::repaired_and_death,
-            cases::spread_wide_twice,
         ] {
             search(&case());
         }

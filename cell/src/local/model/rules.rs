@@ -43,6 +43,8 @@ pub struct Truth {
     pub vms: BTreeMap<VmId, (CellId, u64, Fate)>,
     /// Those that were lost with their home and whose end was told.
     pub told_lost: BTreeSet<VmId>,
+    /// Those whose home had come back and died again before anybody told that it is back: their end is not told.
+    pub unseen: BTreeSet<VmId>,
     /// Whose data each page holds.
     stamps: BTreeMap<Mpa, Stamp>,
     /// Turns of each VCPU of each life.
@@ -76,6 +78,7 @@ impl Truth {
         Self {
             vms: BTreeMap::new(),
             told_lost: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             stamps: BTreeMap::new(),
             ran: BTreeMap::new(),
             incarnations: vec![1; cells],
@@ -102,9 +105,12 @@ impl Truth {
             self.owed[index] = self.deaths[index];
         }
         self.histories[index].clear();
-        for (home, _, fate) in self.vms.values_mut() {
+        for (vm, (home, _, fate)) in &mut self.vms {
             if *home == cell && *fate == Fate::Lives {
                 *fate = Fate::Lost;
+                if self.told.has(cell) {
+                    self.unseen.insert(*vm);
+                }
             }
         }
     }
@@ -158,6 +164,7 @@ impl Truth {
         match tale {
             Tale::Started(vm, serial) => {
                 self.told_lost.remove(&vm);
+                self.unseen.remove(&vm);
                 let before = self.vms.insert(vm, (from, serial, Fate::Lives));
                 if before.is_some_and(|(.., fate)| fate == Fate::Lives) {
                     return broken("a VM was started that lives");

@@ -161,7 +161,8 @@ impl World<'_> {
             if lives != (fate == Fate::Lives) {
                 return broken("what was told of a VM is not what became of it");
             }
-            if fate == Fate::Lost && !truth.told_lost.contains(&vm) {
+            let told = truth.told_lost.contains(&vm) || truth.unseen.contains(&vm);
+            if fate == Fate::Lost && !told {
                 return broken("nobody has told that a VM was lost with its home");
             }
             if lives {
