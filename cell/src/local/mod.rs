@@ -312,8 +312,7 @@ pub struct LocalCell<M: Machine> {
 
 impl<M: Machine> LocalCell<M> {
     /// A cell of `config` with these CPUs and their nodes, whose pages `memmap` records; all VMs
-    /// defined and none started. `script`: the run's script, if it is played here. `members`: its part among the cells, at
-    /// the machine's start or after it was let in again.
+    /// defined and none started. `members`: its part among the cells, at the machine's start or after it was let in again.
     ///
     /// # Panics
     /// When it has no CPU.
