@@ -262,7 +262,7 @@ impl<M: Machine> LocalCell<M> {
 
     /// Whether and how soon the restart policy starts VM `id` again, which ended because of `cause`
     /// after so long.
-    pub(super) fn again(&mut self, id: VmId, cause: Cause, lived: u64) -> Option<u64> {
+    fn again(&mut self, id: VmId, cause: Cause, lived: u64) -> Option<u64> {
         let now = self.out.machine.now();
         let vm = self.vm(id);
         let wanted = match vm.config.restart {
@@ -297,17 +297,20 @@ impl<M: Machine> LocalCell<M> {
                         let text = format!("VM `{name}` started again\n");
                         self.say(&text);
                     }
-                    Err(refused) => {
-                        let memory = refused.cause == Some(Cause::NoMemory);
-                        self.not_started(id, refused);
-                        // Memory may be free another time.
-                        if memory {
-                            self.again(id, Cause::NoMemory, 0);
-                        }
-                    }
+                    Err(refused) => self.not_started_again(id, refused),
                 }
                 self.note_vms();
             }
+        }
+    }
+
+    /// Tells why VM `id` was not started again.
+    pub(super) fn not_started_again(&mut self, id: VmId, refused: Refused) {
+        let memory = refused.cause == Some(Cause::NoMemory);
+        self.not_started(id, refused);
+        // Memory may be free another time.
+        if memory {
+            self.again(id, Cause::NoMemory, 0);
         }
     }
 

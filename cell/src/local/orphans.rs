@@ -175,13 +175,7 @@ impl<M: Machine> LocalCell<M> {
                     self.post.disown(id);
                     return (Result::Refused, String::new());
                 }
-                Err(refused) => {
-                    let memory = refused.cause == Some(Cause::NoMemory);
-                    self.not_started(id, refused);
-                    if memory {
-                        self.again(id, Cause::NoMemory, 0);
-                    }
-                }
+                Err(refused) => self.not_started_again(id, refused),
             }
         }
         self.note_vms();
