@@ -11,9 +11,9 @@ use cell::talk::{CellSet, Incarnation};
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
 
-/// A VM that runs for ever in each cell, and a shell in each but the first.
-fn vms() -> Vec<(&'static str, u8, Program)> {
-    vec![
+/// A VM that runs for ever in each of so many cells, four at most, and a shell in each but the first.
+pub fn vms(cells: u8) -> Vec<(&'static str, u8, Program)> {
+    let mut all = vec![
         ("loop-0", 0, Program::Loop),
         ("loop-1", 1, Program::Loop),
         ("loop-2", 2, Program::Loop),
@@ -21,7 +21,9 @@ fn vms() -> Vec<(&'static str, u8, Program)> {
         ("sh-1", 1, Program::Shell),
         ("sh-2", 2, Program::Shell),
         ("sh-3", 3, Program::Shell),
-    ]
+    ];
+    all.retain(|(_, cell, _)| *cell < cells);
+    all
 }
 
 /// An automaton as the host tools make it.
@@ -57,7 +59,7 @@ pub fn expect(pattern: &str) -> Act {
 
 #[test]
 fn one_console_serves_all_cells_while_guests_spin() {
-    let mut cluster = Cluster::boot(4, 1000, &vms(), None);
+    let mut cluster = Cluster::boot(4, 1000, &vms(4), None);
     cluster.run_for(50 * MS);
     let (all, took) = cluster.command("vms");
     let heads: Vec<&str> = all.lines().filter(|line| line.starts_with("cell ")).collect();
@@ -86,7 +88,7 @@ fn one_console_serves_all_cells_while_guests_spin() {
 
 #[test]
 fn what_is_typed_goes_to_the_vms_cell_and_lines_wait_for_their_turn() {
-    let mut cluster = Cluster::boot(4, 1000, &vms(), None);
+    let mut cluster = Cluster::boot(4, 1000, &vms(4), None);
     cluster.run_for(50 * MS);
     cluster.type_at(console(6), "far away\n");
     cluster.run_for(50 * MS);
@@ -128,7 +130,7 @@ fn a_script_speaks_with_vms_of_all_cells() {
         send("moved"),
         expect("said moved"),
     ];
-    let mut cluster = Cluster::boot(4, 1000, &vms(), steps(script));
+    let mut cluster = Cluster::boot(4, 1000, &vms(4), steps(script));
     assert_eq!(cluster.run(10 * SECOND), Some(Outcome::ScriptPassed));
     assert!(cluster.printed(3, 5).contains("you said moved"));
     // Everybody's end is announced, the other cells' while the run ends.
@@ -199,7 +201,7 @@ fn two_deaths_that_are_seen_in_different_order_are_agreed_on_in_one() {
 
 #[test]
 fn a_dead_cell_is_not_waited_for_and_a_dead_console_cell_has_a_successor() {
-    let mut cluster = Cluster::boot(4, 1000, &vms(), None);
+    let mut cluster = Cluster::boot(4, 1000, &vms(4), None);
     cluster.run_for(50 * MS);
     cluster.type_at(MONITOR, "vms\n");
     cluster.kill(2);

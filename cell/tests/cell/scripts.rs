@@ -1,6 +1,6 @@
 //! The script outlives the cell that plays it: leaders die and come back.
 
-use crate::cluster::{at, expect, regex, send, steps};
+use crate::cluster::{at, expect, regex, send, steps, vms};
 use crate::sim::{Build, Cluster, Program};
 use abi::ring::stream::MONITOR;
 use abi::script::{Act, Outcome};
@@ -9,20 +9,8 @@ use cell::fault::Part;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
 
-/// A loop and a shell in each of three cells.
-fn vms() -> Vec<(&'static str, u8, Program)> {
-    vec![
-        ("loop-0", 0, Program::Loop),
-        ("loop-1", 1, Program::Loop),
-        ("loop-2", 2, Program::Loop),
-        ("sh-1", 1, Program::Shell),
-        ("sh-2", 2, Program::Shell),
-    ]
-}
-
 fn build() -> Build {
-    let all = vms();
-    all.into_iter().fold(Build::new(64), |build, (name, home, program)| {
+    vms(3).into_iter().fold(Build::new(64), |build, (name, home, program)| {
         build.vm_with(name, 8, program, |vm| vm.cells = 1 << home)
     })
 }

@@ -8,6 +8,7 @@
 
 use super::machine::{Machine, Mode};
 use crate::endian::Endian;
+use crate::fault::record::Event;
 use crate::run::count::{Counts, Record};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -159,9 +160,8 @@ fn stages(records: &[Record], survivors: usize) -> Result<Vec<(&'static str, u64
 
 /// When something was first seen in the lines of events.
 fn time_of(events: &str, kind: &str) -> Option<u64> {
-    let line = events.lines().find(|line| line.contains(&format!("\"kind\":\"{kind}\"")))?;
-    let (_, rest) = line.split_once("\"t_ns\":")?;
-    rest.split(',').next()?.parse().ok()
+    let mut events = events.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok());
+    Some(events.find(|event| event.kind == kind)?.t_ns)
 }
 
 fn measure(args: &Args, nodes: u32, slice_mb: u32) -> Result<Recovery> {

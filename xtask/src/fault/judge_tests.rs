@@ -3,31 +3,15 @@
 use super::*;
 use crate::fault::draw::{Fault, Kind, Second};
 use crate::fault::record::Line;
-use crate::fault::workload::{Guest, Machine, Memory, Program};
 use irix_user::work::Rounds;
-use std::path::Path;
 
 /// Four cells of a node. VMs 0 to 3 confined to one each; two that may use cells 0 and 2 and have their home in 0: VM 4 is
 /// spread over them, VM 5 is not.
 fn facts() -> Facts {
-    let machine = Machine {
-        cells: 4,
-        nodes_per_cell: 1,
-        cpus_per_node: 1,
-        memory: Memory::Mixed,
-        endian: crate::endian::Endian::Little,
-    };
-    let guest = |cells: Vec<u32>, is_spread| Guest {
-        vcpus: 1,
-        cells,
-        is_spread,
-        programs: vec![Program::Exec],
-    };
-    let mut guests: Vec<_> = (0..4).map(|cell| guest(vec![cell], false)).collect();
-    guests.push(guest(vec![0, 2], true));
-    guests.push(guest(vec![0, 2], false));
-    let config = workload::with_late_vms(&workload::config(&machine, &guests, None), 4);
-    Facts::parse(Path::new("a test"), &config).unwrap()
+    let mut guests: Vec<_> = (0..4).map(|cell| workload::guest(vec![cell], false)).collect();
+    guests.push(workload::guest(vec![0, 2], true));
+    guests.push(workload::guest(vec![0, 2], false));
+    workload::facts_of(&guests)
 }
 
 /// When the first experiment's fault comes, and the second's.

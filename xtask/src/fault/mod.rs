@@ -5,10 +5,10 @@
 //! The [`judge`] says from the topology ([`sides`]) who must have been lost, and from the [`record`] of the run who was. Results
 //! are [`store`]d and [`report`]ed.
 
-mod campaign;
+pub mod campaign;
 mod draw;
 mod judge;
-mod record;
+pub mod record;
 mod report;
 mod script;
 pub mod sides;

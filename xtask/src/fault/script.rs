@@ -159,26 +159,11 @@ fn repair(out: &mut String, facts: &Facts, experiment: &Experiment) {
 mod tests {
     use super::*;
     use crate::fault::draw::Second;
-    use crate::fault::workload::{Activity, Guest, Machine, Memory, Program};
-    use std::path::Path;
+    use crate::fault::workload::Activity;
 
     fn facts() -> Facts {
-        let machine = Machine {
-            cells: 4,
-            nodes_per_cell: 1,
-            cpus_per_node: 1,
-            memory: Memory::Mixed,
-            endian: crate::endian::Endian::Little,
-        };
-        let guest = |cells: Vec<u32>, is_spread| Guest {
-            vcpus: 1,
-            cells,
-            is_spread,
-            programs: vec![Program::Exec],
-        };
-        let guests = [guest(vec![2], false), guest(vec![0, 2], true)];
-        let config = workload::with_late_vms(&workload::config(&machine, &guests, None), 4);
-        Facts::parse(Path::new("a test"), &config).unwrap()
+        let guests = [workload::guest(vec![2], false), workload::guest(vec![0, 2], true)];
+        workload::facts_of(&guests)
     }
 
     fn experiment() -> Experiment {

@@ -254,6 +254,26 @@ pub fn with_late_vms(config: &str, cells: u8) -> String {
     out
 }
 
+/// A guest of one VCPU, for tests.
+#[cfg(test)]
+pub fn guest(cells: Vec<u32>, is_spread: bool) -> Guest {
+    Guest { vcpus: 1, cells, is_spread, programs: vec![Program::Exec] }
+}
+
+/// Four cells of a node with these guests, and those that are started later, for tests.
+#[cfg(test)]
+pub fn facts_of(guests: &[Guest]) -> Facts {
+    let machine = Machine {
+        cells: 4,
+        nodes_per_cell: 1,
+        cpus_per_node: 1,
+        memory: Memory::Mixed,
+        endian: Endian::Little,
+    };
+    let config = with_late_vms(&config(&machine, guests, None), 4);
+    Facts::parse(std::path::Path::new("a test"), &config).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

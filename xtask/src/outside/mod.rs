@@ -11,8 +11,8 @@ mod series;
 mod strike;
 mod watch;
 
-use crate::build::Built;
 use crate::endian::Endian;
+use crate::fault::campaign::short;
 use crate::fuzz::rng::Rng;
 use crate::run::facts::Facts;
 use crate::run::lab::{Lab, Recipe};
@@ -68,20 +68,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Compiler, Need::Qemu])?;
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut hash = Sha256::new();
-    let mut monitors = BTreeMap::new();
     for endian in Endian::ALL {
         let built = crate::build::monitor(endian)?;
         for file in [&built.boot_elf, &built.kernel_elf] {
             hash.update(fs::read(file).with_context(|| file.display().to_string())?);
         }
-        monitors.insert(endian.to_string(), (endian, built));
     }
-    let monitor: String =
-        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let monitor = short(&hash.finalize());
     // Those under icount and on threads are two campaigns, which share nothing.
     let folder = args.out.join(if args.threads { "threads" } else { "icount" });
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let campaign = Campaign { seed: args.seed, threads: args.threads, monitor, folder, monitors };
+    let campaign = Campaign { seed: args.seed, threads: args.threads, monitor, folder };
     for first in (0..args.experiments).step_by(SERIES as usize) {
         campaign.series(first, (first + SERIES).min(args.experiments))?;
     }
@@ -111,7 +108,6 @@ struct Campaign {
     /// Which monitor this is.
     monitor: String,
     folder: PathBuf,
-    monitors: BTreeMap<String, (Endian, Built)>,
 }
 
 impl Campaign {
@@ -137,13 +133,13 @@ impl Campaign {
         let config = drawn.config;
         let facts = Facts::parse(Path::new("the drawn configuration"), &config)?;
         let endian = facts.endian.context("the drawn configuration names its byte order")?;
-        let (_, built) = &self.monitors[&endian.to_string()];
+        let built = crate::build::monitor(endian)?;
         let elf =
             fs::read(&built.kernel_elf).with_context(|| built.kernel_elf.display().to_string())?;
         let functions = Functions::of(&elf)?;
         let icount = (!self.threads).then_some(series);
         let recipe = Recipe { endian, config: &config, icount, gdb: true, stays: true };
-        let lab = Lab::new(&recipe, built)?;
+        let lab = Lab::new(&recipe, &built)?;
         let (mut relay, machine) = watch::relay(drawn.texts);
         let (gdb, qtest) = (lab.socket("gdb"), lab.socket("qtest"));
         let (ram, layout) = (lab.ram.clone(), lab.layout());

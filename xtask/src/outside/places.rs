@@ -1,9 +1,8 @@
 //! The monitor's critical regions, and which function an address belongs to.
 
+use crate::run::count::symbols;
 use abi::map;
-use anyhow::{Context, Result, bail};
-use object::{Object, ObjectSymbol, SymbolKind};
-use std::borrow::Cow;
+use anyhow::{Result, bail};
 
 /// A part of the monitor in which a death may leave something half done.
 #[derive(Clone, Copy, Debug)]
@@ -108,14 +107,10 @@ impl Functions {
     /// # Errors
     /// It is none, or a region's function is not in it.
     pub fn of(elf: &[u8]) -> Result<Self> {
-        let file = object::File::parse(elf).context("the monitor's ELF file")?;
-        let mut all: Vec<_> = file
-            .symbols()
-            .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() != 0)
-            .filter_map(|symbol| {
-                let name = addr2line::demangle_auto(Cow::Borrowed(symbol.name().ok()?), None);
-                Some((symbol.address(), symbol.size(), name.into_owned()))
-            })
+        let mut all: Vec<_> = symbols(elf)?
+            .into_iter()
+            .filter(|symbol| symbol.is_code && symbol.size != 0)
+            .map(|symbol| (symbol.at, symbol.size, symbol.name))
             .collect();
         all.sort();
         all.dedup();

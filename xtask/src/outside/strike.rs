@@ -5,15 +5,14 @@
 //! next instruction if its monitor lies in the window, or with its next tick.
 
 use crate::endian::Endian;
+use crate::run::lab::Qtest;
 use crate::run::ram::Ram;
 use abi::NodeId;
 use abi::hub::{self, Controller, CpuWords, Hub, Why};
 use abi::layout::Layout;
 use abi::map;
-use anyhow::{Context, Result, bail};
-use std::io::{BufRead, BufReader, Write};
+use anyhow::{Context, Result};
 use std::mem::offset_of;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// Reaches into a machine.
@@ -21,7 +20,7 @@ pub struct Striker {
     ram: Ram,
     layout: Layout,
     endian: Endian,
-    qtest: BufReader<UnixStream>,
+    qtest: Qtest,
 }
 
 impl Striker {
@@ -30,8 +29,7 @@ impl Striker {
     /// # Errors
     /// It does not.
     pub fn connect(ram: Ram, layout: Layout, endian: Endian, qtest: &Path) -> Result<Self> {
-        let qtest = UnixStream::connect(qtest).context("QEMU's qtest socket")?;
-        Ok(Self { ram, layout, endian, qtest: BufReader::new(qtest) })
+        Ok(Self { ram, layout, endian, qtest: Qtest::connect(qtest)? })
     }
 
     /// A node fails. `salt`, not 0: what its memory turns to depends on it.
@@ -49,7 +47,7 @@ impl Striker {
             self.word(page + parking as u64, Why::Vanished as u64)?;
         }
         if self.layout.window != 0 {
-            self.qtest(&format!(
+            self.qtest.command(&format!(
                 "writel {:#x} 0",
                 map::window_registers(node) + map::WINDOW_SWITCH
             ))?;
@@ -63,15 +61,5 @@ impl Striker {
             Endian::Big => value.to_be_bytes(),
         };
         self.ram.write(at, &bytes).context("the machine's memory")
-    }
-
-    fn qtest(&mut self, command: &str) -> Result<()> {
-        writeln!(self.qtest.get_mut(), "{command}").context("QEMU's qtest")?;
-        let mut answer = String::new();
-        self.qtest.read_line(&mut answer).context("QEMU's qtest")?;
-        if answer.trim_end() != "OK" {
-            bail!("QEMU's qtest answers {answer:?} to {command:?}");
-        }
-        Ok(())
     }
 }

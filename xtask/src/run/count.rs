@@ -4,7 +4,7 @@
 use crate::build::Built;
 use abi::map;
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectSymbol, SymbolKind};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -99,19 +99,34 @@ impl Count {
 }
 
 /// A symbol of PROM or monitor.
-struct Symbol {
-    name: String,
-    at: u64,
-    size: u64,
+#[derive(Clone, Debug)]
+pub struct Symbol {
+    /// As the source has it.
+    pub name: String,
+    /// Its address.
+    pub at: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether it is code.
+    pub is_code: bool,
 }
 
-fn symbols(elf: &[u8]) -> Result<Vec<Symbol>> {
+/// The symbols of an ELF file.
+///
+/// # Errors
+/// It is none.
+pub fn symbols(elf: &[u8]) -> Result<Vec<Symbol>> {
     let file = object::File::parse(elf).context("an ELF file of the build")?;
     Ok(file
         .symbols()
         .filter_map(|symbol| {
             let name = addr2line::demangle_auto(Cow::Borrowed(symbol.name().ok()?), None);
-            Some(Symbol { name: name.into_owned(), at: symbol.address(), size: symbol.size() })
+            Some(Symbol {
+                name: name.into_owned(),
+                at: symbol.address(),
+                size: symbol.size(),
+                is_code: symbol.kind() == SymbolKind::Text,
+            })
         })
         .collect())
 }

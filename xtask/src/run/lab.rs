@@ -17,6 +17,8 @@ use crate::endian::Endian;
 use crate::setup;
 use abi::layout::Layout;
 use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,5 +130,33 @@ impl Lab {
             End::Verdict(verdict) => Ok(verdict),
             End::Signal(_) => bail!("ended by a signal"),
         }
+    }
+}
+
+/// QEMU's `qtest`, at which a machine's memory and registers can be reached from outside.
+#[derive(Debug)]
+pub struct Qtest(BufReader<UnixStream>);
+
+impl Qtest {
+    /// The one that listens at this socket.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        Ok(Self(BufReader::new(UnixStream::connect(socket).context("QEMU's qtest socket")?)))
+    }
+
+    /// Has it do something that it does not answer but by `OK`.
+    ///
+    /// # Errors
+    /// It answers something else, or is gone.
+    pub fn command(&mut self, command: &str) -> Result<()> {
+        writeln!(self.0.get_mut(), "{command}").context("QEMU's qtest")?;
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).context("QEMU's qtest")?;
+        if answer.trim_end() != "OK" {
+            bail!("QEMU's qtest answers {answer:?} to {command:?}");
+        }
+        Ok(())
     }
 }

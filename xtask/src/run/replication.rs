@@ -9,7 +9,7 @@
 //! QEMU has translated. Data is overwritten through the file.
 
 use super::drain::Keys;
-use super::lab::{Lab, Recipe};
+use super::lab::{Lab, Qtest, Recipe};
 use super::ram::Ram;
 use super::session::{Ask, Front};
 use super::verdict::Verdict;
@@ -20,11 +20,9 @@ use crate::test::bare::{Part, difference};
 use abi::event::Event;
 use abi::layout::Layout;
 use abi::{CellId, map};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -192,15 +190,8 @@ impl Deed {
     fn act(self) -> Result<()> {
         match self {
             Self::Text { socket, range } => {
-                let mut qtest = UnixStream::connect(&socket).context("QEMU's qtest socket")?;
                 let (at, len) = (range.start, range.end - range.start);
-                writeln!(qtest, "memset {at:#x} {len:#x} {TEXT:#x}").context("QEMU's qtest")?;
-                let mut answer = String::new();
-                BufReader::new(qtest).read_line(&mut answer).context("QEMU's qtest")?;
-                if answer.trim_end() != "OK" {
-                    bail!("QEMU's qtest answers {answer:?}");
-                }
-                Ok(())
+                Qtest::connect(&socket)?.command(&format!("memset {at:#x} {len:#x} {TEXT:#x}"))
             }
             Self::Data { ram, at, len } => {
                 let garbage = vec![DATA; len as usize];
