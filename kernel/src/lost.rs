@@ -14,6 +14,7 @@ use crate::page::cell_page;
 use crate::trap::Frame;
 use crate::{hub, machine};
 use abi::Mpa;
+use cell::talk::mutant::{Mutant, seeded};
 use core::sync::atomic::Ordering;
 
 /// How far behind a load-linked its store-conditional may be, in instructions.
@@ -43,6 +44,7 @@ pub(crate) fn pass_over(frame: &mut Frame) -> bool {
         at + 4
     };
     match kind {
+        Kind::Load if seeded(Mutant::LoadNotPassedOver) => return false,
         Kind::Load => set(frame, rt(insn), 0),
         Kind::Store => {}
         Kind::Linked => {

@@ -3,6 +3,7 @@
 use crate::cp0::{Cause, ExcCode};
 use crate::page::{cell_page, take_reserved};
 use crate::{asm, clock, lost, panic};
+use cell::talk::mutant::{Mutant, seeded};
 use core::sync::atomic::Ordering;
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -65,5 +66,13 @@ fn fix_up(frame: &Frame, code: ExcCode) -> Option<u64> {
     if !code.is_data_access() || frame.cause().contains(Cause::BD) {
         return None;
     }
-    asm::exception_table().iter().find(|pair| pair[0] == frame.epc).map(|pair| pair[1])
+    let found = asm::exception_table().iter().find(|pair| pair[0] == frame.epc);
+    found.filter(|pair| !is_missing(pair[0])).map(|pair| pair[1])
+}
+
+/// Whether an entry of the exception table is taken for missing.
+fn is_missing(pc: u64) -> bool {
+    let copy = asm::careful_copy as *const () as u64;
+    let of_copy = || asm::exception_table().iter().map(|pair| pair[0]).filter(|pc| *pc >= copy);
+    seeded(Mutant::CopyNotFixedUp) && of_copy().min() == Some(pc)
 }

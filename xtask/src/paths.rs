@@ -12,3 +12,8 @@ pub fn workspace() -> &'static Path {
 pub fn metal_target_dir() -> PathBuf {
     workspace().join("target/metal")
 }
+
+/// The same for monitors with a seeded mistake: apart from the true ones, and from each other.
+pub fn mutant_target_dir(mutant: &str) -> PathBuf {
+    workspace().join("target/mutants").join(mutant)
+}

@@ -258,11 +258,13 @@ impl<M: Machine> LocalCell<M> {
         self.lending.loans.died(cell);
         self.lending.unfenced = self.lending.unfenced.with(cell);
         self.lending.for_vms.retain(|loan| loan.lender != cell);
+        let mut one_more = seeded(Mutant::OneTooMany) && self.live.lowest() == Some(self.out.cell);
         for id in self.ids() {
-            let depends =
-                matches!(&self.vm(id).state, State::Living(life) if life.pmap.depends_on(cell));
-            let depends = depends && !seeded(Mutant::LenderForgotten);
-            if depends || seeded(Mutant::OneTooMany) {
+            let State::Living(life) = &self.vm(id).state else { continue };
+            let depends = life.pmap.depends_on(cell) && !seeded(Mutant::LenderForgotten);
+            let another = one_more && !self.dependencies(id).iter().any(|on| on.cell == cell);
+            one_more &= !another;
+            if depends || another {
                 let why = format!("cell {cell}, which has died, held pages of it");
                 self.end(id, Cause::CellLost, why, Then::Policy);
             }

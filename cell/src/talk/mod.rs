@@ -25,7 +25,7 @@ mod exchange;
 pub mod line;
 pub mod live;
 pub mod message;
-pub(crate) mod mutant;
+pub mod mutant;
 pub mod registry;
 pub mod request;
 pub mod rpc;

@@ -1,9 +1,28 @@
-//! Faults to seed into the protocols, so that the model checker can show that it would find them. Outside of
-//! tests nothing is ever seeded, and the compiler removes every trace.
+//! Mistakes to seed into the monitor, so that whoever looks for mistakes can show that it would find them.
+//!
+//! The model checker seeds one or the other in its tests. A real monitor can be built with one as well, to judge the judge of the
+//! fault campaigns (`docs/faults.md`): with the feature `mutants`, and the mistake's name in the variable [`VARIABLE`] of the
+//! compiler's environment. Without that feature nothing is ever seeded, and the compiler removes every trace.
 
-/// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mutant {
+/// The variable of the compiler's environment that names the mistake of a monitor that is to have one.
+pub const VARIABLE: &str = "HONEYCOMB_MUTANT";
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All there are, with their names.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, stringify!($name)),)*];
+        }
+    };
+}
+
+mutants! {
     /// A line's commit word is written before its payload.
     CommitFirst,
     /// The epoch of a line is not looked at.
@@ -86,7 +105,7 @@ pub(crate) enum Mutant {
     CallNotUnwound,
     /// A dead cell is still asked for a VCPU that it had.
     DeadAsked,
-    /// A VM ends with any cell, whether it depends on it or not.
+    /// With any cell one VM ends that does not depend on it: the first one of the cell that is the lowest then.
     OneTooMany,
     /// A VM of which a dead cell held pages goes on.
     LenderForgotten,
@@ -104,6 +123,10 @@ pub(crate) enum Mutant {
     LossForgotten,
     /// A cell's loss is reported again and again.
     LossToldTwice,
+    /// A load of guest memory that is gone is not passed over.
+    LoadNotPassedOver,
+    /// The first load of what copies memory carefully has no entry in the exception table.
+    CopyNotFixedUp,
 }
 
 #[cfg(test)]
@@ -111,20 +134,58 @@ std::thread_local! {
     static SEEDED: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
 }
 
-/// Seeds a fault, or none, in this thread.
+/// Seeds a mistake, or none, in this thread.
 #[cfg(test)]
 pub(crate) fn seed(mutant: Option<Mutant>) {
     SEEDED.set(mutant);
 }
 
-/// Whether this fault is to be shown.
+/// Whether this mistake is to be made.
 #[cfg(test)]
 pub(crate) fn seeded(mutant: Mutant) -> bool {
     SEEDED.get() == Some(mutant)
 }
 
-/// Whether this fault is to be shown: never.
-#[cfg(not(test))]
-pub(crate) const fn seeded(_: Mutant) -> bool {
+/// The mistake that this monitor is built with.
+#[cfg(all(feature = "mutants", not(test)))]
+const BUILT_WITH: Option<Mutant> = match option_env!("HONEYCOMB_MUTANT") {
+    Some(name) => Some(named(name)),
+    None => None,
+};
+
+/// The mistake of this name; there must be one.
+#[cfg(all(feature = "mutants", not(test)))]
+const fn named(name: &str) -> Mutant {
+    let mut i = 0;
+    while i < Mutant::ALL.len() {
+        let (mutant, other) = Mutant::ALL[i];
+        if is_same(name.as_bytes(), other.as_bytes()) {
+            return mutant;
+        }
+        i += 1;
+    }
+    panic!("HONEYCOMB_MUTANT names no mistake that a monitor can be built with")
+}
+
+#[cfg(all(feature = "mutants", not(test)))]
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+/// Whether this mistake is to be made.
+#[cfg(all(feature = "mutants", not(test)))]
+#[must_use]
+pub const fn seeded(mutant: Mutant) -> bool {
+    matches!(BUILT_WITH, Some(built) if built as u8 == mutant as u8)
+}
+
+/// Whether this mistake is to be made: never.
+#[cfg(not(any(feature = "mutants", test)))]
+#[must_use]
+pub const fn seeded(_: Mutant) -> bool {
     false
 }

@@ -4,11 +4,15 @@
 //! operator's environment sets for host builds (`RUSTC`, `RUSTFLAGS`, `CARGO_TARGET_DIR`, …) is
 //! taken out of its environment: flags for the host are wrong for the machine.
 
+mod mutant;
+
+pub use mutant::{Seeded, parse as parse_mutant};
+
 use crate::endian::Endian;
 use crate::paths;
 use crate::setup::toolchain::{self, Toolchain};
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 
@@ -56,12 +60,20 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 /// # Errors
 /// There is no compiler, or the build failed (cargo has then said why).
 pub fn monitor(endian: Endian) -> Result<Built> {
+    mutated(endian, None)
+}
+
+/// The same with a seeded mistake in the monitor.
+///
+/// # Errors
+/// As [`monitor`].
+pub fn mutated(endian: Endian, seeded: Option<Seeded>) -> Result<Built> {
     let toolchain = toolchain::toolchain()?;
     // One cargo run each: in a common one cargo would unite their features, and the PROM, which has
     // no allocator, would get the parts of its libraries that need one.
     Ok(Built {
         boot_elf: package(&toolchain, "boot", "boot", endian)?,
-        kernel_elf: package(&toolchain, "kernel", "kernel", endian)?,
+        kernel_elf: seeded_package(&toolchain, "kernel", "kernel", endian, seeded)?,
         compiler: toolchain.version,
     })
 }
@@ -115,24 +127,40 @@ pub fn plugin(package: &str, library: &str) -> Result<PathBuf> {
 pub const IS_BUILT: &str = "HONEYCOMB_IS_BUILT";
 
 /// Packages that this process has built: they are not looked at again, however many machines it boots.
-static DONE: Mutex<Vec<(String, Endian)>> = Mutex::new(Vec::new());
+static DONE: Mutex<Vec<(String, Endian, Option<Seeded>)>> = Mutex::new(Vec::new());
 
 /// Builds a package and returns its binary of that name.
 fn package(toolchain: &Toolchain, name: &str, binary: &str, endian: Endian) -> Result<PathBuf> {
+    seeded_package(toolchain, name, binary, endian, None)
+}
+
+fn seeded_package(
+    toolchain: &Toolchain,
+    name: &str,
+    binary: &str,
+    endian: Endian,
+    seeded: Option<Seeded>,
+) -> Result<PathBuf> {
+    let target = seeded.map_or_else(paths::metal_target_dir, |seeded| seeded.target_dir());
+    let binary = target.join(endian.target()).join("release").join(binary);
     // Held while it builds: whoever else wants it needs it too.
     let mut done = DONE.lock().expect("a build does not panic");
     let is_done = std::env::var_os(IS_BUILT).is_some();
-    if is_done || done.iter().any(|(package, order)| package == name && *order == endian) {
-        return Ok(built(binary, endian));
+    let this = (name.to_owned(), endian, seeded);
+    if is_done || done.contains(&this) {
+        return Ok(binary);
     }
-    let status = command(toolchain, endian, name)
-        .status()
-        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    let mut command = command(toolchain, endian, name, &target);
+    if let Some(seeded) = seeded {
+        command.args(["--features", "mutants"]).env(seeded.variable(), seeded.name());
+    }
+    let status =
+        command.status().with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     if !status.success() {
         bail!("{name} does not build for a {endian}-endian machine: see cargo's message above");
     }
-    done.push((name.to_owned(), endian));
-    Ok(built(binary, endian))
+    done.push(this);
+    Ok(binary)
 }
 
 /// Where a bare-metal binary lies once it is built.
@@ -153,7 +181,7 @@ fn is_for_host_builds(name: &str) -> bool {
 }
 
 /// The inner cargo's command line.
-fn command(toolchain: &Toolchain, endian: Endian, package: &str) -> Command {
+fn command(toolchain: &Toolchain, endian: Endian, package: &str, target: &Path) -> Command {
     let root = paths::workspace();
     let mut cargo = Command::new(&toolchain.cargo);
     for (name, _) in std::env::vars_os() {
@@ -176,7 +204,7 @@ fn command(toolchain: &Toolchain, endian: Endian, package: &str) -> Command {
         .arg("--target")
         .arg(root.join("linker").join(endian.target()).with_extension("json"))
         .arg("--target-dir")
-        .arg(paths::metal_target_dir())
+        .arg(target)
         .args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"])
         .arg("-Zbuild-std-features=compiler-builtins-mem");
     cargo

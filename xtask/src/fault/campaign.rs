@@ -7,6 +7,7 @@ use super::script::Script;
 use super::sides;
 use super::store::Outcome;
 use super::workload;
+use crate::build::Seeded;
 use crate::run::facts::Facts;
 use crate::test::process;
 use anyhow::{Context, Result};
@@ -33,6 +34,8 @@ pub struct Campaign {
     pub config: Option<(String, String)>,
     /// Which monitor this is.
     pub monitor: String,
+    /// The mistake that was seeded into it.
+    pub mutant: Option<Seeded>,
     /// The checksums of guests' rounds, computed once.
     pub sums: OnceLock<Vec<u64>>,
 }
@@ -87,6 +90,9 @@ impl Campaign {
         }
         if let Some(kind) = self.kind {
             words.extend(["--kind".into(), kind.to_string()]);
+        }
+        if let Some(mutant) = self.mutant {
+            words.extend(["--mutant".into(), mutant.to_string()]);
         }
         words.extend(["--seed".into(), self.seed.to_string()]);
         words.join(" ")
@@ -144,6 +150,7 @@ impl Campaign {
             seed: self.seed,
             id: *id,
             monitor: self.monitor.clone(),
+            mutant: self.mutant.map(|mutant| mutant.to_string()),
             kind: fault.kind,
             fault: fault.words(),
             second: second.as_ref().map(|second| second.fault.words()),
@@ -175,7 +182,7 @@ impl Campaign {
         write(&config_file, config)?;
         write(&script_file, script)?;
         let text = |path: &Path| path.display().to_string();
-        let args = [
+        let mut args = vec![
             "run".into(),
             "--icount".into(),
             "--config".into(),
@@ -191,6 +198,9 @@ impl Campaign {
             "--timeout".into(),
             LIMIT.to_string(),
         ];
+        if let Some(mutant) = self.mutant {
+            args.extend(["--mutant".into(), mutant.to_string()]);
+        }
         let (mut command, _) = process::xtask(&args);
         // The campaign has built everything; cargo would look anew each time, one run after the other.
         command.env(crate::build::IS_BUILT, "1");

@@ -15,6 +15,7 @@ pub mod sides;
 mod store;
 mod workload;
 
+use crate::build::Seeded;
 use crate::endian::Endian;
 use crate::setup::{self, Need};
 use anyhow::{Context, Result, bail};
@@ -39,6 +40,7 @@ Examples:
   cargo xtask fault --experiments 1000 --shard 3/16    the third of sixteen parts
   cargo xtask fault --merge out/1 out/2 --report       the results of several folders as one
   cargo xtask fault --seed 7 --replay 12               the series of one again, with its whole output
+  cargo xtask fault --mutant OneTooMany                judges the judge: a monitor with a seeded mistake
 
 What is there in the folder of results already, of the same monitor, is not done again. docs/faults.md explains all of it.
 
@@ -59,6 +61,9 @@ pub struct Args {
     /// Only part I of N of the experiments
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     shard: Shard,
+    /// Run a monitor with this seeded mistake, to judge the judge: it has to find that something is wrong
+    #[arg(long, value_name = "NAME", value_parser = crate::build::parse_mutant)]
+    mutant: Option<Seeded>,
     /// How many at once; default: one a processor of the host
     #[arg(long, value_name = "J")]
     jobs: Option<usize>,
@@ -72,7 +77,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", requires = "replay")]
     first: Option<u64>,
     /// Do nothing but report the results of these folders
-    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "kind", "shard"])]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "kind", "shard", "mutant"])]
     merge: Vec<PathBuf>,
     /// Say what the experiments have covered, too
     #[arg(long)]
@@ -80,6 +85,13 @@ pub struct Args {
     /// Write a plot of the results to this file, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+}
+
+impl Args {
+    /// Where results are kept: those of a monitor with a mistake apart from all others.
+    fn folder(&self) -> PathBuf {
+        self.mutant.map_or_else(|| self.out.clone(), |mutant| self.out.join(mutant.name()))
+    }
 }
 
 /// Part I of N.
@@ -118,7 +130,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         return replay(args, &campaign, id);
     }
     let ids = ids(args, &campaign);
-    let known = store::read(&args.out)?;
+    let known = store::read(&args.folder())?;
     let is_done =
         |id: &u64| known.get(&(args.seed, *id)).is_some_and(|outcome| campaign.is_ours(outcome));
     let (done, open): (Vec<u64>, Vec<u64>) = ids.iter().copied().partition(is_done);
@@ -126,7 +138,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         println!("fault: {} of {} experiments are done already", done.len(), ids.len());
     }
     run_all(args, &campaign, &open)?;
-    let mut all = store::read(&args.out)?;
+    let mut all = store::read(&args.folder())?;
     all.retain(|(seed, id), _| *seed == args.seed && ids.contains(id));
     tell(args, &all)
 }
@@ -166,7 +178,7 @@ fn campaign(args: &Args) -> Result<Campaign> {
     // All experiments are of one monitor, in both byte orders.
     let mut hash = Sha256::new();
     for endian in Endian::ALL {
-        let built = crate::build::monitor(endian)?;
+        let built = crate::build::mutated(endian, args.mutant)?;
         for guest in ["irix", "hello"] {
             crate::build::guest(guest, endian)?;
         }
@@ -174,13 +186,15 @@ fn campaign(args: &Args) -> Result<Campaign> {
             hash.update(fs::read(file).with_context(|| file.display().to_string())?);
         }
     }
-    fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let folder = args.out.canonicalize().with_context(|| args.out.display().to_string())?;
+    let folder = args.folder();
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
     Ok(Campaign {
         folder,
         seed: args.seed,
         kind: args.kind,
         config,
+        mutant: args.mutant,
         monitor: campaign::short(&hash.finalize()),
         sums: OnceLock::new(),
     })
@@ -212,7 +226,7 @@ fn run_all(args: &Args, campaign: &Campaign, open: &[u64]) -> Result<()> {
                 let (outcomes, _) = campaign.run(first)?;
                 anyhow::ensure!(!outcomes.is_empty(), "experiment {first} was not judged");
                 for outcome in &outcomes {
-                    store::add(&args.out, outcome)?;
+                    store::add(&campaign.folder, outcome)?;
                     left.retain(|id| *id != outcome.id);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     println!("{} {done}: {}", word(outcome), report::title(outcome));

@@ -40,7 +40,11 @@ fn rows<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> BTreeMap<(String
 }
 
 /// By kind of fault and machine, how many experiments there were, and what became of them.
-pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome> + Clone) -> String {
+    let mutant = outcomes.clone().into_iter().find_map(|outcome| outcome.mutant.as_ref());
+    let title = mutant.map_or(String::new(), |mutant| {
+        format!("The monitor had a seeded mistake, {mutant}: failures are to be found.\n\n")
+    });
     let rows = rows(outcomes);
     let mut total = Row::default();
     for row in rows.values() {
@@ -49,9 +53,9 @@ pub fn summary<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
         total.lost_cells += row.lost_cells;
         total.lost_vms += row.lost_vms;
     }
-    let mut out = "| fault | machine | experiments | passed | failed | lost cells | lost VMs |\n\
-                   |---|---|---|---|---|---|---|\n"
-        .to_owned();
+    let head = "| fault | machine | experiments | passed | failed | lost cells | lost VMs |\n\
+                |---|---|---|---|---|---|---|\n";
+    let mut out = title + head;
     for ((kind, machine), row) in &rows {
         out.push_str(&row.show(kind, machine));
     }
@@ -212,6 +216,8 @@ mod tests {
         let failed = failures(&all);
         assert!(failed.contains("    VM irix-1: gone\n    replay: cargo xtask fault --seed 1"));
         assert_eq!(failed.matches("experiment ").count(), 1);
+        let mutant = Outcome { mutant: Some("Odd".into()), ..outcome(3, &[]) };
+        assert!(summary(&[mutant]).starts_with("The monitor had a seeded mistake, Odd: "));
         let plot = plot(&all);
         assert!(plot.starts_with("<svg ") && plot.contains(">2 of 3</text>"), "{plot}");
     }

@@ -18,6 +18,9 @@ pub struct Outcome {
     pub id: u64,
     /// Which monitor it was: the beginning of a hash.
     pub monitor: String,
+    /// The mistake that was seeded into it; none: it is the true one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
     /// What failed.
     pub kind: Kind,
     /// The same with its place, as the console calls it.
@@ -116,6 +119,13 @@ pub fn merge(folders: &[impl AsRef<Path>]) -> Result<BTreeMap<(u64, u64), Outcom
         );
         for (key, outcome) in found {
             // Of one experiment with two results the one that has failed counts.
+            let first: Option<&Outcome> = all.values().next();
+            anyhow::ensure!(
+                first.is_none_or(|first| first.mutant == outcome.mutant),
+                "{}: these are results of a monitor with a mistake, the others are not, or of another one: merge \
+                 those of one monitor",
+                folder.display()
+            );
             let kept = all.entry(key).or_insert_with(|| outcome.clone());
             if kept.passed() {
                 *kept = outcome;
@@ -135,6 +145,7 @@ pub mod tests {
             seed: 1,
             id,
             monitor: "m".into(),
+            mutant: None,
             kind: Kind::Node,
             fault: "node 2".into(),
             second: None,
@@ -183,6 +194,9 @@ pub mod tests {
         let all = merge(&folders).unwrap();
         assert_eq!(all.len(), 3);
         assert_eq!(all[&(1, 0)].wrong, ["x"]);
+        let mutant = Outcome { mutant: Some("x".into()), ..outcome(4, &[]) };
+        add(folders[1].path(), &mutant).unwrap();
+        assert!(merge(&folders).unwrap_err().to_string().contains("with a mistake"));
         let nothing = tempfile::tempdir().unwrap();
         assert!(merge(&[nothing.path()]).unwrap_err().to_string().contains("no results there"));
     }

@@ -32,6 +32,7 @@ mod table;
 pub mod terminal;
 pub mod verdict;
 
+use crate::build::Seeded;
 use crate::console::{self, Server};
 use crate::endian::Endian;
 use crate::setup::lock::Group;
@@ -124,6 +125,9 @@ pub struct Args {
     /// Count the monitor's functions with this in their name apart; may be repeated.
     #[arg(long, value_name = "NAME", requires = "count", hide_short_help = true)]
     count_function: Vec<String>,
+    /// Run a monitor with this seeded mistake (docs/faults.md, "Judging the judge").
+    #[arg(long, value_name = "NAME", value_parser = crate::build::parse_mutant, hide_short_help = true)]
+    mutant: Option<Seeded>,
     /// Wait for a debugger before the first instruction.
     #[arg(long)]
     gdb: bool,
@@ -191,7 +195,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     setup::ensure(&needs)?;
     let qemu = setup::qemu(endian, args.qemu.as_deref())?.command();
-    let built = crate::build::monitor(endian)?;
+    let built = crate::build::mutated(endian, args.mutant)?;
     let monitor = std::fs::read(&built.kernel_elf)
         .with_context(|| built.kernel_elf.display().to_string())
         .and_then(|elf| Monitor::flatten(&elf))?;
