@@ -5,6 +5,7 @@ use crate::host::{Host, low_ram};
 use crate::page::{cell_page, direct_vectors, l2};
 use crate::{asm, awake, cells, clock, cpus, heap, link, logger, machine, sight, stack};
 use abi::config::Config;
+use abi::directory::Directory;
 use abi::image::{BootBlock, ENCODED_SIZE};
 use abi::prom::Handoff;
 use abi::{CpuId, Mpa, map};
@@ -13,6 +14,9 @@ use cell::memmap::{Kind, Memmap, Region};
 use cell::{LocalCell, Machine, Membership};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+
+/// Where this cell's records lie, for whoever looks from outside.
+static DIRECTORY: Directory = Directory::new();
 
 /// Where every CPU arrives, on its spare stack: takes its traps over, and maps its stack. Returns the
 /// stack's top.
@@ -96,8 +100,10 @@ fn memmap(reserve: Range<u64>) -> Memmap {
         })
         .filter(|region| !region.range.is_empty())
         .collect();
-    Memmap::new(&regions, &[Mpa(reserve.start)..Mpa(reserve.end)])
-        .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"))
+    let mut map = Memmap::new(&regions, &[Mpa(reserve.start)..Mpa(reserve.end)])
+        .unwrap_or_else(|_| panic!("the heap has no room for the record of the machine's pages"));
+    map.publish(&DIRECTORY);
+    map
 }
 
 /// How often a cell that is back asks the others to let it in, in nanoseconds.
@@ -129,6 +135,7 @@ fn open(config: &Config, reserve: Range<u64>) {
     let mut host = Host::new(config);
     let members = back(&mut host, config).unwrap_or_else(|| Membership::at_start(here, config));
     let mut cell = LocalCell::new(host, here, &cpus, config, memmap, members);
+    cell.publish_registry(&DIRECTORY);
     log::info!("up");
     logger::boot_is_over();
     cell.boot();

@@ -39,6 +39,7 @@ use crate::sched::{Scheduler, Times};
 use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
+use abi::directory::Directory;
 use abi::event::{Cause, Kind};
 use abi::ring::stream;
 use abi::script::{Outcome, Step};
@@ -405,6 +406,13 @@ impl<M: Machine> LocalCell<M> {
             if vms == 1 { "" } else { "s" },
         ));
         self.prompt();
+    }
+
+    /// Has `directory` name where the cell's part of the registry is, if it has one.
+    pub fn publish_registry(&self, directory: &Directory) {
+        if let Some(talk) = &self.talk {
+            talk.exchange.registry().publish(directory);
+        }
     }
 
     /// The machine below.

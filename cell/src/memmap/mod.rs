@@ -24,12 +24,13 @@ mod account;
 mod pool;
 #[cfg(test)]
 mod tests;
-mod word;
 
+pub use abi::memmap::Owner;
 pub use account::{Accounts, Violation};
 
 use crate::loan::{LoanId, Refusal};
-use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
+use abi::directory::Directory;
+use abi::{CellId, Mpa, NodeId, PAGE_SHIFT};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -79,36 +80,6 @@ impl Run {
     }
 }
 
-/// Who owns a machine page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Nobody.
-    Free,
-    /// The monitor: its image, its heap, this record.
-    Monitor,
-    /// A VM.
-    Vm {
-        /// Which.
-        vm: VmId,
-        /// The page's number in the VM's memory ([`crate::pmap`]).
-        page: u32,
-    },
-    /// Another cell has the use of it.
-    Lent {
-        /// Which.
-        to: CellId,
-        /// The loan's [number](LoanId::number).
-        loan: u32,
-    },
-    /// Another cell had the use of it when it died, and one of its CPUs may still reach it.
-    Quarantined {
-        /// Which.
-        from: CellId,
-        /// The loan's [number](LoanId::number).
-        loan: u32,
-    },
-}
-
 /// Among which pages to look for a free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
@@ -137,6 +108,8 @@ pub struct Memmap {
     pools: Vec<(Home, Pool)>,
     /// The contiguous pieces of all pools, by address.
     spans: Vec<(Run, u32)>,
+    /// Where it is told to whoever looks from outside where the words are.
+    directory: Option<&'static Directory>,
 }
 
 impl Memmap {
@@ -159,7 +132,7 @@ impl Memmap {
         let mut homes: Vec<(NodeId, Kind)> = regions.iter().map(|r| (r.node, r.kind)).collect();
         homes.sort_by_key(|&(node, kind)| (node, core::cmp::Reverse(kind)));
         homes.dedup();
-        let mut map = Self { pools: Vec::new(), spans: Vec::new() };
+        let mut map = Self { pools: Vec::new(), spans: Vec::new(), directory: None };
         let run = |region: &Region| {
             let Range { start, end } = region.range;
             assert!(start.offset() == 0 && end.offset() == 0 && start <= end, "{region:?}");
@@ -190,7 +163,29 @@ impl Memmap {
             self.spans.extend(runs.map(|run| (run, index as u32)));
         }
         self.spans.sort_unstable_by_key(|(run, _)| run.start);
+        self.tell();
         Ok(())
+    }
+
+    /// From now on `directory` names the pieces of memory that are recorded here.
+    pub fn publish(&mut self, directory: &'static Directory) {
+        self.directory = Some(directory);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(directory) = self.directory {
+            let words = |(run, pool): &(Run, u32)| self.pools[*pool as usize].1.words_of(*run);
+            let spans = self.spans.iter();
+            directory.name(spans.map(|at| (at.0.start.0, at.0.pages.into(), words(at))));
+        }
+    }
+
+    /// Pieces come or go.
+    fn changes(&self) {
+        if let Some(directory) = self.directory {
+            directory.begin();
+        }
     }
 
     /// The pool of a page and its index there.
@@ -370,6 +365,7 @@ impl Memmap {
         if accounts.free != accounts.total {
             return Err(Refusal::InUse);
         }
+        self.changes();
         self.pools.remove(at);
         self.find_spans().expect("fewer spans than before");
         Ok(())
@@ -390,11 +386,12 @@ impl Memmap {
 
     /// Forgets the pages of dead lenders of which nobody has any more.
     pub fn remove_lost(&mut self) {
-        let before = self.pools.len();
-        self.pools.retain(|(home, pool)| {
-            !matches!(home, Home::Lost(_)) || pool.accounts.free != pool.accounts.total
-        });
-        if self.pools.len() != before {
+        let is_over = |(home, pool): &(Home, Pool)| {
+            matches!(home, Home::Lost(_)) && pool.accounts.free == pool.accounts.total
+        };
+        if self.pools.iter().any(is_over) {
+            self.changes();
+            self.pools.retain(|pool| !is_over(pool));
             self.find_spans().expect("fewer spans than before");
         }
     }

@@ -1,7 +1,7 @@
 //! A pool: pages that are given out alike, with the list of the free ones in their words.
 
-use super::word::{NONE, Word};
 use super::{Accounts, Owner, Run, Violation};
+use abi::memmap::{NONE, Word};
 use abi::{Mpa, PAGE_SHIFT};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -74,6 +74,12 @@ impl Pool {
     /// Its contiguous pieces.
     pub fn runs(&self) -> impl DoubleEndedIterator<Item = Run> + '_ {
         self.spans.iter().map(|span| span.run)
+    }
+
+    /// The address of the word of the first page of a piece of it.
+    pub fn words_of(&self, run: Run) -> u64 {
+        let index = self.index(run.start).map_or(0, |index| index as usize);
+        self.words.as_ptr().wrapping_add(index).addr() as u64
     }
 
     /// The word of a page that is the pool's.

@@ -1,7 +1,8 @@
-use super::word::Word;
 use super::*;
 use crate::rng::Rng;
-use abi::PAGE_SIZE;
+use abi::directory::{Directory, Named};
+use abi::memmap::{NONE, Word};
+use abi::{PAGE_SIZE, VmId};
 use alloc::collections::BTreeMap;
 
 fn region(node: u8, kind: Kind, base: u64, pages: u64) -> Region {
@@ -196,11 +197,10 @@ fn an_audit_finds_each_kind_of_damage() {
         map.audit()
     };
     assert!(matches!(damaged(0, Word::MONITOR), Err(Violation::Sum { .. })));
-    for word in [Word::free(2, 2), Word::free(2, word::NONE), Word::free(2, 1000), Word::free(3, 4)]
-    {
+    for word in [Word::free(2, 2), Word::free(2, NONE), Word::free(2, 1000), Word::free(3, 4)] {
         assert!(matches!(damaged(3, word), Err(Violation::List { .. })));
     }
-    let nonsense = Word::nonsense();
+    let nonsense = Word(u64::MAX);
     assert_eq!(damaged(3, nonsense), Err(Violation::Damaged { mpa: Mpa(0x9000_3000) }));
 }
 
@@ -230,4 +230,28 @@ fn what_is_recorded_is_not_borrowed_and_what_is_used_not_given_back() {
     map.give(mpa, Owner::Monitor);
     map.remove_lost();
     assert_eq!((map.lost().count(), map.owner(mpa)), (0, None));
+}
+
+#[test]
+fn whoever_looks_from_outside_finds_each_piece_and_its_words() {
+    let mut map = slice(0x9000_0000, 8);
+    let directory: &'static Directory =
+        std::boxed::Box::leak(std::boxed::Box::new(Directory::new()));
+    map.publish(directory);
+    let named = || Named::decode(&directory.words().collect::<Vec<_>>()).unwrap().pieces;
+    let own = named();
+    assert_eq!(
+        own.iter().map(|(at, pages, _)| (*at, *pages)).collect::<Vec<_>>(),
+        [(Mpa(0x9000_0000), 8)]
+    );
+    let loan = LoanId { lender: CellId(1), incarnation: 1, number: 1 };
+    let run = |start, pages| Run { start: Mpa(start), pages };
+    map.add_borrowed(loan, &[run(0xa000_0000, 2), run(0xa000_8000, 3)]).unwrap();
+    let both = named();
+    assert_eq!(both[0], own[0]);
+    let (first, second) = (both[1], both[2]);
+    assert_eq!((first.0, first.1, second.0, second.1), (Mpa(0xa000_0000), 2, Mpa(0xa000_8000), 3));
+    assert_eq!(second.2 - first.2, 16, "the words of a pool follow each other");
+    map.remove_borrowed(loan).unwrap();
+    assert_eq!(named(), own);
 }

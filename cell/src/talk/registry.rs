@@ -27,33 +27,17 @@
 //! - **REG-ONE**: of each life of a VCPU, at most one live cell is in `Here`.
 //! - **REG-MOVES**: `moves` grows with each change of owner, and no two owners had it with the same number.
 
+pub use abi::directory::Place;
+
 use super::line::PAYLOAD_WORDS;
 use super::live::{CellSet, Incarnation, Live};
 use super::mutant::{Mutant, seeded};
 use super::request::{Hint, Mark, Marks, Reply, Vcpu};
 use abi::CellId;
+use abi::directory::{Directory, LIFE};
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// What a cell knows about where a VCPU is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// Nothing.
-    #[default]
-    Unknown,
-    /// It is this cell's.
-    Here,
-    /// This cell's, standing still, and offered to that cell.
-    Leaving(CellId),
-    /// Copied from that cell, and standing still, until it is given away there.
-    Arriving(CellId),
-    /// That cell's, when this was heard.
-    At(CellId),
-    /// Nobody's: this life is over.
-    Ended,
-    /// Nobody's: it died with its owner.
-    Lost,
-}
+use core::mem::offset_of;
 
 /// Whom to ask for a VCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +63,12 @@ pub(super) enum Verdict {
     Answer(Reply),
 }
 
+/// What the cell knows of a VCPU. Its first two fields are also read from outside ([`Directory`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
 struct Entry {
-    life: u32,
     place: Place,
+    life: u32,
     moves: u32,
     /// Cells that knew nothing newer, since the search for the VCPU began.
     asked: CellSet,
@@ -109,6 +95,7 @@ pub struct Registry {
     entries: Vec<Entry>,
 }
 
+const _: () = assert!(offset_of!(Entry, place) == 0 && offset_of!(Entry, life) == LIFE);
 // All of a VCPU's marks travel in one line.
 const _: () = assert!(4 + abi::ids::MAX_CELLS <= PAYLOAD_WORDS);
 
@@ -117,6 +104,12 @@ impl Registry {
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
         Self { entries: vec![Entry::default(); vcpus] }
+    }
+
+    /// Has `directory` name where its entries are.
+    pub fn publish(&self, directory: &Directory) {
+        let address = self.entries.as_ptr().addr() as u64;
+        directory.name_registry(address, self.entries.len(), size_of::<Entry>());
     }
 
     /// What this cell knows about where `vcpu` is.

@@ -20,6 +20,7 @@ pub mod addr;
 pub mod codec;
 #[cfg(feature = "alloc")]
 pub mod config;
+pub mod directory;
 pub mod error;
 #[cfg(feature = "alloc")]
 pub mod event;
@@ -29,6 +30,7 @@ pub mod image;
 pub mod ipi;
 pub mod layout;
 pub mod map;
+pub mod memmap;
 #[cfg(feature = "alloc")]
 pub mod note;
 #[cfg(feature = "alloc")]

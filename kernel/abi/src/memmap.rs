@@ -1,4 +1,5 @@
-//! The word of a machine page: its owner, and while it has none its place in the list of free pages.
+//! The word of a machine page in its cell's memmap: its owner, and while it has none its place in the list of free
+//! pages.
 //!
 //! | bits 63–56 | 55–0 |
 //! |---|---|
@@ -7,13 +8,43 @@
 //! | 3 VM | 0 (8 bits), VM (16), page of the VM (32) |
 //! | 4 lent, 5 quarantined | 0 (16 bits), cell (8), number of the loan (32) |
 //!
-//! Any other word is damage, and decodes to nothing.
+//! Any other word is damage, and decodes to nothing. Words are in the machine's own byte order. Whoever looks at a
+//! machine from outside finds them by the [directory](crate::directory) of the cell.
 
-use super::Owner;
-use abi::{CellId, VmId};
+use crate::{CellId, VmId};
+
+/// Who owns a machine page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody.
+    Free,
+    /// The monitor: its image, its heap, its record of the pages.
+    Monitor,
+    /// A VM.
+    Vm {
+        /// Which.
+        vm: VmId,
+        /// The page's number in the VM's memory.
+        page: u32,
+    },
+    /// Another cell has the use of it.
+    Lent {
+        /// Which.
+        to: CellId,
+        /// The loan's number.
+        loan: u32,
+    },
+    /// Another cell had the use of it when it died, and one of its CPUs may still reach it.
+    Quarantined {
+        /// Which.
+        from: CellId,
+        /// The loan's number.
+        loan: u32,
+    },
+}
 
 /// The end of a list of free pages.
-pub(super) const NONE: u32 = (1 << LINK) - 1;
+pub const NONE: u32 = (1 << LINK) - 1;
 
 const LINK: u32 = 28;
 const TAG: u32 = 56;
@@ -23,20 +54,25 @@ const VM: u64 = 3;
 const LENT: u64 = 4;
 const QUARANTINED: u64 = 5;
 
+/// A page's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word(u64);
+#[repr(transparent)]
+pub struct Word(pub u64);
 
 impl Word {
+    /// A page of the monitor's.
     pub const MONITOR: Self = Self(MONITOR << TAG);
 
     /// A free page between `previous` and `next` in its list.
     #[inline]
+    #[must_use]
     pub const fn free(previous: u32, next: u32) -> Self {
         Self(FREE << TAG | (previous as u64) << LINK | next as u64)
     }
 
     /// A page that is somebody's. (One that is nobody's has neighbours: [`Word::free`].)
     #[inline]
+    #[must_use]
     pub fn owned(owner: Owner) -> Self {
         let loan = |tag, cell: CellId, loan: u32| {
             Self(tag << TAG | u64::from(cell.0) << 32 | u64::from(loan))
@@ -52,6 +88,7 @@ impl Word {
 
     /// Whose page it is; `None`: no such word is ever written.
     #[inline]
+    #[must_use]
     pub const fn owner(self) -> Option<Owner> {
         let value = self.0 & ((1 << TAG) - 1);
         let (high, low) = (value >> 32, value as u32);
@@ -67,14 +104,9 @@ impl Word {
         })
     }
 
-    /// A word that is never written.
-    #[cfg(test)]
-    pub const fn nonsense() -> Self {
-        Self(u64::MAX)
-    }
-
     /// A free page's neighbours; `None`: it is not free.
     #[inline]
+    #[must_use]
     pub const fn neighbours(self) -> Option<(u32, u32)> {
         let mask = NONE as u64;
         match self.0 >> TAG {
