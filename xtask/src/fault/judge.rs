@@ -47,7 +47,7 @@ const AFTERLIFE_NS: u64 = 100_000_000;
 /// How late a second fault may come, compared with the first: the CPU that executes it may be busy with a slice.
 const LATE_NS: u64 = 50_000_000;
 /// Words of the monitor's console that nothing is to be found by.
-const ALARMS: [&str; 2] = ["WRONG", "INCONSISTENT"];
+pub const ALARMS: [&str; 2] = ["WRONG", "INCONSISTENT"];
 /// Beginnings of lines with which a run ends that has done what it should.
 const EXPECTED_ENDS: [&str; 2] = ["run: cell ", "run: VM "];
 
@@ -397,21 +397,28 @@ impl Part<'_> {
                 wrong.push(format!("the new VM {name} does not work"));
             }
         }
-        let alive = living.count_ones() as usize;
-        let consistent =
-            self.lines("monitor").filter(|line| line.starts_with("consistent")).count();
-        if consistent != alive {
-            wrong.push(format!(
-                "{consistent} of {alive} living cells say that their memory is consistent"
-            ));
-        }
-        let sums: Vec<_> = self.lines("monitor").filter(|line| line.starts_with("all: ")).collect();
-        if sums.len() != alive {
-            wrong.push(format!("{} of {alive} living cells have counted their memory", sums.len()));
-        }
-        let odd = sums.into_iter().filter(|line| !adds_up(line));
-        wrong.extend(odd.map(|line| format!("does not add up: {line}")));
+        wrong.extend(accounts(self.lines("monitor"), living));
     }
+}
+
+/// What is wrong with what the living cells have answered to `mem`, among other lines of the monitor's console.
+pub fn accounts<'a>(lines: impl Iterator<Item = &'a str>, living: Cells) -> Vec<String> {
+    let lines: Vec<_> = lines.collect();
+    let begin = |start: &'static str| lines.iter().filter(move |line| line.starts_with(start));
+    let alive = living.count_ones() as usize;
+    let (consistent, sums) = (begin("consistent").count(), begin("all: ").count());
+    let mut wrong = Vec::new();
+    if consistent != alive {
+        wrong.push(format!(
+            "{consistent} of {alive} living cells say that their memory is consistent"
+        ));
+    }
+    if sums != alive {
+        wrong.push(format!("{sums} of {alive} living cells have counted their memory"));
+    }
+    let odd = begin("all: ").filter(|line| !adds_up(line));
+    wrong.extend(odd.map(|line| format!("does not add up: {line}")));
+    wrong
 }
 
 /// Whether a line of `mem` adds up: `all: free 2 + monitor 3 = total 5 pages of 4 KB`.

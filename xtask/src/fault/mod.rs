@@ -7,7 +7,7 @@
 
 pub mod campaign;
 mod draw;
-mod judge;
+pub mod judge;
 pub mod record;
 mod report;
 mod script;

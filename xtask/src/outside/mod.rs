@@ -7,6 +7,7 @@
 mod gdb;
 mod outcome;
 mod places;
+mod records;
 mod series;
 mod strike;
 mod watch;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 use gdb::Gdb;
 use outcome::Outcome;
 use places::Functions;
+use records::Reader;
 use series::{Driver, Stop};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -150,10 +152,12 @@ impl Campaign {
                 !m.log.is_empty()
             });
             up.map_err(anyhow::Error::msg)?;
+            let reader = Reader::new(ram.clone(), layout, endian, &elf, &facts.vms)?;
             let striker = Striker::connect(ram, layout, endian, &qtest)?;
             let mut gdb = Gdb::connect(&gdb, endian == Endian::Big)?;
             gdb.go_on()?;
-            let mut driver = Driver { machine, gdb, striker, facts: &facts, functions: &functions };
+            let mut driver =
+                Driver { machine, gdb, striker, reader, facts: &facts, functions: &functions };
             let result = self.experiments(&mut driver, open, &config);
             drop(driver);
             result

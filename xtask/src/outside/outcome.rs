@@ -52,6 +52,15 @@ pub struct Outcome {
     pub lost_cells: Vec<u8>,
     /// The VMs that were lost.
     pub lost_vms: Vec<String>,
+    /// VMs that might be lost or not.
+    #[serde(default)]
+    pub either: Vec<String>,
+    /// How often the cells' records were read when a node was struck.
+    #[serde(default)]
+    pub read: u32,
+    /// What VMs had then in a cell that was not their home and died.
+    #[serde(default)]
+    pub depends: Vec<String>,
     /// Host seconds, most of them for guests' work.
     pub took_s: u64,
     /// What was wrong; none: it has passed.
@@ -156,6 +165,14 @@ pub fn report(all: &BTreeMap<u64, Outcome>) -> String {
     for (name, count) in functions {
         let _ = writeln!(text, "| `{name}` | {count} |");
     }
+    let sum = |of: &dyn Fn(&Outcome) -> usize| all.values().map(of).sum::<usize>();
+    let (deaths, read) = (sum(&|o| o.deaths.len()), sum(&|o| o.read as usize));
+    let (depends, either) = (sum(&|o| o.depends.len()), sum(&|o| o.either.len()));
+    let _ = writeln!(
+        text,
+        "\nat {read} of {deaths} deaths the cells' records were read: {depends} times a VM had something in a dead cell that was \
+         not its home; of {either} it could not be told whether they are lost"
+    );
     for outcome in all.values().filter(|o| o.wrong.is_some()) {
         let _ = writeln!(text, "{}", outcome.line());
     }

@@ -89,7 +89,7 @@ pub const REGIONS: [Region; 6] = [
             "kernel::cells::agreed",
             "loan::ledger::Loans>::died",
             "loan::ledger::Loans>::fenced",
-            "frames::Frames>::lose",
+            "memmap::Memmap>::lose",
         ],
     },
 ];

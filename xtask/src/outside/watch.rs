@@ -1,5 +1,6 @@
 //! A running machine as the driver of a series sees it: what its consoles print and what happens, as it comes.
 
+use crate::fault::judge::ALARMS;
 use crate::fault::sides::Cells;
 use crate::run::drain::Keys;
 use crate::run::session::{Ask, Front};
@@ -57,6 +58,8 @@ impl Front for Relay {
 pub struct VmSeen {
     /// Whether it runs.
     pub lives: bool,
+    /// When it was started last, in nanoseconds since power-on.
+    pub since_ns: u64,
     /// What it has printed in this life.
     pub text: String,
     /// Bytes it has ever printed, and lives it has begun.
@@ -183,6 +186,9 @@ impl Machine {
                     vm.text.push_str(&text.replace('\r', ""));
                     vm.progress += bytes.len() as u64;
                 } else if name == "monitor" {
+                    if ALARMS.iter().any(|word| text.contains(word)) {
+                        self.wrong.push(format!("the monitor says: {}", text.trim_end()));
+                    }
                     self.said.push_str(&text.replace('\r', ""));
                 } else if text.contains("monitor: panic") {
                     self.wrong.push(text.trim_end().to_owned());
@@ -215,6 +221,7 @@ impl Machine {
             Kind::VmStart { vm } => {
                 let vm = self.vms.entry(vm.to_string()).or_default();
                 vm.lives = true;
+                vm.since_ns = event.t_ns;
                 vm.progress += 1;
                 vm.text.clear();
             }

@@ -25,6 +25,8 @@ pub struct VmFacts {
     pub autostart: bool,
     /// Whether it is started again when it has been lost with its cell, and the cell is back.
     pub restarts: bool,
+    /// How many VCPUs it has.
+    pub vcpus: u32,
     /// Its kernel's command line.
     pub cmdline: String,
 }
@@ -71,6 +73,7 @@ impl Facts {
             is_spread: vm.placement == Placement::Spread,
             autostart: vm.autostart,
             restarts: vm.restart != Restart::Never,
+            vcpus: vm.vcpus,
             cmdline: vm.cmdline.clone(),
         };
         Ok(Self {

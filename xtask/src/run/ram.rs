@@ -135,6 +135,16 @@ impl Ram {
         std::os::unix::fs::FileExt::write_all_at(&*self.file, bytes, at)
     }
 
+    /// Bytes of the file, from an offset on: consistent only while the machine stands still.
+    ///
+    /// # Errors
+    /// When the file can't be read, or is not so long.
+    pub fn read(&self, at: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        std::os::unix::fs::FileExt::read_exact_at(&*self.file, &mut bytes, at)?;
+        Ok(bytes)
+    }
+
     /// The `size` bytes at low physical address `base`, as one side of a ring sees them.
     ///
     /// # Panics
