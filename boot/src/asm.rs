@@ -421,6 +421,33 @@ pub unsafe fn write_tlb(index: u64, page_mask: u64, entry_hi: u64, entry_lo: [u6
     }
 }
 
+/// Reads TLB entry `index`: PageMask, EntryHi, EntryLo0 and EntryLo1. EntryHi and PageMask are that entry's from then on.
+pub fn read_tlb(index: u64) -> (u64, u64, [u64; 2]) {
+    let (mask, hi, lo0, lo1);
+    // SAFETY: legal in kernel mode; what the PROM uses is mapped by global entries.
+    unsafe {
+        asm!(
+            ".set push", ".set noat", ".set mips64r2",
+            "mtc0 {index}, $0",
+            "ehb",
+            "tlbr",
+            "ehb",
+            "mfc0 {mask}, $5",
+            "dmfc0 {hi}, $10",
+            "dmfc0 {lo0}, $2",
+            "dmfc0 {lo1}, $3",
+            ".set pop",
+            index = in(reg) index,
+            mask = out(reg) mask,
+            hi = out(reg) hi,
+            lo0 = out(reg) lo0,
+            lo1 = out(reg) lo1,
+            options(nostack, preserves_flags)
+        );
+    }
+    (mask, hi, [lo0, lo1])
+}
+
 /// Number of TLB entries: Config1.MMUSize - 1 is in bits 30:25.
 pub fn tlb_entries() -> u64 {
     let config1: u64;

@@ -49,6 +49,7 @@ const EMPTY_PAGE: PromPage = PromPage {
     recover: 0,
     give_up: 0,
     words: 0,
+    space: 0,
 };
 
 static PRIVATE: [Private; MAX_CPUS] = [const { Private(UnsafeCell::new(EMPTY_PAGE)) }; MAX_CPUS];
@@ -80,6 +81,7 @@ pub fn init(cpu: usize) {
     // SAFETY: this CPU's own page, not yet used by any trap of this CPU.
     let page = unsafe { &mut *PRIVATE[cpu].0.get() };
     take_back(page);
+    page.space = 0;
     page.give_up = asm::prom_give_up as *const () as u64;
     // SAFETY: nothing is mapped there yet.
     unsafe {
@@ -114,6 +116,12 @@ fn leave_the_monitor(cpu: usize, tick: unsafe extern "C" fn()) {
     while hub::controller().awake.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
+}
+
+/// The address space of the VCPU that this CPU was running; 0: it ran none. Asked once.
+pub fn take_space(cpu: usize) -> u64 {
+    // SAFETY: this CPU's own page, which no trap of the PROM's reads; the monitor does not run any more.
+    unsafe { core::mem::take(&mut (*PRIVATE[cpu].0.get()).space) }
 }
 
 /// Parks this CPU: none of its traps leads to the monitor any more.

@@ -1,7 +1,7 @@
 //! The PROM's ends: a message and a failed machine, or a parked CPU.
 
 use crate::console::say;
-use crate::{asm, bringup, cpu, garbage, hub, pci};
+use crate::{asm, bringup, cpu, garbage, hub, lost, pci};
 use abi::hub::Why;
 use abi::{CpuId, map};
 use core::sync::atomic::Ordering;
@@ -95,6 +95,7 @@ fn park(cpu: u64, why: Why) -> ! {
     };
     say!("CPU {cpu} of cell {}: {what}; parked", layout.cell(layout.node_of(id)));
     hub::tell(layout, id);
+    lost::with(layout, id);
     garbage::arrived(layout, id);
     if hub::park(layout, id, why) { cpu::park(cpu as usize) } else { fail() }
 }

@@ -31,6 +31,8 @@ mod garbage;
 #[cfg(target_os = "none")]
 mod hub;
 #[cfg(target_os = "none")]
+mod lost;
+#[cfg(target_os = "none")]
 mod pci;
 #[cfg(target_os = "none")]
 mod window;

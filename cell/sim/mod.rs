@@ -589,6 +589,7 @@ impl Run {
             Kind::Fault { what } => format!("fault {what}"),
             Kind::CellBack { back } => format!("cell {back} back"),
             Kind::Repair { what } => format!("repair {what}"),
+            Kind::LinesDiscarded { lines } => format!("{lines} lines"),
         };
         world.events.iter().map(tell).collect()
     }

@@ -75,6 +75,7 @@ fn node_on(node: NodeId, incarnation: u64) {
         }
         set(&hub::controller().stopped, cpu.0.into(), false);
     }
+    page.lost.iter().for_each(|line| line.store(0, Ordering::Relaxed));
     page.epoch.store(0, Ordering::Relaxed);
     page.run.store(Run::On as u64, Ordering::Relaxed);
     page.ticks.store(clock::ticks(), Ordering::Relaxed);

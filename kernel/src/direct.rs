@@ -5,7 +5,7 @@ use crate::careful::xkphys;
 use crate::clock;
 use crate::cp0::{Cause, ExcCode, Status};
 use crate::lock::{Guard, Lock};
-use crate::page::{cell_page, cpu, is_reserved, set_l2, take_reserved};
+use crate::page::{cell_page, cpu, is_reserved, set_l2, set_space, take_reserved};
 use crate::stack::WIRED;
 use abi::Mpa;
 use abi::ids::MAX_CPUS;
@@ -101,6 +101,7 @@ impl RealCpu for Cpu {
         asm::interrupts_off();
         clock::arm_once(entry.until.saturating_add(self.epoch));
         asm::select_space(entry.asid);
+        set_space(entry.asid);
         // SAFETY: the L2TLB is there until the call below has returned, and then no longer looked at.
         // It is the VCPU's that runs. Status opens nothing to the guest but floating point, what its
         // pages map, and 64-bit addresses; its program counter is a multiple of 4.

@@ -2,7 +2,7 @@
 //! `vmm-core`, in memory that the cell's pmap maps.
 
 use crate::memory::Memory;
-use crate::{clock, cpus, direct, doorbell, lost};
+use crate::{clock, cpus, direct, doorbell, lost, page};
 use abi::{CellId, Mpa, NodeId, config};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -156,6 +156,7 @@ impl LocalVcpu {
         let mut cpu = direct::this_cpu(epoch);
         let until = until.saturating_sub(epoch);
         let exit = self.runner.run_on(&self.vm, &mut *cpu, &self.clock, CHUNK, until);
+        page::set_space(0);
         self.thread_reads += direct::thread_reads() - before;
         exit
     }

@@ -5,8 +5,8 @@ use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
 use crate::{
-    asm, cells, clock, controller, doorbell, frames, hub, link, machine, page, places, selftest,
-    sight,
+    asm, cells, clock, controller, doorbell, frames, hub, link, lost, machine, page, places,
+    selftest, sight,
 };
 use abi::config::{self, Config};
 use abi::hub::Why;
@@ -193,6 +193,14 @@ impl Machine for Host {
 
     fn is_fenced(&self, cell: CellId) -> bool {
         cells::is_fenced(cell)
+    }
+
+    fn lost_lines(&self) -> Vec<Mpa> {
+        lost::lines().collect()
+    }
+
+    fn discard(&mut self, line: Mpa) {
+        lost::discard(line);
     }
 
     fn kick(&mut self, cpu: CpuId) {

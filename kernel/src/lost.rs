@@ -6,14 +6,17 @@
 //! a store is dropped, and this CPU remembers ([`take`]). Its VM depends on a cell that is dead, and ends as soon as the cells have agreed
 //! that it is; until then the VCPU that ran is not run again.
 //!
+//! And lines of memory that is there are lost with the CPUs that had them in their caches: the hub of their node knows which ([`lines`]).
+//!
 //! Only what bears no meaning for the monitor may be reached so. Memory of other cells that does is read carefully
 //! ([`crate::careful`]).
 
-use crate::careful::xkphys;
+use crate::careful::{self, xkphys};
 use crate::page::cell_page;
 use crate::trap::Frame;
 use crate::{hub, machine};
-use abi::Mpa;
+use abi::hub::LINE;
+use abi::{Mpa, NodeId};
 use cell::talk::mutant::{Mutant, seeded};
 use core::sync::atomic::Ordering;
 
@@ -63,6 +66,40 @@ pub(crate) fn pass_over(frame: &mut Frame) -> bool {
     frame.epc = next;
     cell_page().lost.store(1, Ordering::Relaxed);
     true
+}
+
+/// Lines that were lost with CPUs of dead nodes and have not been discarded, as far as the hubs can be reached that know.
+pub(crate) fn lines() -> impl Iterator<Item = Mpa> {
+    let layout = machine::layout();
+    layout.node_ids().flat_map(|node| {
+        let words = hub::reach(node).map_or(&[][..], |hub| &hub.lost);
+        let lines = words.iter().map(|word| Mpa(word.load(Ordering::Acquire)));
+        // What is no line of that node's is nothing to be touched.
+        lines.filter(move |line| line.0.is_multiple_of(LINE) && node_of(*line) == Some(node))
+    })
+}
+
+/// Writes a lost line anew, with nothing, so that it can be read again.
+pub(crate) fn discard(line: Mpa) {
+    let Some(hub) = node_of(line).and_then(|node| hub::reach(node).ok()) else { return };
+    for at in (line.0..line.0 + LINE).step_by(8) {
+        // SAFETY: memory of a VM that has ended, which this cell has the use of. If it has gone meanwhile, so has the line.
+        let _ = unsafe { careful::store64(Mpa(at), 0) };
+    }
+    // Whoever gets the page sees it written.
+    core::sync::atomic::fence(Ordering::SeqCst);
+    for word in &hub.lost {
+        let _ = word.compare_exchange(line.0, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Whose memory an address is.
+fn node_of(mpa: Mpa) -> Option<NodeId> {
+    let layout = machine::layout();
+    let has = |node: &NodeId| {
+        layout.slice_of(*node).contains(&mpa.0) || layout.window_of(*node).contains(&mpa.0)
+    };
+    layout.node_ids().find(has)
 }
 
 /// What an instruction does with memory.

@@ -115,6 +115,14 @@ pub(crate) unsafe fn set_l2(address: u64) {
     unsafe { (&raw mut (*page).l2).write_volatile(address) };
 }
 
+/// Says in which address space the VCPU is that this CPU runs; 0: it runs none.
+#[inline]
+pub(crate) fn set_space(asid: u8) {
+    let page = PROM_PAGE_VA as *mut PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone, whose traps do not look at it.
+    unsafe { (&raw mut (*page).space).write_volatile(asid.into()) };
+}
+
 /// Directs all exceptions of this CPU to `entry`.
 ///
 /// # Safety

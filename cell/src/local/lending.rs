@@ -9,8 +9,8 @@ use super::{LocalCell, Machine};
 use crate::loan::{LoanId, Loans, Outcome, Payload, Refusal, Reply, Request};
 use crate::memmap::Run;
 use crate::placement::Shares;
+use crate::talk;
 use crate::talk::mutant::{Mutant, seeded};
-use crate::talk::{self, CellSet};
 use crate::vm::{State, Then};
 use abi::config::Config;
 use abi::event::Cause;
@@ -46,7 +46,7 @@ struct Call {
 /// The cell's loans, and its calls about them.
 #[derive(Debug)]
 pub(super) struct Lending {
-    loans: Loans,
+    pub(super) loans: Loans,
     /// Calls that are to be made.
     calls: VecDeque<Call>,
     /// Calls that were made.
@@ -54,8 +54,6 @@ pub(super) struct Lending {
     last: u32,
     /// Loans taken for VMs.
     for_vms: Vec<LoanId>,
-    /// Cells that have died and of which a CPU may still run.
-    unfenced: CellSet,
 }
 
 impl Lending {
@@ -70,7 +68,7 @@ impl Lending {
         let all = layout.node_ids().flat_map(|n| memory(n).map(|run| (layout.cell(n), run)));
         let loans = loans(all.filter(|(_, run)| run.pages != 0).collect());
         let (calls, open) = (VecDeque::new(), Vec::new());
-        Self { loans, calls, open, last: 0, for_vms: Vec::new(), unfenced: CellSet::NONE }
+        Self { loans, calls, open, last: 0, for_vms: Vec::new() }
     }
 
     fn call(&mut self, to: CellId, request: Request, waiting: Waiting) {
@@ -83,10 +81,10 @@ impl Lending {
         self.calls.iter().chain(&self.open).any(|call| call.waiting == Waiting::Start(id))
     }
 
-    /// Whether nothing is to be called, and nothing in quarantine: asked by the model check.
+    /// Whether nothing is to be called: asked by the model check.
     #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        self.calls.is_empty() && self.open.is_empty() && self.unfenced.is_empty()
+        self.calls.is_empty() && self.open.is_empty()
     }
 
     /// Whether any VM waits for loans.
@@ -256,7 +254,7 @@ impl<M: Machine> LocalCell<M> {
     /// `cell` has died: what it had borrowed is quarantined, and VMs that have pages of it end.
     pub(super) fn lender_died(&mut self, cell: CellId) {
         self.lending.loans.died(cell);
-        self.lending.unfenced = self.lending.unfenced.with(cell);
+        self.held.died(cell);
         self.lending.for_vms.retain(|loan| loan.lender != cell);
         let mut one_more = seeded(Mutant::OneTooMany) && self.live.lowest() == Some(self.out.cell);
         for id in self.ids() {
@@ -268,23 +266,6 @@ impl<M: Machine> LocalCell<M> {
                 let why = format!("cell {cell}, which has died, held pages of it");
                 self.end(id, Cause::CellLost, why, Then::Policy);
             }
-        }
-    }
-
-    /// Frees what dead cells had borrowed of which all CPUs have stopped.
-    pub(super) fn end_quarantines(&mut self) {
-        for cell in self.lending.unfenced {
-            if self.out.machine.is_fenced(cell) {
-                self.end_quarantine(cell);
-            }
-        }
-    }
-
-    /// All CPUs of `cell` have stopped since it died.
-    pub(super) fn end_quarantine(&mut self, cell: CellId) {
-        if self.lending.unfenced.has(cell) {
-            self.lending.loans.fenced(cell);
-            self.lending.unfenced = self.lending.unfenced.without(cell);
         }
     }
 }

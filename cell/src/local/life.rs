@@ -188,6 +188,7 @@ impl<M: Machine> LocalCell<M> {
         let lived = usage.life_ns;
         vm.state = State::Ended(End { cause, t_ns: now, report, usage });
         vm.typed.clear();
+        self.held.hold(life.reached, &life.pmap);
         // With the last that uses it the VM's memory comes back.
         drop(life);
         self.return_unused();

@@ -230,6 +230,13 @@ impl<M: Machine> LocalCell<M> {
         if self.live.has(cell) {
             return Err(format!("repair: cell {cell} is not lost: `cells` tells which are"));
         }
+        // CPUs of another dead cell may still use what that had of this one's memory.
+        let lost = CellSet::first(cells).minus(self.live).without(cell);
+        if let Some(other) = lost.into_iter().find(|other| !self.out.machine.is_fenced(*other)) {
+            return Err(format!(
+                "repair: not all CPUs of cell {other}, which is lost too, have stopped yet: try again"
+            ));
+        }
         // What it has left unsaid is of no interest any more.
         while self.out.machine.take_report(cell).is_some() {}
         self.out.machine.repair(cell)

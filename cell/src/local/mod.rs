@@ -8,6 +8,7 @@
 mod errands;
 mod faults;
 mod handover;
+mod held;
 mod lending;
 mod life;
 mod members;
@@ -51,6 +52,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use errands::Errands;
 use faults::Faults;
+use held::Held;
 use lending::Lending;
 use messages::Probes;
 use moves::Stress;
@@ -165,6 +167,15 @@ pub trait Machine {
 
     /// Whether no CPU of `cell`, which has died, can reach any memory any more.
     fn is_fenced(&self, cell: CellId) -> bool;
+
+    /// Lines of memory that were lost with CPUs of cells that have died, in the memory of any node that can be reached: those
+    /// CPUs alone had what was in them, and what is read there now means nothing.
+    fn lost_lines(&self) -> Vec<Mpa> {
+        Vec::new()
+    }
+
+    /// Writes a lost line anew, so that the page that it is in can be used again.
+    fn discard(&mut self, _: Mpa) {}
 
     /// Has a CPU of the cell call [`LocalCell::step`] soon: out of [`crate::vm::Vcpu::run`], or out of
     /// its sleep. Also when it has been told what to do, but has not begun to.
@@ -295,6 +306,8 @@ pub struct LocalCell<M: Machine> {
     incarnation: u16,
     /// Cells that have died of which nobody knows that they have parked.
     silent: CellSet,
+    /// What CPUs of dead cells may still reach.
+    held: Held,
     /// How the run ends, once it is to end.
     over: Option<Outcome>,
     /// The outcome has been written.
@@ -358,6 +371,7 @@ impl<M: Machine> LocalCell<M> {
             live: live.cells,
             incarnation,
             silent: CellSet::NONE,
+            held: Held::default(),
             over: None,
             finished: false,
             faults: Faults::new(config),
@@ -430,10 +444,11 @@ impl<M: Machine> LocalCell<M> {
     /// # Errors
     /// The first violation.
     pub fn audit(&self) -> Result<(), Violation> {
-        self.frames.audit(self.vms.iter().filter_map(|vm| match &vm.state {
+        let living = self.vms.iter().filter_map(|vm| match &vm.state {
             State::Living(life) => Some(&*life.pmap),
             State::Defined | State::Ended(_) | State::Destroyed => None,
-        }))
+        });
+        self.frames.audit(living.chain(self.held.pmaps()))
     }
 
     /// How the last life of VM `id` ended; `None` while it lives or has not been started.

@@ -257,6 +257,7 @@ impl<M: Machine> LocalCell<M> {
                 self.dismiss_visit(id);
             }
             let Some(life) = self.vm(id).life() else { continue };
+            life.reached = CellSet(life.reached.0 | life.visited.and(CellSet::one(cell)).0);
             life.visited = life.visited.without(cell);
             life.warping = life.warping.without(cell);
             let mut any = false;

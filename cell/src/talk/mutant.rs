@@ -119,6 +119,10 @@ mutants! {
     LoanKept,
     /// What a dead cell had borrowed is free at once.
     QuarantineSkipped,
+    /// The pages of a VM are free at once whose VCPU a dead cell's CPU may still run.
+    NothingHeld,
+    /// Lines that were lost with a dead cell's CPUs are not discarded.
+    LinesKept,
     /// Who takes the lead over takes the losses that there are for reported.
     LossForgotten,
     /// A cell's loss is reported again and again.

@@ -60,6 +60,8 @@ pub(crate) struct Life<G: Guest> {
     pub visited: CellSet,
     /// Of those, the ones that were asked to end what they have of it.
     pub dismissed: CellSet,
+    /// Those that have died meanwhile: for a while their CPUs may still use its pages.
+    pub reached: CellSet,
     /// Of those, the ones that are just being told how far its time has been warped.
     pub warping: CellSet,
     /// How far that was when they were last told, in nanoseconds.
@@ -87,6 +89,7 @@ impl<G: Guest> Life<G> {
             exchange: None,
             visited: CellSet::NONE,
             dismissed: CellSet::NONE,
+            reached: CellSet::NONE,
             warping: CellSet::NONE,
             warped: 0,
             used: Used::default(),

@@ -84,6 +84,11 @@ pub enum Kind<'a> {
         /// Which.
         lost: CellId,
     },
+    /// A cell has made memory usable again of which lines were lost with CPUs of a dead one.
+    LinesDiscarded {
+        /// How many.
+        lines: u32,
+    },
     /// A fault was injected: it takes effect now.
     Fault {
         /// What fails, as the command said it.
@@ -208,6 +213,10 @@ impl Event<'_> {
                 w.u8(9);
                 w.str(what);
             }
+            Kind::LinesDiscarded { lines } => {
+                w.u8(13);
+                w.u32(*lines);
+            }
             Kind::Repair { what } => {
                 w.u8(11);
                 w.str(what);
@@ -251,6 +260,7 @@ impl Event<'_> {
                 9 => Kind::Fault { what: r.str()?.into() },
                 10 => Kind::CellBack { back: CellId(r.u8()?) },
                 11 => Kind::Repair { what: r.str()?.into() },
+                13 => Kind::LinesDiscarded { lines: r.u32()? },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -284,6 +294,7 @@ impl fmt::Display for Event<'_> {
             Kind::Panic { message } => write!(f, "\"panic\",\"message\":{}", Json(message))?,
             Kind::CellBack { back } => write!(f, "\"cell-back\",\"back\":{back}")?,
             Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
+            Kind::LinesDiscarded { lines } => write!(f, "\"lines-discarded\",\"lines\":{lines}")?,
             Kind::Fault { what } => write!(f, "\"fault\",\"what\":{}", Json(what))?,
             Kind::Repair { what } => write!(f, "\"repair\",\"what\":{}", Json(what))?,
         }
@@ -328,6 +339,7 @@ mod tests {
             Kind::CellLost { lost: CellId(7) },
             Kind::Fault { what: "transient link 4".into() },
             Kind::CellBack { back: CellId(7) },
+            Kind::LinesDiscarded { lines: 33 },
             Kind::Repair { what: "router 2".into() },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {

@@ -27,6 +27,11 @@ pub struct CpuWords {
     pub serve: AtomicU64,
 }
 
+/// Bytes of a line, as a CPU's second-level cache has them (MIPS R10000 in an Origin).
+pub const LINE: u64 = 128;
+/// Most lost lines that a node's directory can name.
+pub const LOST_LINES: usize = 32;
+
 /// A node's hub page. A new machine's is zero.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -43,6 +48,9 @@ pub struct Hub {
     pub run: AtomicU64,
     /// Count, extended to 64 bits since power-on, when the cell was last told to boot. There too.
     pub ticks: AtomicU64,
+    /// Machine addresses of lines of this node's memory that CPUs of dead nodes alone had, in their caches: what the
+    /// node's directory knows. 0: none. What is there is not to be read before somebody has written it anew.
+    pub lost: [AtomicU64; LOST_LINES],
     /// Of each CPU.
     pub cpus: [CpuWords; CPUS_PER_NODE],
 }

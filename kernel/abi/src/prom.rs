@@ -61,6 +61,9 @@ pub struct PromPage {
     pub give_up: u64,
     /// This CPU's [`crate::hub::CpuWords`].
     pub words: u64,
+    /// The address space (EntryHi.ASID) of the VCPU that this CPU runs; 0: it runs none. What that could write is what of
+    /// other nodes' memory may be lost with this CPU.
+    pub space: u64,
 }
 
 /// The sets of an L2TLB.

@@ -51,6 +51,7 @@ impl LocalCell<Bed> {
             && talk.exchange.is_quiet()
             && self.errands.is_empty()
             && self.lending.is_settled()
+            && self.held.is_empty()
             && self.vms.iter().all(|vm| {
                 let still = |body: &Body<_>| !body.is_moving();
                 let life = match &vm.state {
@@ -96,6 +97,7 @@ impl LocalCell<Bed> {
         self.faults.false_alarm.hash(hasher);
         // Writing to a string does not fail.
         _ = write!(text, "{:?}{:?}{:?}{:?}", self.frames, self.lending, self.errands, self.sched);
+        _ = write!(text, "{:?}", self.held);
         _ = write!(text, "{:?}{:?}", self.probes, self.out.lead);
         for vm in &self.vms {
             _ = write!(text, "{:?}{:?}{:?}{}", vm.state, vm.visit, vm.due, vm.life_number);

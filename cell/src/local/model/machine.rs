@@ -98,6 +98,11 @@ impl Ground {
         self.layout.node_ids().find(has).map(|node| self.layout.cell(node))
     }
 
+    /// Whether a page is memory of a cell that has power.
+    pub fn is_up(&self, mpa: Mpa) -> bool {
+        self.home_of(mpa).is_some_and(|cell| self.up.has(cell))
+    }
+
     /// All pages of the machine.
     pub fn pages(&self) -> impl Iterator<Item = Mpa> + use<> {
         let layout = self.layout;
@@ -121,6 +126,7 @@ impl Ground {
         let memory: Vec<Mpa> =
             self.pages().filter(|mpa| self.home_of(*mpa) == Some(cell)).collect();
         self.truth.clear(|mpa| memory.contains(&mpa));
+        self.truth.lost.retain(|mpa| !memory.contains(mpa));
         self.running = self.running.with(cell);
         self.agreed[usize::from(cell.0)] = None;
     }
@@ -343,6 +349,15 @@ impl Machine for Bed {
     fn is_fenced(&self, cell: CellId) -> bool {
         let ground = self.ground.borrow();
         !ground.up.has(cell) && !ground.running.has(cell)
+    }
+
+    fn lost_lines(&self) -> Vec<Mpa> {
+        let ground = self.ground.borrow();
+        ground.truth.lost.iter().copied().filter(|line| ground.is_up(*line)).collect()
+    }
+
+    fn discard(&mut self, line: Mpa) {
+        self.ground.borrow_mut().truth.lost.remove(&line);
     }
 
     fn kick(&mut self, _: CpuId) {}

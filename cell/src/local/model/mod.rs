@@ -11,13 +11,18 @@ mod toy;
 mod verdict;
 mod world;
 
+use crate::local::LocalCell;
+use crate::talk::CellSet;
 use crate::talk::model::explore::{Broken, explore};
 use crate::talk::model::{LIMIT, report};
 use crate::talk::mutant::{Mutant, seed};
+use abi::event::Cause;
+use abi::{CellId, VmId};
 use cases::Case;
 use search::{Search, Walked, walk};
 use std::rc::Rc;
 use std::time::Instant;
+use world::{Action, Doing, World};
 
 /// Searches a case, which must be in order, and reports its size.
 fn search(case: &Case) {
@@ -46,6 +51,35 @@ fn small_recoveries_are_in_order() {
     for case in [cases::two_deaths, cases::hang_alone] {
         search(&case());
     }
+}
+
+/// Whoever has a page of which a line is lost ends, whether it depended on the dead cell or not; then nothing is left of it.
+#[test]
+fn a_vm_that_lives_ends_with_a_line_of_its_memory() {
+    let case = Case { vms: vec![cases::local(0, 1)], deaths: 1, ..Case::default() };
+    let config = Rc::new(case.config());
+    let mut world = World::new(&case, &config);
+    let [first, second, third] = [0, 1, 2].map(CellId);
+    world.act(Action::Does(first, Doing::Step)).expect("its first turn");
+    let line = {
+        let ground = &mut *world.ground.borrow_mut();
+        let page = ground.truth.pages_of(VmId(0), 1).next().expect("a page that was touched");
+        ground.truth.lost.insert(page);
+        page
+    };
+    world.act(Action::Dies(third)).expect("a death");
+    world.ground.borrow_mut().found = CellSet::one(third);
+    for _ in 0..4 {
+        for cell in [first, second] {
+            world.with_cell(cell, LocalCell::look);
+            world.flush(cell);
+        }
+    }
+    let cell = world.cell(first).expect("it lives");
+    assert_eq!(cell.end_of(VmId(0)).map(|end| end.cause), Some(Cause::CellLost));
+    assert_eq!(cell.forgotten_line(), None);
+    let ground = world.ground.borrow();
+    assert!(!ground.truth.lost.contains(&line), "it can be used again");
 }
 
 #[test]
@@ -95,9 +129,11 @@ const HUNTED: [(Mutant, fn() -> Case); 6] = [
 ];
 
 /// Those that are looked for at random.
-const WALKED: [Mutant; 8] = [
+const WALKED: [Mutant; 10] = [
     Mutant::LenderForgotten,
     Mutant::VcpuForgotten,
+    Mutant::NothingHeld,
+    Mutant::LinesKept,
     Mutant::VisitKept,
     Mutant::EndToldTwice,
     Mutant::CallNotUnwound,

@@ -68,6 +68,8 @@ pub struct Truth {
     tellers: BTreeMap<(CellId, u16, CellId), u8>,
     /// Pages that CPUs of dead cells may still reach.
     pub reach: BTreeMap<CellId, Vec<Mpa>>,
+    /// Lines that were lost with them: of each page that they could reach one.
+    pub lost: BTreeSet<Mpa>,
 }
 
 impl Truth {
@@ -90,6 +92,7 @@ impl Truth {
             told: CellSet::NONE,
             tellers: BTreeMap::new(),
             reach: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -234,6 +237,9 @@ impl Truth {
     pub fn stamp(&mut self, at: Mpa, page: Stamp) -> Check {
         if self.reach.values().any(|pages| pages.contains(&at)) {
             return broken("a page was used that a dead cell's CPU may still reach");
+        }
+        if self.lost.contains(&at) {
+            return broken("a page was used of which a line is lost");
         }
         let lives = |vm: VmId, serial: u64| {
             let last = self.vms.get(&vm);

@@ -13,7 +13,7 @@ use crate::console::parse;
 use crate::local::{LocalCell, Machine, Membership, Next, Turn};
 use crate::memmap::{Kind, Memmap, Region};
 use crate::talk::{Ballot, CellSet};
-use crate::vm::Vcpu;
+use crate::vm::{Slot, Vcpu};
 use abi::config::Config;
 use abi::{CellId, CpuId, Mpa, NodeId};
 use std::cell::RefCell;
@@ -153,7 +153,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn with_cell<R>(
+    pub(super) fn with_cell<R>(
         &mut self,
         cell: CellId,
         does: impl FnOnce(&mut LocalCell<Bed>) -> R,
@@ -177,7 +177,7 @@ impl<'a> World<'a> {
     }
 
     /// All that a cell has done takes effect.
-    fn flush(&mut self, cell: CellId) {
+    pub(super) fn flush(&mut self, cell: CellId) {
         while self.waits(cell) {
             self.ground.borrow_mut().land(cell);
             self.reap();
@@ -198,7 +198,15 @@ impl<'a> World<'a> {
                 ground.home_of(*mpa) != Some(id)
                     && cell.frames().look(|map| map.loan(*mpa).is_some())
             };
-            let pages = ground.pages().filter(borrowed).collect();
+            let mut pages: Vec<Mpa> = ground.pages().filter(borrowed).collect();
+            // What the VCPUs that it has of other cells' VMs can use.
+            for (vm, there) in cell.ids().zip(&cell.vms) {
+                if let Some(visit) = &there.visit
+                    && visit.body.slots.iter().any(Slot::is_own)
+                {
+                    pages.extend(ground.truth.pages_of(vm, visit.body.guest.serial));
+                }
+            }
             ground.truth.reach.insert(id, pages);
         }
     }
@@ -214,7 +222,9 @@ impl<'a> World<'a> {
     fn stop(&mut self, cell: CellId) {
         let ground = &mut *self.ground.borrow_mut();
         ground.running = ground.running.without(cell);
-        ground.truth.reach.remove(&cell);
+        let reached = ground.truth.reach.remove(&cell).unwrap_or_default();
+        let there = reached.into_iter().filter(|mpa| ground.is_up(*mpa)).collect::<Vec<_>>();
+        ground.truth.lost.extend(there);
     }
 
     fn does(&mut self, id: CellId, doing: Doing) -> Check {
@@ -445,7 +455,9 @@ impl<'a> World<'a> {
             let truth = &self.ground.borrow().truth;
             truth.reported[index] >= truth.owed[index]
         };
-        if self.left.reboots > 0 && heard && told && self.cells().next().is_some() {
+        // No CPU of another dead cell may still reach its memory.
+        let stopped = self.ground.borrow().running.minus(self.up()).without(id).is_empty();
+        if self.left.reboots > 0 && heard && told && stopped && self.cells().next().is_some() {
             actions.push(Action::Reboots(id));
         }
         if self.ground.borrow().running.has(id) {
