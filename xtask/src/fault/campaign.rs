@@ -158,6 +158,7 @@ impl Campaign {
             memory: prepared.memory.clone(),
             at_ns: judgement.at_ns,
             found_ns: judgement.found_ns,
+            lines: judgement.lines,
             is_first: lost & 1 != 0,
             is_cut: (failed.links != 0 || failed.routers != 0) && *lost != 0,
             is_wide: prepared.facts.masks().iter().any(|cells| cells.count_ones() > 1),

@@ -33,6 +33,8 @@ pub struct Judgement {
     pub at_ns: u64,
     /// How long after that the last loss was reported, in nanoseconds.
     pub found_ns: Option<u64>,
+    /// How many lost lines were discarded.
+    pub lines: u32,
     /// The VMs that were lost.
     pub lost_vms: Vec<String>,
     /// VMs that might be lost or not.
@@ -113,6 +115,7 @@ pub fn judge(
         if experiment.lost != 0 {
             judgement.found_ns = Some(part.settled - at);
         }
+        judgement.lines = part.events("lines-discarded").map(|event| event.lines).sum();
         part.the_cells(&mut judgement.wrong);
         part.alarms(&mut judgement.wrong);
         for vm in facts.vms.iter().filter(|vm| vm.autostart) {

@@ -32,6 +32,9 @@ pub struct Event {
     /// What was injected.
     #[serde(default)]
     pub what: String,
+    /// How many lost lines were discarded.
+    #[serde(default)]
+    pub lines: u32,
 }
 
 /// Something that a console has printed.

@@ -82,6 +82,7 @@ pub fn coverage<'a>(outcomes: impl IntoIterator<Item = &'a Outcome> + Clone) -> 
                 "VMs: some may use a lost cell and have their home in another",
             ),
             (outcome.lost_vms.is_empty(), "VMs: none was lost"),
+            (outcome.lines != 0, "memory: lines of survivors' pages were lost, and discarded"),
             (
                 outcome.second.is_some(),
                 "faults: two, the second while the first was recovered from",

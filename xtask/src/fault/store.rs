@@ -37,6 +37,9 @@ pub struct Outcome {
     /// How long after that the last loss was reported, in nanoseconds.
     #[serde(default)]
     pub found_ns: Option<u64>,
+    /// How many lines of survivors' memory were lost with the dead node's CPUs, and discarded.
+    #[serde(default)]
+    pub lines: u32,
     /// Whether CPU 0's cell had to be lost.
     pub is_first: bool,
     /// Whether a way that failed cut something off.
@@ -153,6 +156,7 @@ pub mod tests {
             memory: "mixed, little-endian".into(),
             at_ns: 5,
             found_ns: Some(1_250_000),
+            lines: 0,
             is_first: false,
             is_cut: false,
             is_wide: true,
