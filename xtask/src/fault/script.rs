@@ -145,12 +145,16 @@ fn repair(out: &mut String, facts: &Facts, experiment: &Experiment) {
     let is_lost = |cell: &u8| experiment.lost >> cell & 1 != 0;
     let touched = facts.vms.iter().filter(|vm| vm.autostart && vm.permitted.iter().any(is_lost));
     let (by_itself, by_hand): (Vec<_>, Vec<_>) = touched.partition(|vm| vm.starts_again());
-    for vm in by_hand {
+    for vm in &by_hand {
         // If it was not lost it runs already, and says so.
         let _ = writeln!(out, "send start {} on {}", vm.name, vm.home);
     }
     for vm in by_itself {
         out.push_str(&is_up(vm));
+    }
+    for vm in by_hand {
+        // One that was not lost does not begin again.
+        out.push_str(&is_up(vm).replace("round 1 ", "round "));
     }
     out.push_str("console monitor\n");
 }
