@@ -295,7 +295,8 @@ fn guests(rng: &mut Rng, cells: u32) -> Vec<Guest> {
     for cell in (first..cells).step_by(step) {
         let vcpus = 1 + u32::from(rng.chance(25));
         let programs = programs(rng, vcpus);
-        guests.push(Guest { vcpus, cells: vec![cell], is_spread: false, programs });
+        let cells = vec![cell];
+        guests.push(Guest { vcpus, cells, is_spread: false, elsewhere: false, programs });
     }
     let wide = if rng.chance(80) { 1 + u32::from(rng.chance(25)) } else { 0 };
     for _ in 0..wide {
@@ -305,7 +306,9 @@ fn guests(rng: &mut Rng, cells: u32) -> Vec<Guest> {
         on.sort_unstable();
         let vcpus = 1 + rng.below32(4);
         let programs = programs(rng, vcpus);
-        guests.push(Guest { vcpus, cells: on, is_spread: rng.chance(65), programs });
+        let is_spread = rng.chance(50);
+        let elsewhere = !is_spread && rng.chance(75);
+        guests.push(Guest { vcpus, cells: on, is_spread, elsewhere, programs });
     }
     guests
 }

@@ -306,6 +306,38 @@ impl Part<'_> {
                 wrong.push(format!("VM {name} was started again {again} times"));
             }
         }
+        if let Some(life) = life.filter(|_| vm.elsewhere && !self.broken) {
+            self.elsewhere(vm, life, &lives, wrong);
+        }
+    }
+
+    /// A VM that is to start elsewhere when its home dies has done so, in a cell that it may be in and that lived: at once, if there was one,
+    /// and once, but for a second fault. If it lost something else, it has started again in its home; if it lives on, it has not.
+    fn elsewhere(&self, vm: &VmFacts, life: &Life, lives: &[Life], wrong: &mut Vec<String>) {
+        let name = &vm.name;
+        let again: Vec<_> = lives.iter().filter(|life| self.has(life.start)).collect();
+        let was_lost =
+            life.end.as_ref().is_some_and(|(at, cause)| self.has(*at) && cause != "quit");
+        let most = if self.experiment.second.is_some() { 2 } else { 1 };
+        let expected = if was_lost { 1..=most } else { 0..=0 };
+        if !expected.contains(&again.len()) {
+            wrong.push(format!("VM {name} was started again {} times", again.len()));
+        }
+        let is_down = |cell: u8, t_ns: u64| {
+            let back = |event: &&Event| event.back == Some(cell) && event.t_ns <= t_ns;
+            self.is_lost(cell) && !self.events("cell-back").any(|event| back(&event))
+        };
+        for life in &again {
+            if !vm.permitted.contains(&life.home) || is_down(life.home, life.start) {
+                wrong.push(format!("VM {name} was started again in cell {}", life.home));
+            }
+        }
+        let spared = vm.permitted.iter().any(|cell| !self.is_lost(*cell));
+        let first_back = self.events("cell-back").map(|event| event.t_ns).min();
+        let late = |life: &&Life| first_back.is_some_and(|back| life.start > back);
+        if self.is_lost(life.home) && spared && again.first().is_some_and(late) {
+            wrong.push(format!("VM {name} was not started elsewhere until its cell was back"));
+        }
     }
 
     /// Whether it has ended as it should, or lives on; whether it was lost. `first`: when its first life began.

@@ -298,3 +298,39 @@ fn what_is_left_works_and_adds_up() {
     });
     assert!(found[0].starts_with("the monitor says: VCPU a.0"), "{found:?}");
 }
+
+/// What is wrong when VM 5, which is to start elsewhere, runs in the cell that is lost, and starts again at such times in such cells.
+fn elsewhere(again: &[(u64, i64)]) -> Vec<String> {
+    let mut guests: Vec<_> = (0..4).map(|cell| workload::guest(vec![cell], false)).collect();
+    guests.push(workload::guest(vec![0, 2], true));
+    guests.push(workload::Guest { elsewhere: true, ..workload::guest(vec![0, 2], false) });
+    let mut record = right();
+    record.consoles.remove("irix-5");
+    record.events.iter_mut().find(|event| event.vm == "irix-5").unwrap().cell = 2;
+    let starts = again.iter().map(|(t_ns, cell)| of_vm(*t_ns, *cell, "vm-start", 5, ""));
+    record.events.extend(starts);
+    record.events.sort_by_key(|event| event.t_ns);
+    let ends = again.iter().map(|(t_ns, _)| *t_ns).skip(1).chain([NEXT + 2000 * MS]);
+    lives(&mut record, 5, 1, AT);
+    for ((start, _), end) in again.iter().zip(ends) {
+        lives(&mut record, 5, *start, end);
+    }
+    judge(&workload::facts_of(&guests), &experiments(), None, &record, &sums())[0].wrong.clone()
+}
+
+#[test]
+fn a_vm_that_is_to_start_elsewhere_does_so_once_and_at_once() {
+    let (soon, late) = (AT + 3 * MS, AT + 600 * MS);
+    assert_eq!(elsewhere(&[(soon, 0)]), [""; 0]);
+    assert_eq!(
+        elsewhere(&[(late, 0)]),
+        ["VM irix-5 was not started elsewhere until its cell was back"]
+    );
+    assert_eq!(elsewhere(&[]), ["VM irix-5 was started again 0 times"]);
+    let twice = elsewhere(&[(soon, 0), (late, 0)]);
+    assert!(twice.contains(&"VM irix-5 was started again 2 times".into()), "{twice:?}");
+    for cell in [1, 2] {
+        let wrong = format!("VM irix-5 was started again in cell {cell}");
+        assert_eq!(elsewhere(&[(soon, cell)]), [wrong], "it must not, or the cell is lost");
+    }
+}

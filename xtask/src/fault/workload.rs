@@ -82,6 +82,9 @@ pub struct Guest {
     pub cells: Vec<u32>,
     /// Whether it is spread over them.
     pub is_spread: bool,
+    /// Whether it starts in another of them when its home dies.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// What it runs.
     pub programs: Vec<Program>,
 }
@@ -220,7 +223,11 @@ pub fn config(machine: &Machine, guests: &[Guest], stock: Option<u32>) -> String
         let cells: Vec<_> = guest.cells.iter().map(u32::to_string).collect();
         let programs: Vec<_> = guest.programs.iter().map(|program| program.name()).collect();
         // Whoever is confined to one cell starts again with it.
-        let restart = if guest.cells.len() == 1 { "on-failure" } else { "never" };
+        let restart = match guest.elsewhere {
+            true => "on-failure: elsewhere",
+            false if guest.cells.len() == 1 => "on-failure",
+            false => "never",
+        };
         let _ = write!(
             out,
             "[[vm]]\nname = \"irix-{i}\"\nkernel = \"irix\"\nmemory = \"8M\"\nvcpus = {}\ncells = [{}]\n\
@@ -257,7 +264,7 @@ pub fn with_late_vms(config: &str, cells: u8) -> String {
 /// A guest of one VCPU, for tests.
 #[cfg(test)]
 pub fn guest(cells: Vec<u32>, is_spread: bool) -> Guest {
-    Guest { vcpus: 1, cells, is_spread, programs: vec![Program::Exec] }
+    Guest { vcpus: 1, cells, is_spread, elsewhere: false, programs: vec![Program::Exec] }
 }
 
 /// Four cells of a node with these guests, and those that are started later, for tests.

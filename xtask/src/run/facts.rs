@@ -25,6 +25,8 @@ pub struct VmFacts {
     pub autostart: bool,
     /// Whether it is started again when it has been lost with its cell, and the cell is back.
     pub restarts: bool,
+    /// Whether it starts in another of its cells when its home dies.
+    pub elsewhere: bool,
     /// How many VCPUs it has.
     pub vcpus: u32,
     /// Its kernel's command line.
@@ -73,6 +75,7 @@ impl Facts {
             is_spread: vm.placement == Placement::Spread,
             autostart: vm.autostart,
             restarts: vm.restart != Restart::Never,
+            elsewhere: vm.restart == Restart::OnFailureElsewhere,
             vcpus: vm.vcpus,
             cmdline: vm.cmdline.clone(),
         };
