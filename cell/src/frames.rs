@@ -250,26 +250,17 @@ impl Frames {
 
     /// Takes back pages of `pmap`'s VM, which no engine uses any more, and forgets what it was promised.
     pub(crate) fn release(&self, pmap: &Pmap) {
-        const BATCH: usize = 256;
-        let mut left = pmap.unmap_all();
-        loop {
+        for pages in pmap.parts() {
             // Not all at once: other VMs want pages meanwhile.
-            let inner = &mut *self.inner.lock();
-            let mut any = false;
-            for (page, mpa) in left.by_ref().take(BATCH) {
-                inner.map.give(mpa, Owner::Vm { vm: pmap.vm(), page });
-                any = true;
-            }
-            if !any {
-                for i in 0..MAX_CELLS {
-                    inner.promised[i] -= u64::from(pmap.due(CellId(i as u8)));
-                    inner.lost[i] &= inner.promised[i] != 0;
-                }
-                inner.map.remove_lost();
-                break;
-            }
+            self.inner.lock().map.give_all(pmap.vm(), pages);
         }
-        let sums = self.accounts();
+        let inner = &mut *self.inner.lock();
+        for i in 0..MAX_CELLS {
+            inner.promised[i] -= u64::from(pmap.due(CellId(i as u8)));
+            inner.lost[i] &= inner.promised[i] != 0;
+        }
+        inner.map.remove_lost();
+        let sums = inner.map.accounts();
         assert!(sums.balanced(), "MEM-SUM: {sums}");
     }
 

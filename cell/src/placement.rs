@@ -49,18 +49,20 @@ impl Plan {
     /// The cell that page `page` should come from.
     #[must_use]
     pub fn source(&self, page: u32) -> CellId {
-        if self.spread {
-            self.cells[page as usize % usize::from(self.count)]
-        } else {
-            self.cells[0]
-        }
+        self.cells[page as usize % self.turns()]
+    }
+
+    /// How many pages in a row should come from different cells.
+    #[must_use]
+    pub fn turns(&self) -> usize {
+        if self.spread { usize::from(self.count) } else { 1 }
     }
 
     /// How many of `pages` pages should come from each cell.
     #[must_use]
     pub fn wants(&self, pages: u32) -> Shares {
         let mut wants = [0; MAX_CELLS];
-        let count = if self.spread { u32::from(self.count) } else { 1 };
+        let count = self.turns() as u32;
         for (i, cell) in (0..count).zip(self.cells()) {
             wants[usize::from(cell.0)] = pages / count + u32::from(i < pages % count);
         }

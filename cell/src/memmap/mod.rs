@@ -30,7 +30,7 @@ pub use account::{Accounts, Violation};
 
 use crate::loan::{LoanId, Refusal};
 use abi::directory::Directory;
-use abi::{CellId, Mpa, NodeId, PAGE_SHIFT};
+use abi::{CellId, Mpa, NodeId, PAGE_SHIFT, VmId};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -107,9 +107,19 @@ pub struct Memmap {
     /// in which they came.
     pools: Vec<(Home, Pool)>,
     /// The contiguous pieces of all pools, by address.
-    spans: Vec<(Run, u32)>,
+    spans: Vec<Span>,
     /// Where it is told to whoever looks from outside where the words are.
     directory: Option<&'static Directory>,
+}
+
+/// A contiguous piece of a pool.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    run: Run,
+    /// Which pool.
+    pool: u32,
+    /// The index of its first page there.
+    first: u32,
 }
 
 impl Memmap {
@@ -148,7 +158,7 @@ impl Memmap {
         }
         map.find_spans()?;
         for pair in map.spans.windows(2) {
-            let (a, b) = (pair[0].0, pair[1].0);
+            let (a, b) = (pair[0].run, pair[1].run);
             assert!(a.start.page() + u64::from(a.pages) <= b.start.page(), "{a:?} overlaps {b:?}");
         }
         Ok(map)
@@ -159,10 +169,11 @@ impl Memmap {
         self.spans.clear();
         self.spans.try_reserve(self.pools.iter().map(|(_, pool)| pool.runs().count()).sum())?;
         for (index, (_, pool)) in self.pools.iter().enumerate() {
-            let runs = pool.runs().filter(|run| run.pages != 0);
-            self.spans.extend(runs.map(|run| (run, index as u32)));
+            let runs = pool.runs().filter(|(run, _)| run.pages != 0);
+            let span = |(run, first)| Span { run, pool: index as u32, first };
+            self.spans.extend(runs.map(span));
         }
-        self.spans.sort_unstable_by_key(|(run, _)| run.start);
+        self.spans.sort_unstable_by_key(|span| span.run.start);
         self.tell();
         Ok(())
     }
@@ -175,9 +186,10 @@ impl Memmap {
 
     fn tell(&self) {
         if let Some(directory) = self.directory {
-            let words = |(run, pool): &(Run, u32)| self.pools[*pool as usize].1.words_of(*run);
-            let spans = self.spans.iter();
-            directory.name(spans.map(|at| (at.0.start.0, at.0.pages.into(), words(at))));
+            let piece = |&Span { run, pool, first }: &Span| {
+                (run.start.0, run.pages.into(), self.pools[pool as usize].1.word_at(first))
+            };
+            directory.name(self.spans.iter().map(piece));
         }
     }
 
@@ -190,9 +202,15 @@ impl Memmap {
 
     /// The pool of a page and its index there.
     fn find(&self, mpa: Mpa) -> Option<(usize, u32)> {
-        let at = self.spans.partition_point(|(run, _)| run.start <= mpa).checked_sub(1)?;
-        let pool = self.spans[at].1 as usize;
-        Some((pool, self.pools[pool].1.index(mpa)?))
+        let span = self.span(mpa)?;
+        let offset = mpa.page() - span.run.start.page();
+        Some((span.pool as usize, span.first + offset as u32))
+    }
+
+    /// The span that a page is in.
+    fn span(&self, mpa: Mpa) -> Option<Span> {
+        let at = self.spans.partition_point(|span| span.run.start <= mpa).checked_sub(1)?;
+        Some(self.spans[at]).filter(|span| span.run.contains(mpa))
     }
 
     /// Takes a free page of `node` for `owner`; `None` when the node has none.
@@ -274,8 +292,6 @@ impl Memmap {
         let last = end.checked_sub(1).and_then(|last| self.find(Mpa(last << PAGE_SHIFT)));
         if let (Some((pool, first)), Some(last)) = (self.find(run.start), last)
             && last == (pool, first + run.pages - 1)
-            && from != Owner::Free
-            && to != Owner::Free
         {
             return self.pools[pool].1.change_row(first, run.pages, from, to);
         }
@@ -290,6 +306,20 @@ impl Memmap {
     /// As for [`Memmap::change`].
     pub fn give(&mut self, mpa: Mpa, owner: Owner) {
         self.change(mpa, owner, Owner::Free);
+    }
+
+    /// Gives back pages of VM `vm`: of each its number in the VM's memory and the page. The same as [`Memmap::give`] of one after the
+    /// other, for when they are many: as long as they lie in one piece of a pool, nothing is looked for.
+    ///
+    /// # Panics
+    /// As for [`Memmap::change`].
+    pub fn give_all(&mut self, vm: VmId, mut pages: impl Iterator<Item = (u32, Mpa)>) {
+        let mut next = pages.next();
+        while let Some((page, mpa)) = next {
+            self.give(mpa, Owner::Vm { vm, page });
+            let Span { run, pool, first } = self.span(mpa).expect("the page was found before");
+            (next, pages) = self.pools[pool as usize].1.give_more(run, first, vm, pages);
+        }
     }
 
     /// Who owns the page that holds `mpa`; `None` when it is not this cell's, or its record is damaged.
@@ -337,7 +367,7 @@ impl Memmap {
     /// was.
     pub fn add_borrowed(&mut self, loan: LoanId, runs: &[Run]) -> Result<(), Refusal> {
         for (i, run) in runs.iter().enumerate() {
-            let others = self.spans.iter().map(|(other, _)| other).chain(&runs[..i]);
+            let others = self.spans.iter().map(|span| &span.run).chain(&runs[..i]);
             let meets = |other: &Run| run.contains(other.start) || other.contains(run.start);
             if others.into_iter().any(meets) {
                 return Err(Refusal::NotYours);

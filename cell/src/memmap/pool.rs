@@ -2,7 +2,7 @@
 
 use super::{Accounts, Owner, Run, Violation};
 use abi::memmap::{NONE, Word};
-use abi::{Mpa, PAGE_SHIFT};
+use abi::{Mpa, PAGE_SHIFT, VmId};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
@@ -71,21 +71,14 @@ impl Pool {
         Ok(Self { words, spans, accounts, head })
     }
 
-    /// Its contiguous pieces.
-    pub fn runs(&self) -> impl DoubleEndedIterator<Item = Run> + '_ {
-        self.spans.iter().map(|span| span.run)
+    /// Its contiguous pieces, each with the index of its first page.
+    pub fn runs(&self) -> impl Iterator<Item = (Run, u32)> + '_ {
+        self.spans.iter().map(|span| (span.run, span.first))
     }
 
-    /// The address of the word of the first page of a piece of it.
-    pub fn words_of(&self, run: Run) -> u64 {
-        let index = self.index(run.start).map_or(0, |index| index as usize);
-        self.words.as_ptr().wrapping_add(index).addr() as u64
-    }
-
-    /// The word of a page that is the pool's.
-    pub fn index(&self, mpa: Mpa) -> Option<u32> {
-        let span = self.spans.iter().find(|span| span.run.contains(mpa))?;
-        Some(span.first + (mpa.page() - span.run.start.page()) as u32)
+    /// The address of the word of a page.
+    pub fn word_at(&self, index: u32) -> u64 {
+        self.words.as_ptr().wrapping_add(index as usize).addr() as u64
     }
 
     fn mpa(&self, index: u32) -> Mpa {
@@ -135,12 +128,9 @@ impl Pool {
     /// When it is somebody else's: a bug of the monitor that must not become a page with two owners.
     pub fn change(&mut self, index: u32, from: Owner, to: Owner) {
         let word = self.words[index as usize];
-        let found = word.owner();
-        assert!(
-            found == Some(from) && from != to,
-            "{} passes from {from:?} to {to:?} but belongs to {found:?}",
-            self.mpa(index)
-        );
+        if word.owner() != Some(from) || from == to {
+            self.not_theirs(index, from, to);
+        }
         if let Some((previous, next)) = word.neighbours() {
             self.unlink(previous, next);
         }
@@ -148,33 +138,92 @@ impl Pool {
         *self.accounts.slot(to) += 1;
         if to == Owner::Free {
             self.words[index as usize] = Word::free(NONE, self.head);
-            if self.head != NONE {
-                let (_, next) = self.links(self.head);
-                self.words[self.head as usize] = Word::free(index, next);
-            }
+            self.link_head(index);
             self.head = index;
         } else {
             self.words[index as usize] = Word::owned(to);
         }
     }
 
-    /// The same of `pages` pages in a row, from one owner to another: what a cell has lent is a large part of its memory.
+    /// Gives back pages of VM `vm`, of each its number in the VM's memory and the page, as long as they lie in `run`, the first page of
+    /// which has the word `first`, and of which one is the first free page. Returns the first one that lies elsewhere,
+    /// and those after it.
     ///
     /// # Panics
-    /// As for [`Self::change`], and when one of the owners is nobody.
-    pub fn change_row(&mut self, first: u32, pages: u32, from: Owner, to: Owner) {
-        assert!(from != Owner::Free && to != Owner::Free && from != to, "from {from:?} to {to:?}");
-        let (before, after) = (Word::owned(from), Word::owned(to));
-        for index in first..first + pages {
-            if self.words[index as usize] != before {
-                // It says what is wrong.
-                self.change(index, from, to);
-                continue;
+    /// As for [`Self::change`].
+    pub fn give_more<I: Iterator<Item = (u32, Mpa)>>(
+        &mut self,
+        run: Run,
+        first: u32,
+        vm: VmId,
+        mut pages: I,
+    ) -> (Option<(u32, Mpa)>, I) {
+        let (base, mut newest, mut count) = (run.start.page(), self.head, 0);
+        let (_, mut next) = self.links(newest);
+        let words = &mut self.words[first as usize..(first + run.pages) as usize];
+        let rest = loop {
+            let Some((page, mpa)) = pages.next() else { break None };
+            let offset = mpa.page().wrapping_sub(base);
+            let Some(word) = words.get(offset as usize) else { break Some((page, mpa)) };
+            let (index, owner) = (first + offset as u32, Owner::Vm { vm, page });
+            if *word != Word::owned(owner) {
+                self.not_theirs(index, owner, Owner::Free);
             }
-            self.words[index as usize] = after;
-            *self.accounts.slot(from) -= 1;
-            *self.accounts.slot(to) += 1;
+            // Its own word is written when it is known which page comes before it.
+            words[(newest - first) as usize] = Word::free(index, next);
+            (newest, next) = (index, newest);
+            count += 1;
+        };
+        words[(newest - first) as usize] = Word::free(NONE, next);
+        self.head = newest;
+        self.accounts.vm -= count;
+        self.accounts.free += count;
+        (rest, pages)
+    }
+
+    /// [`Self::change`] of `pages` pages in a row, from one owner to another: what a cell has lent is a large part of its memory.
+    /// Of those that are nobody's then the first is the next to be taken.
+    ///
+    /// # Panics
+    /// As for [`Self::change`].
+    pub fn change_row(&mut self, first: u32, pages: u32, from: Owner, to: Owner) {
+        if from == Owner::Free || from == to || pages == 0 {
+            return (first..first + pages).for_each(|index| self.change(index, from, to));
         }
+        let (before, after) = (Word::owned(from), Word::owned(to));
+        let last = first + pages - 1;
+        let row = &mut self.words[first as usize..=last as usize];
+        let mut previous = NONE;
+        for (index, word) in (first..).zip(row) {
+            if *word != before {
+                self.not_theirs(index, from, to);
+            }
+            *word = if to == Owner::Free { Word::free(previous, index + 1) } else { after };
+            previous = index;
+        }
+        if to == Owner::Free {
+            let before = if last == first { NONE } else { last - 1 };
+            self.words[last as usize] = Word::free(before, self.head);
+            self.link_head(last);
+            self.head = first;
+        }
+        *self.accounts.slot(from) -= u64::from(pages);
+        *self.accounts.slot(to) += u64::from(pages);
+    }
+
+    /// The first free page, if there is one, comes after page `index`.
+    #[inline]
+    fn link_head(&mut self, index: u32) {
+        if self.head != NONE {
+            let (_, next) = self.links(self.head);
+            self.words[self.head as usize] = Word::free(index, next);
+        }
+    }
+
+    #[cold]
+    fn not_theirs(&self, index: u32, from: Owner, to: Owner) -> ! {
+        let found = self.owner(index);
+        panic!("{} passes from {from:?} to {to:?} but belongs to {found:?}", self.mpa(index))
     }
 
     /// Takes the page between `previous` and `next` out of the list of free pages.

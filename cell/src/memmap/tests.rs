@@ -41,7 +41,7 @@ fn equals_a_naive_model() {
     }
     let borrowed = Run { start: Mpa(0xb000_0000), pages: 9 };
     let mut rng = Rng::new(7);
-    let (mut fullest, mut loans) = (0, 0);
+    let (mut fullest, mut loans, mut rows, mut ends) = (0, 0, 0, 0);
     for step in 0..20_000u32 {
         // Drift between nearly full and nearly empty.
         let taking = rng.below(100) < if step / 500 % 2 == 0 { 80 } else { 20 };
@@ -63,6 +63,42 @@ fn equals_a_naive_model() {
                 loans += 1;
                 model.extend(borrowed.iter().map(|mpa| (mpa, (None, Owner::Free))));
             }
+        } else if step % 100 == 49 {
+            // Pages in a row pass from one owner to another: lent, quarantined, free again.
+            let lent = |loan| Owner::Lent { to: CellId(1), loan };
+            let (from, to) = match rng.below(3) {
+                0 => (Owner::Free, lent(rng.below(4) as u32)),
+                1 => (lent(rng.below(4) as u32), Owner::Quarantined { from: CellId(1), loan: 9 }),
+                _ => (Owner::Quarantined { from: CellId(1), loan: 9 }, Owner::Free),
+            };
+            let mut runs: Vec<Run> = Vec::new();
+            for (&mpa, _) in model.iter().filter(|(_, (_, owner))| *owner == from) {
+                match runs.last_mut() {
+                    Some(run) if run.start.page() + u64::from(run.pages) == mpa.page() => {
+                        run.pages += 1;
+                    }
+                    _ => runs.push(Run { start: mpa, pages: 1 }),
+                }
+            }
+            for run in runs {
+                map.change_run(run, from, to);
+                rows += u32::from(run.pages > 1 && from != Owner::Free);
+                run.iter().for_each(|mpa| model.get_mut(&mpa).unwrap().1 = to);
+            }
+        } else if step % 250 == 224 {
+            // A VM ends. Its pages come in the order of their numbers, which is any order in the machine.
+            let vm = VmId(rng.below(3) as u16);
+            let mut pages = BTreeMap::new();
+            for (&mpa, (_, held)) in &mut model {
+                if let Owner::Vm { vm: other, page } = *held
+                    && other == vm
+                {
+                    assert_eq!(pages.insert(page, mpa), None);
+                    *held = Owner::Free;
+                }
+            }
+            ends += usize::from(pages.len() > 9);
+            map.give_all(vm, pages.into_iter());
         } else if taking {
             let node = (rng.below(5) != 0).then(|| NodeId(rng.below(4) as u8));
             let free = model.values().filter(|&&(n, o)| n == node && o == Owner::Free).count();
@@ -126,6 +162,7 @@ fn equals_a_naive_model() {
     }
     assert_eq!(fullest, 91, "the run never filled the machine");
     assert!(loans > 5, "pages came and went {loans} times");
+    assert!(rows > 20 && ends > 10, "{rows} rows have changed hands, {ends} VMs have ended");
     assert_eq!(map.owner(Mpa(0x6fff_f000)), None);
     assert_eq!(map.owner(Mpa(0x9000_0000 + 40 * PAGE_SIZE)), None);
 }
@@ -210,6 +247,48 @@ fn giving_back_another_owners_page_is_a_bug() {
     let mut map = slice(0x9000_0000, 8);
     let mpa = map.take(NodeId(0), Owner::Monitor).unwrap();
     map.give(mpa, Owner::Vm { vm: VmId(0), page: 0 });
+}
+
+/// What many pages are given back or changed as is checked of each of them.
+#[test]
+fn another_owners_page_among_many_is_found() {
+    let vm = |page| Owner::Vm { vm: VmId(1), page };
+    let lent = Owner::Lent { to: CellId(1), loan: 1 };
+    let map = || {
+        let mut map = slice(0x9000_0000, 8);
+        let pages: Vec<(u32, Mpa)> =
+            (0..4).map(|page| (page, map.take(NodeId(0), vm(page)).unwrap())).collect();
+        (map, pages)
+    };
+    let row = Run { start: Mpa(0x9000_0000), pages: 4 };
+    let refused = |change: &dyn Fn()| {
+        let hook = std::panic::catch_unwind(core::panic::AssertUnwindSafe(change));
+        hook.unwrap_err().downcast::<String>().is_ok_and(|why| why.contains("0x90003000 passes"))
+    };
+    assert!(refused(&|| {
+        let (mut map, pages) = map();
+        map.change(pages[3].1, vm(3), vm(2));
+        map.give_all(VmId(1), pages.into_iter());
+    }));
+    for to in [Owner::Free, Owner::Quarantined { from: CellId(1), loan: 1 }] {
+        for last in [Owner::Free, Owner::Lent { to: CellId(1), loan: 2 }] {
+            assert!(refused(&|| {
+                let (mut map, pages) = map();
+                for (page, mpa) in pages {
+                    map.change(mpa, vm(page), if page == 3 { last } else { lent });
+                }
+                map.change_run(row, lent, to);
+            }));
+        }
+    }
+    let mut map = map().0;
+    map.give_all(VmId(1), (0..4).zip(row.iter()));
+    assert_eq!((map.audit(), map.accounts().free), (Ok(()), 8));
+    map.change_run(row, Owner::Free, lent);
+    map.change_run(row, lent, Owner::Free);
+    assert_eq!(map.audit(), Ok(()));
+    let taken: Vec<_> = (0..8).filter_map(|page| map.take(NodeId(0), vm(page))).collect();
+    assert!(taken.is_sorted() && taken.len() == 8, "the first of a row is the next to be taken");
 }
 
 #[test]

@@ -196,13 +196,9 @@ impl Pmap {
         self.table.iter()
     }
 
-    /// Takes all pages out: each of those that were there, in order, with where it lay.
-    pub(crate) fn unmap_all(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
-        (0..self.pages()).filter_map(|page| {
-            let old = self.table.unmap(page)?;
-            self.resident.fetch_sub(1, Ordering::Relaxed);
-            Some((page, old))
-        })
+    /// The same in parts of some hundred pages, each mostly from one source.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = impl Iterator<Item = (u32, Mpa)> + '_> + '_ {
+        self.table.parts(self.plan.turns())
     }
 }
 

@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// log2 of the entries of a leaf: a leaf is a page.
 const LEAF_SHIFT: u32 = 10;
 
+/// How many pages are looked through in a row.
+const PART: usize = 256;
+
 /// Machine page numbers; 0: not there (machine page 0 is firmware's, never a VM's).
 pub(super) struct Table {
     leaves: Box<[Box<[AtomicU32]>]>,
@@ -56,9 +59,29 @@ impl Table {
         mpa(self.entry(page)?.swap(0, Ordering::AcqRel))
     }
 
+    /// The pages that are there, with where they lie, in parts of at most [`PART`] pages; of `stride` pages in a row each in another part.
+    pub fn parts(
+        &self,
+        stride: usize,
+    ) -> impl Iterator<Item = impl Iterator<Item = (u32, Mpa)> + '_> + '_ {
+        let there = |(page, entry): (u32, &AtomicU32)| {
+            mpa(entry.load(Ordering::Acquire)).map(|mpa| (page, mpa))
+        };
+        let chunks = (0..).zip(&self.leaves).flat_map(move |(leaf, entries)| {
+            let first = leaf << LEAF_SHIFT;
+            (first..).step_by(PART * stride).zip(entries.chunks(PART * stride))
+        });
+        chunks.flat_map(move |(first, chunk)| {
+            (first..).zip(0..stride.min(chunk.len())).map(move |(first, turn)| {
+                let every = chunk[turn..].iter().step_by(stride);
+                (first..).step_by(stride).zip(every).filter_map(there)
+            })
+        })
+    }
+
     /// The pages that are there, in order, with where they lie.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Mpa)> + '_ {
-        (0..self.pages).filter_map(|page| self.get(page).map(|mpa| (page, mpa)))
+        self.parts(1).flatten()
     }
 }
 
