@@ -114,11 +114,6 @@ impl Membership {
         self.agreement.is_quiet()
     }
 
-    /// Whether an incarnation of a cell is not let in any more.
-    pub(super) fn refuses(&self, cell: CellId, incarnation: u16) -> bool {
-        self.agreement.refuses(cell, Incarnation(incarnation))
-    }
-
     /// Whether what it says has been written wherever it could be.
     pub(super) const fn has_written(&self) -> bool {
         self.beat_at != 0

@@ -10,7 +10,9 @@
 //!    [prevails](Agreement::prevails). Or, if nobody is suspected, the live set and a cell that has come back.
 //! 4. **Agree**, once everybody in the proposal proposes exactly that: the next epoch begins.
 //!
-//! A cell that has come back suspects nobody and proposes nothing of its own; in 2 and 4 it takes part as the others do.
+//! A cell that has come back suspects nobody and proposes nothing of its own; in 2 and 4 it takes part as the others do. If
+//! it is dropped from a proposal, because another cell died meanwhile or it was not heard, it asks again in the next epoch: what it
+//! votes for counts in the epoch alone in which it does, and leads it nowhere but to the next one.
 //!
 //! Suspicion can be taken back, a proposal can't: in one epoch a cell's proposals only shrink. A second failure shrinks them,
 //! and no step waits for a cell that is suspected by all others: that is how an agreement begins again.
@@ -80,8 +82,11 @@ pub struct Agreement {
     ballot: Ballot,
     /// The cell that it proposes to let in, and its incarnation.
     newcomer: Option<(CellId, Incarnation)>,
-    /// The last incarnation of each cell that was let in, or was to be: it is not let in again.
+    /// The last incarnation of each cell that was let in: it is not let in again.
     known: [Incarnation; MAX_CELLS],
+    /// What each cell said when it was to be let in and was dropped from the proposal: it has to say something else first, if
+    /// only that it is still there.
+    dropped: [Ballot; MAX_CELLS],
     /// Cells at which the ballot is yet to be written.
     unwritten: CellSet,
     /// Cells at which the incarnations are yet to be put.
@@ -113,6 +118,7 @@ impl Agreement {
             ballot: Ballot::default(),
             newcomer: None,
             known: [Incarnation(0); MAX_CELLS],
+            dropped: [Ballot::default(); MAX_CELLS],
             unwritten: others,
             uninformed: others,
             rung: CellSet::NONE,
@@ -142,17 +148,18 @@ impl Agreement {
             && self.ballot.proposal.is_empty()
     }
 
-    /// Whether an incarnation of a cell is not let in any more: it was to be, and that came to nothing.
+    /// Whether a cell that is to be let in has to say something else first.
     #[cfg(test)]
     #[must_use]
-    pub fn refuses(&self, cell: CellId, incarnation: Incarnation) -> bool {
-        incarnation <= self.known[usize::from(cell.0)]
+    pub fn has_dropped(&self, cell: CellId, ballot: &Ballot) -> bool {
+        self.dropped[usize::from(cell.0)] == *ballot
     }
 
-    /// Whether every ballot has been written.
+    /// Whether the ballot has been written at these cells.
+    #[cfg(test)]
     #[must_use]
-    pub const fn is_written(&self) -> bool {
-        self.unwritten.is_empty()
+    pub fn is_written(&self, to: CellSet) -> bool {
+        self.unwritten.and(to).is_empty()
     }
 
     /// Has the ballot written again, as a sign of life, with this number.
@@ -273,7 +280,8 @@ impl Agreement {
     }
 
     /// A cell that has come back: it asks to be let in, votes for what the members of the live set propose with it, and
-    /// is in when one of them has agreed to that.
+    /// is in when one of them has agreed to that. Of two proposals that have no other cell in common it votes for one, and keeps to that in
+    /// this epoch: it may have been counted.
     fn be_let_in(&mut self, fabric: &impl Fabric) -> Option<Decision> {
         let mine = self.ballot.incarnation;
         let alone = CellSet::one(self.me);
@@ -302,7 +310,10 @@ impl Agreement {
                 if self.ballot.proposal == alone {
                     (self.ballot.epoch, self.ballot.proposal) = (epoch, ballot.proposal);
                 } else if epoch == self.ballot.epoch {
-                    self.ballot.proposal = vote.and(ballot.proposal);
+                    let both = vote.and(ballot.proposal);
+                    if both != alone || seeded(Mutant::VoteTakenBack) {
+                        self.ballot.proposal = both;
+                    }
                 }
             }
         }
@@ -386,25 +397,28 @@ impl Agreement {
             } else {
                 self.ballot.proposal = mine.and(proposal);
             }
-            self.exclude_from_proposal();
+            self.exclude_from_proposal(fabric);
         }
         if let Some(newcomer) = self.newcomer {
             let vote = self.vote(fabric, newcomer);
             if vote.has(self.me) && !seeded(Mutant::NewcomerUnheard) {
                 self.ballot.proposal = self.ballot.proposal.and(vote);
-                self.exclude_from_proposal();
+                self.exclude_from_proposal(fabric);
             }
         }
     }
 
     /// Who is not in the proposal stays suspected.
-    fn exclude_from_proposal(&mut self) {
+    fn exclude_from_proposal(&mut self, fabric: &impl Fabric) {
         let out = self.live.cells.minus(self.ballot.proposal);
         self.ballot.suspects = CellSet(self.ballot.suspects.0 | out.0);
         if let Some((cell, incarnation)) = self.newcomer
             && !self.ballot.proposal.has(cell)
         {
-            self.known[usize::from(cell.0)] = incarnation;
+            self.dropped[usize::from(cell.0)] = Ballot::read(fabric, cell);
+            if seeded(Mutant::DroppedForGood) {
+                self.known[usize::from(cell.0)] = incarnation;
+            }
             self.newcomer = None;
         }
     }
@@ -416,17 +430,19 @@ impl Agreement {
         let mut wanted = if mine.is_empty() { live } else { mine };
         wanted = wanted.minus(self.ballot.suspects);
         if let Some((newcomer, incarnation)) = self.newcomer {
-            let same = Ballot::read(fabric, newcomer).incarnation == incarnation;
+            let ballot = Ballot::read(fabric, newcomer);
             let vote = self.vote(fabric, (newcomer, incarnation));
             let against = !vote.is_empty() && !vote.has(self.me);
+            let same = ballot.incarnation == incarnation;
             if !same || against || finding.suspects.has(newcomer) {
                 wanted = wanted.without(newcomer);
             }
         } else if mine.is_empty() && wanted == live {
             for cell in self.all.minus(live) {
                 let Some(incarnation) = self.asks(fabric, cell) else { continue };
-                let known = self.known[usize::from(cell.0)];
-                if incarnation > known && !finding.suspects.has(cell) {
+                let index = usize::from(cell.0);
+                let anew = Ballot::read(fabric, cell) != self.dropped[index];
+                if anew && incarnation > self.known[index] && !finding.suspects.has(cell) {
                     self.newcomer = Some((cell, incarnation));
                     self.ballot.proposal = live.with(cell);
                     return;
@@ -446,7 +462,7 @@ impl Agreement {
             left.without(self.me).into_iter().all(agrees) || seeded(Mutant::OneSuspectsForAll);
         if supported && self.prevails(left, finding) {
             self.ballot.proposal = wanted;
-            self.exclude_from_proposal();
+            self.exclude_from_proposal(fabric);
         }
     }
 

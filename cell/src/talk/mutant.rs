@@ -95,6 +95,10 @@ mutants! {
     NewcomerUnheard,
     /// A cell that is being let in is not asked.
     NewcomerUnasked,
+    /// A cell that is being let in takes back what it has voted for.
+    VoteTakenBack,
+    /// A cell that could not be let in is never let in.
+    DroppedForGood,
     /// What a cell says counts whichever agreement it speaks of.
     BallotOfAnyEpoch,
     /// Cells that have been given up are not switched off.
@@ -123,6 +127,8 @@ mutants! {
     NothingHeld,
     /// Lines that were lost with a dead cell's CPUs are not discarded.
     LinesKept,
+    /// A cell may be brought back while what depended on its predecessor runs.
+    SettledTooSoon,
     /// Who takes the lead over takes the losses that there are for reported.
     LossForgotten,
     /// A cell's loss is reported again and again.

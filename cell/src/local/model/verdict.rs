@@ -95,15 +95,6 @@ impl World<'_> {
             return Ok(true);
         }
         let ground = self.ground.borrow();
-        // Who could not be let in because another cell died meanwhile has to be repaired once more.
-        let refused = |id: &CellId| {
-            let incarnation = ground.truth.incarnations[usize::from(id.0)];
-            let refuses = |cell: &LocalCell<Bed>| {
-                cell.members().is_some_and(|members| members.refuses(*id, incarnation))
-            };
-            self.cell(*id).is_none() && self.cells().all(|(_, cell)| refuses(cell))
-        };
-        let up = up.minus(up.filter(refused).fold(CellSet::NONE, CellSet::with));
         let quiet = self.hung.is_empty()
             && ground.running.minus(self.up()).is_empty()
             && self.ids().all(|id| !up.has(id) || self.cell(id).is_some())

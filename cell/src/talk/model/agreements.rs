@@ -18,6 +18,7 @@ const fn of(name: &'static str, cells: usize) -> Members {
         doubter: None,
         hangs: 0,
         reboots: 0,
+        lost: CellSet::NONE,
         torn: true,
     }
 }
@@ -67,6 +68,13 @@ fn rejoin() -> Members {
     Members { deaths: 1, reboots: 1, ..of("3 cells, a death, a return", 3) }
 }
 
+/// Among others: the one that comes back has voted for a live set without one that hung, and who proposed that has died.
+fn rejoin_and_hang() -> Members {
+    let name = "3 cells, one lost, a return, a death, one hangs";
+    let lost = CellSet(0b100);
+    Members { lost, deaths: 1, reboots: 1, hangs: 1, torn: false, ..of(name, 3) }
+}
+
 fn rejoin_twice() -> Members {
     Members { deaths: 2, reboots: 2, ..of("2 cells, 2 deaths, 2 returns", 2) }
 }
@@ -81,7 +89,9 @@ fn search(case: &Members) {
 
 #[test]
 fn small_agreements_are_in_order() {
-    for case in [halves, passing_cut, two_deaths, doubts, hang, rejoin, rejoin_twice] {
+    let cases =
+        [halves, passing_cut, two_deaths, doubts, hang, rejoin, rejoin_twice, rejoin_and_hang];
+    for case in cases {
         search(&case());
     }
 }
@@ -117,6 +127,8 @@ fn each_fault_of_the_agreement_is_found() {
         (Mutant::ExclusionIgnored, passing_cut),
         (Mutant::TiesWin, halves),
         (Mutant::CutIsDead, passing_cut),
+        (Mutant::VoteTakenBack, rejoin_and_hang),
+        (Mutant::DroppedForGood, rejoin_and_hang),
     ]);
 }
 

@@ -35,6 +35,8 @@ pub struct Members {
     pub hangs: u8,
     /// Dead cells that come back.
     pub reboots: u8,
+    /// Cells that have been lost before it begins.
+    pub lost: CellSet,
     /// Whether the others go on between two writes of a cell.
     pub torn: bool,
 }
@@ -265,7 +267,12 @@ impl Members {
                 next.deaths -= 1;
             }
             Action::Beats(cell) => {
-                next.change(cell, |member| member.agreement.beat(0));
+                // Those who have dropped it are told something else.
+                let dropped = state.has_dropped(cell);
+                next.change(cell, |member| {
+                    let beat = member.agreement.ballot().beat;
+                    member.agreement.beat(if dropped { beat ^ 1 } else { beat });
+                });
             }
             Action::Dies(cell) => {
                 next.die(cell);
@@ -389,6 +396,16 @@ impl State {
         self.mail[index] = vec![Lines::default(); self.members.len()];
     }
 
+    /// Whether a cell asks to be let in, and has to say something else first for one of those who may let it in.
+    fn has_dropped(&self, cell: CellId) -> bool {
+        self.member(cell).is_some_and(|asks| {
+            let ballot = asks.agreement.ballot();
+            let asked = self.members.iter().flatten();
+            ballot.live.is_empty()
+                && asked.into_iter().any(|member| member.agreement.has_dropped(cell, ballot))
+        })
+    }
+
     /// Whether anybody is in a live set, and can start a dead cell, whether it has heard of its death or not.
     fn has_members(&self) -> bool {
         self.members.iter().flatten().any(|member| !member.agreement.live().cells.is_empty())
@@ -402,14 +419,15 @@ impl Model for Members {
     fn start(&self) -> State {
         let mut incarnations = [0; MAX_CELLS];
         incarnations[..self.cells].fill(1);
-        let live = LiveSet {
+        let mut live = LiveSet {
             epoch: Epoch(1),
-            cells: CellSet::first(self.cells),
+            cells: CellSet::first(self.cells).minus(self.lost),
             incarnations: incarnations.map(Incarnation),
         };
+        self.lost.for_each(|cell| live.incarnations[usize::from(cell.0)] = Incarnation(0));
         // Every cell has said that it is there.
-        let members: Vec<_> =
-            self.ids().map(|cell| Some(self.member(cell, live, vec![live]))).collect();
+        let member = |cell| live.cells.has(cell).then(|| self.member(cell, live, vec![live]));
+        let members: Vec<_> = self.ids().map(member).collect();
         let mut state = State {
             members,
             mail: vec![vec![Lines::default(); self.cells]; self.cells],
@@ -471,10 +489,12 @@ impl Model for Members {
             let mail = |other: CellId| &state.mail[usize::from(other.0)][usize::from(cell.0)];
             let unknown = Lines::default()[Slot::Ballot as usize];
             if self.reboots > 0
-                && member.agreement.is_written()
-                && others().any(|other| {
-                    state.member(other).is_some() && mail(other)[Slot::Ballot as usize] == unknown
-                })
+                && member.agreement.is_written(CellSet::first(self.cells).minus(state.gone()))
+                && (state.has_dropped(cell)
+                    || others().any(|other| {
+                        state.member(other).is_some()
+                            && mail(other)[Slot::Ballot as usize] == unknown
+                    }))
             {
                 actions.push(Action::Beats(cell));
             }
