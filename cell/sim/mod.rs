@@ -14,7 +14,7 @@ use cell::fault::Part;
 use cell::memmap::{self, Memmap, Region};
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
-use cell::talk::{CellSet, Frozen, LiveSet, Sight, Unreachable};
+use cell::talk::{CellSet, Epoch, Frozen, LiveSet, Sight, Unreachable};
 use cell::visit::{Ask, Told, Whom};
 use cell::vm::Vcpu;
 use cell::{CreateError, Created, LocalCell, Machine, Membership, Next, Note, Turn};
@@ -134,6 +134,8 @@ impl Machine for Sim {
     fn park(&mut self) {
         self.rings.borrow_mut().stop(self.cell);
     }
+
+    fn settled(&mut self, _: Epoch) {}
 
     fn is_fenced(&self, cell: CellId) -> bool {
         self.rings.borrow().is_dead(cell)
@@ -576,22 +578,28 @@ impl Run {
         for (i, event) in world.events.iter().enumerate() {
             assert_eq!(event.seq, i as u64);
         }
-        let tell = |event: &Event| match &event.kind {
-            Kind::MonitorUp => "up".into(),
-            Kind::VmStart { vm } => format!("start {vm}"),
-            Kind::VmEnd { vm, cause } => format!("{vm} {}", cause.as_str()),
-            Kind::VmPaused { vm } => format!("pause {vm}"),
-            Kind::VmResumed { vm } => format!("resume {vm}"),
-            Kind::VmDestroyed { vm } => format!("destroy {vm}"),
-            Kind::VcpuMigrated { vm, vcpu, from, to } => format!("move {vm}.{vcpu} {from} {to}"),
-            Kind::Panic { message } => message.to_string(),
-            Kind::CellLost { lost } => format!("cell {lost} lost"),
-            Kind::Fault { what } => format!("fault {what}"),
-            Kind::CellBack { back } => format!("cell {back} back"),
-            Kind::Repair { what } => format!("repair {what}"),
-            Kind::LinesDiscarded { lines } => format!("{lines} lines"),
+        let tell = |event: &Event| {
+            Some(match &event.kind {
+                Kind::MonitorUp => "up".into(),
+                Kind::VmStart { vm } => format!("start {vm}"),
+                Kind::VmEnd { vm, cause } => format!("{vm} {}", cause.as_str()),
+                Kind::VmPaused { vm } => format!("pause {vm}"),
+                Kind::VmResumed { vm } => format!("resume {vm}"),
+                Kind::VmDestroyed { vm } => format!("destroy {vm}"),
+                Kind::VcpuMigrated { vm, vcpu, from, to } => {
+                    format!("move {vm}.{vcpu} {from} {to}")
+                }
+                Kind::Panic { message } => message.to_string(),
+                Kind::CellLost { lost } => format!("cell {lost} lost"),
+                Kind::Fault { what } => format!("fault {what}"),
+                Kind::CellBack { back } => format!("cell {back} back"),
+                Kind::Repair { what } => format!("repair {what}"),
+                Kind::LinesDiscarded { lines } => format!("{lines} lines"),
+                // It tells nothing but times.
+                Kind::Recovered { .. } => return None,
+            })
         };
-        world.events.iter().map(tell).collect()
+        world.events.iter().filter_map(tell).collect()
     }
 }
 

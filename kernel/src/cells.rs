@@ -8,7 +8,7 @@
 use crate::{asm, clock, controller, hub, machine};
 use abi::CellId;
 use abi::hub::{Hub, Run};
-use cell::talk::{CellSet, LiveSet};
+use cell::talk::{CellSet, Epoch, LiveSet};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long the leader waits for the others to end their VMs, in nanoseconds.
@@ -20,6 +20,8 @@ const FENCED: u16 = 0x2013;
 
 /// The cells that are not in the live set any more.
 static LOST: AtomicU64 = AtomicU64::new(0);
+/// The number of the last agreement.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the cells have agreed that a cell is lost.
 pub(crate) fn is_lost(cell: CellId) -> bool {
@@ -37,7 +39,7 @@ fn has_stopped(cell: CellId) -> bool {
 pub(crate) fn agreed(live: &LiveSet) {
     asm::marker::<AGREED>();
     let before = CellSet(LOST.load(Ordering::Acquire) as u8);
-    let_in(live);
+    take(live);
     let lost = machine::others().minus(live.cells).minus(before);
     lost.into_iter()
         .flat_map(|cell| machine::layout().nodes_of(cell))
@@ -47,10 +49,28 @@ pub(crate) fn agreed(live: &LiveSet) {
 
 /// This cell, which is back, is in a live set: those that are not have been fenced off by the others.
 pub(crate) fn let_in(live: &LiveSet) {
-    if let Some(hub) = hub_of(machine::cell()) {
-        hub.epoch.store(live.epoch.0.into(), Ordering::Release);
-    }
+    take(live);
+    settled(live.epoch);
+}
+
+fn take(live: &LiveSet) {
+    EPOCH.store(live.epoch.0.into(), Ordering::Relaxed);
     LOST.store(machine::others().minus(live.cells).0.into(), Ordering::Release);
+}
+
+/// No CPU of this cell runs anything any more that depends on a cell that was lost by this agreement.
+pub(crate) fn settled(epoch: Epoch) {
+    if let Some(hub) = hub_of(machine::cell()) {
+        hub.epoch.store(epoch.0.into(), Ordering::Release);
+    }
+}
+
+/// Whether all cells that live have said so of the last agreement that this one knows of.
+pub(crate) fn are_settled() -> bool {
+    let epoch = EPOCH.load(Ordering::Relaxed);
+    let says = |cell| hub_of(cell).map(|hub| hub.epoch.load(Ordering::Acquire));
+    let live = machine::others().filter(|cell| !is_lost(*cell));
+    live.chain([machine::cell()]).all(|cell| says(cell) == Some(epoch))
 }
 
 /// Whether all CPUs of a cell have stopped, as the system controller says.

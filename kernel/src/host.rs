@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use cell::fault::Part;
 use cell::pmap::{Pmap, Replica};
 use cell::rng::Rng;
-use cell::talk::{Frozen, LiveSet, Sight, Unreachable};
+use cell::talk::{Epoch, Frozen, LiveSet, Sight, Unreachable};
 use cell::{CreateError, Created, Machine, Note, Stage};
 use vmm_core::image::Images;
 
@@ -160,6 +160,14 @@ impl Machine for Host {
 
     fn agreed(&mut self, live: &LiveSet) {
         cells::agreed(live);
+    }
+
+    fn settled(&mut self, epoch: Epoch) {
+        cells::settled(epoch);
+    }
+
+    fn is_settled(&self) -> bool {
+        cells::are_settled()
     }
 
     fn mark(&self, stage: Stage) {

@@ -6,6 +6,7 @@ use crate::talk::mutant::{Mutant, seeded};
 use crate::talk::{
     Agreement, CellSet, Decision, Epoch, Fabric, Finding, Incarnation, LiveSet, Sight, Watch,
 };
+use crate::vm::{Body, Seat, State, Vm};
 use abi::config::Config;
 use abi::event::Kind;
 use abi::ids::MAX_CELLS;
@@ -152,8 +153,10 @@ impl<M: Machine> LocalCell<M> {
         if self.live.minus(finding.suspects).count() > 2 {
             finding.suspects = CellSet(finding.suspects.0 | alarm.0);
         }
-        if !finding.suspects.and(self.live).is_empty() {
-            self.out.machine.mark(Stage::Suspected);
+        let suspects = !finding.suspects.and(self.live).is_empty();
+        self.progress.suspects(suspects, now);
+        if suspects {
+            self.mark(Stage::Suspected);
         }
         while let Some(decision) = self.decide(&finding) {
             match decision {
@@ -169,6 +172,13 @@ impl<M: Machine> LocalCell<M> {
             self.out.machine.park();
         }
         self.end_quarantines();
+        self.quiesce();
+        for cell in core::mem::take(&mut self.repairs) {
+            let (Ok(text) | Err(text)) = self.repair(cell);
+            if !text.is_empty() {
+                self.show(&text);
+            }
+        }
         if self.post.serves() {
             self.report_lost();
         }
@@ -187,12 +197,14 @@ impl<M: Machine> LocalCell<M> {
 
     /// All cells that are left have agreed that these are.
     fn agreed(&mut self, live: &LiveSet, dead: CellSet) {
+        let missing = !self.live.minus(live.cells).is_empty();
+        self.progress.agreed(missing, self.out.machine.now());
         if !seeded(Mutant::FenceForgotten) {
             self.out.machine.agreed(live);
         }
         let Some(talk) = &mut self.talk else { return };
         let gone = talk.exchange.agreed(live);
-        self.out.machine.mark(Stage::Unwound);
+        self.mark(Stage::Unwound);
         let back = live.cells.minus(self.live);
         self.live = live.cells;
         for cell in back {
@@ -205,8 +217,30 @@ impl<M: Machine> LocalCell<M> {
             self.lender_died(cell);
             self.visited_died(cell);
         }
-        self.out.machine.mark(Stage::Scanned);
+        self.mark(Stage::Scanned);
         self.silent = CellSet(self.silent.0 | gone.minus(dead).0);
+        self.unsettled = true;
+    }
+
+    /// Says, once that is so, that no CPU runs anything any more that depends on those who have left the live set: a repaired cell's
+    /// memory is not to be touched by what used its predecessor's.
+    fn quiesce(&mut self) {
+        let runs =
+            |body: &Body<_>| body.slots.iter().any(|slot| matches!(slot.seat, Seat::Running));
+        let ends = |vm: &Vm<M::Guest>| {
+            let life = match &vm.state {
+                State::Living(life) => life.ending.is_some() && runs(&life.body),
+                State::Defined | State::Ended(_) | State::Destroyed => false,
+            };
+            life || vm.visit.as_ref().is_some_and(|visit| visit.leaving && runs(&visit.body))
+        };
+        if let Some(talk) = &self.talk
+            && self.unsettled
+            && (!self.vms.iter().any(ends) || seeded(Mutant::SettledTooSoon))
+        {
+            self.unsettled = false;
+            self.out.machine.settled(talk.members.live().epoch);
+        }
     }
 
     /// A cell that was lost belongs to the live set again: nothing of what it was before runs any more.
@@ -231,6 +265,10 @@ impl<M: Machine> LocalCell<M> {
             return Err(format!(
                 "repair: not all CPUs of cell {other}, which is lost too, have stopped yet: try again"
             ));
+        }
+        if !self.out.machine.is_settled() {
+            self.repairs = self.repairs.with(cell);
+            return Ok(String::new());
         }
         // What it has left unsaid is of no interest any more.
         while self.out.machine.take_report(cell).is_some() {}

@@ -22,6 +22,7 @@ mod orphans;
 mod others;
 mod out;
 mod post;
+mod progress;
 mod remap;
 mod show;
 mod talking;
@@ -37,7 +38,7 @@ use crate::pmap::{Pmap, Replica};
 use crate::pulse::Pulse;
 use crate::rng::Rng;
 use crate::sched::{Scheduler, Times};
-use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
+use crate::talk::{CellSet, Epoch, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use crate::vm::{Dependence, End, Guest, State, Usage, VcpuId, Vm};
 use abi::config::{self, Config};
 use abi::directory::Directory;
@@ -58,6 +59,7 @@ use messages::Probes;
 use moves::Stress;
 use out::Out;
 use post::Post;
+use progress::Progress;
 use remap::Remapping;
 use talking::Talk;
 
@@ -139,6 +141,16 @@ pub trait Machine {
     /// The cells have agreed on who is alive: from now on these are. Those that have left are to be
     /// fenced off, as far as they can be reached.
     fn agreed(&mut self, live: &LiveSet);
+
+    /// No CPU of this cell runs a VCPU any more that depends on a cell that is not in the live set of agreement number `epoch`, the
+    /// last one.
+    fn settled(&mut self, epoch: Epoch);
+
+    /// Whether all cells that live have said so of the last agreement. Until they have nobody is brought back: what still runs may
+    /// use memory of whom that would be.
+    fn is_settled(&self) -> bool {
+        true
+    }
 
     /// Notes how far the recovery from a cell's death has come here, for those who count what it costs.
     fn mark(&self, _: Stage) {}
@@ -316,6 +328,12 @@ pub struct LocalCell<M: Machine> {
     faults: Faults,
     /// Whether its other CPUs do something.
     pulse: Pulse,
+    /// How far a recovery has come.
+    progress: Progress,
+    /// It is yet to be said that nothing of what depends on lost cells runs any more.
+    unsettled: bool,
+    /// Lost cells that are to be brought back as soon as all have said so.
+    repairs: CellSet,
     /// VCPUs are being moved about.
     stress: Option<Stress>,
     /// Pages are being moved about.
@@ -376,6 +394,9 @@ impl<M: Machine> LocalCell<M> {
             finished: false,
             faults: Faults::new(config),
             pulse: Pulse::new(cpus.iter().map(|(cpu, _)| *cpu).filter(|cpu| *cpu != first)),
+            progress: Progress::default(),
+            unsettled: false,
+            repairs: CellSet::NONE,
             stress: None,
             remap: None,
             // "stress"

@@ -146,6 +146,7 @@ impl<M: Machine> LocalCell<M> {
         exit: Exit,
     ) {
         self.out.cpu = cpu;
+        self.resumed(from);
         let Turn { vm: id, index, vcpu, .. } = turn;
         let who = VcpuId { vm: id, index };
         self.sched.ran(cpu, who, from, to, exit == Exit::Slice);

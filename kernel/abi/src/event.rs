@@ -89,6 +89,19 @@ pub enum Kind<'a> {
         /// How many.
         lines: u32,
     },
+    /// A cell has lost another one, and a guest goes on in it: the machine times of what it has done meanwhile, in nanoseconds.
+    Recovered {
+        /// It suspected a cell.
+        suspected_ns: u64,
+        /// It knew that all others did.
+        agreed_ns: u64,
+        /// It had fenced off the lost cell, and ended what was going on with it.
+        unwound_ns: u64,
+        /// It had found what depended on the lost cell.
+        scanned_ns: u64,
+        /// The first of its guests went on.
+        resumed_ns: u64,
+    },
     /// A fault was injected: it takes effect now.
     Fault {
         /// What fails, as the command said it.
@@ -205,6 +218,12 @@ impl Event<'_> {
                 w.u8(10);
                 w.u8(back.0);
             }
+            Kind::Recovered { suspected_ns, agreed_ns, unwound_ns, scanned_ns, resumed_ns } => {
+                w.u8(12);
+                for time in [suspected_ns, agreed_ns, unwound_ns, scanned_ns, resumed_ns] {
+                    w.u64(*time);
+                }
+            }
             Kind::CellLost { lost } => {
                 w.u8(8);
                 w.u8(lost.0);
@@ -261,6 +280,13 @@ impl Event<'_> {
                 10 => Kind::CellBack { back: CellId(r.u8()?) },
                 11 => Kind::Repair { what: r.str()?.into() },
                 13 => Kind::LinesDiscarded { lines: r.u32()? },
+                12 => Kind::Recovered {
+                    suspected_ns: r.u64()?,
+                    agreed_ns: r.u64()?,
+                    unwound_ns: r.u64()?,
+                    scanned_ns: r.u64()?,
+                    resumed_ns: r.u64()?,
+                },
                 _ => return Err(r.error("an event kind")),
             },
         })
@@ -295,6 +321,14 @@ impl fmt::Display for Event<'_> {
             Kind::CellBack { back } => write!(f, "\"cell-back\",\"back\":{back}")?,
             Kind::CellLost { lost } => write!(f, "\"cell-lost\",\"lost\":{lost}")?,
             Kind::LinesDiscarded { lines } => write!(f, "\"lines-discarded\",\"lines\":{lines}")?,
+            Kind::Recovered { suspected_ns, agreed_ns, unwound_ns, scanned_ns, resumed_ns } => {
+                write!(
+                    f,
+                    "\"recovered\",\"suspected_ns\":{suspected_ns},\"agreed_ns\":{agreed_ns},\
+                     \"unwound_ns\":{unwound_ns},\"scanned_ns\":{scanned_ns},\
+                     \"resumed_ns\":{resumed_ns}"
+                )?;
+            }
             Kind::Fault { what } => write!(f, "\"fault\",\"what\":{}", Json(what))?,
             Kind::Repair { what } => write!(f, "\"repair\",\"what\":{}", Json(what))?,
         }
@@ -340,6 +374,13 @@ mod tests {
             Kind::Fault { what: "transient link 4".into() },
             Kind::CellBack { back: CellId(7) },
             Kind::LinesDiscarded { lines: 33 },
+            Kind::Recovered {
+                suspected_ns: 1,
+                agreed_ns: 2,
+                unwound_ns: 3,
+                scanned_ns: 4,
+                resumed_ns: 5,
+            },
             Kind::Repair { what: "router 2".into() },
         ];
         for (i, (cause, _)) in Cause::ALL.into_iter().enumerate() {

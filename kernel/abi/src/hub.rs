@@ -42,7 +42,8 @@ pub struct Hub {
     pub cell: AtomicU64,
     /// How often that cell has booted.
     pub incarnation: AtomicU64,
-    /// The number of the cells' last agreement on who is alive.
+    /// The number of the last agreement on who is alive from which the cell has drawn all consequences: no CPU of it runs
+    /// anything any more that depends on a cell that is not. In the hub of the cell's lowest node.
     pub epoch: AtomicU64,
     /// How far the cell's run has come: a [`Run`]. In the hub of the cell's lowest node.
     pub run: AtomicU64,

@@ -3,15 +3,15 @@
 //!
 //! The measure is the critical path: the stages of a recovery are rounds, in each of which the cells do their part at the same
 //! time; of each the largest count of the monitor's instructions on any survivor's first CPU (which does all of it), without what
-//! it spins or sleeps; summed. Beside it the machine's own time under icount, from the fault to the leader's report: there the CPUs
-//! of all cells take turns on one clock, so that it grows with their number.
+//! it spins or sleeps; summed. Beside it the machine's own time under icount, from the fault until a guest goes on in the last of the
+//! survivors, and to the leader's report: there the CPUs of all cells take turns on one clock, so that it grows with their number.
 
 use super::machine::{Machine, Mode};
 use crate::endian::Endian;
 use crate::fault::record::Event;
 use crate::run::count::{Counts, Record};
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 Examples:
   cargo xtask bench recovery             2, 4 and 8 nodes with 64, 128 and 192 MB each: a table
   cargo xtask bench recovery --json      the same for programs
-  cargo xtask bench recovery --nodes 4 --slice 192 --runs 1
+  cargo xtask bench recovery --nodes 4 --slice 192 --window 32 --runs 1
 
 Exit status: 0 it was measured, whatever the figures say, 2 a machine did not run.")]
 pub struct Args {
@@ -40,10 +40,30 @@ pub struct Args {
     /// Only nodes with so much memory.
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(32..=192))]
     slice: Option<u32>,
+    /// With such windows; of what a node has there beyond 32 MB VMs have a part, as they have of its slice.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(16..=128), default_value_t = 32)]
+    window: u32,
 }
 
 const NODES: [u32; 3] = [2, 4, 8];
 const SLICES_MB: [u32; 3] = [64, 128, 192];
+/// What a cell keeps of its windows for its monitor, in MB a node.
+const KEPT_MB: u32 = 32;
+
+/// A machine that is measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Size {
+    nodes: u32,
+    slice_mb: u32,
+    window_mb: u32,
+}
+
+impl Size {
+    /// Memory of a node that is for VMs, in MB.
+    fn memory_mb(self) -> u32 {
+        self.slice_mb + self.window_mb.saturating_sub(KEPT_MB)
+    }
+}
 
 /// The stages, by the marker that begins and the one that ends each (docs/counting.md).
 const STAGES: [(&str, u16, u16); 5] = [
@@ -55,14 +75,19 @@ const STAGES: [(&str, u16, u16); 5] = [
 ];
 /// The last marker; what follows until a guest goes on is the resumption.
 const SCANNED: u16 = 0x2015;
+/// The steps between the times of a survivor's event (docs/events.md).
+const TIMES: [&str; 5] = ["detection", "agreement", "unwinding", "scan", "resumption"];
 /// What is the monitor's work.
 const RANGES: [&str; 3] = ["monitor", "trap", "prom"];
 
 /// Cells of one node with one CPU, each with a guest that computes; one more guest, as large as half of a node's memory, is spread over the first and the
 /// last one.
-fn config(nodes: u32, slice: u32) -> String {
-    let mut out =
-        format!("[machine]\nnodes = {nodes}\ncpus_per_node = 1\nslice_per_node = \"{slice}M\"\n");
+fn config(size: Size) -> String {
+    let Size { nodes, slice_mb, window_mb } = size;
+    let mut out = format!(
+        "[machine]\nnodes = {nodes}\ncpus_per_node = 1\nslice_per_node = \"{slice_mb}M\"\n\
+         window_per_node = \"{window_mb}M\"\n"
+    );
     // Writing to a string does not fail.
     for node in 0..nodes {
         let _ = write!(out, "[[cell]]\nnodes = [{node}]\n");
@@ -78,14 +103,15 @@ fn config(nodes: u32, slice: u32) -> String {
         out,
         "[[vm]]\nname = \"wide\"\nkernel = \"irix\"\nmemory = \"{}M\"\nvcpus = 2\ncells = [0, {}]\n\
          placement = \"spread\"\ncmdline = \"hz=1 do=hog,spin\"\n",
-        slice / 2,
+        size.memory_mb() / 2,
         nodes - 1
     );
     out
 }
 
 /// A quarter of each survivor's memory is lent to the last cell, of which the node then dies.
-fn script(nodes: u32, slice: u32) -> String {
+fn script(size: Size) -> String {
+    let nodes = size.nodes;
     let last = nodes - 1;
     let mut out = String::new();
     for cell in 0..nodes {
@@ -93,7 +119,7 @@ fn script(nodes: u32, slice: u32) -> String {
     }
     out.push_str("console wide\nexpect \"hog: \" 200\nconsole monitor\nwait 2\n");
     for cell in 0..last {
-        let pages = slice * 256 / 4;
+        let pages = size.memory_mb() * 256 / 4;
         let _ =
             write!(out, "send lend {last} {pages} on {cell}\nexpect \"lent to cell {last}\" 60\n");
     }
@@ -107,14 +133,17 @@ fn script(nodes: u32, slice: u32) -> String {
 /// A machine's recovery.
 #[derive(Clone, Debug, Serialize)]
 struct Recovery {
-    nodes: u32,
-    slice_mb: u32,
+    size: Size,
     endian: Endian,
     /// Instructions of each stage, of the slowest survivor.
     stages: Vec<(&'static str, u64)>,
     /// Their sum.
     critical: u64,
-    /// Nanoseconds of the machine's time, under icount, until the leader has reported the loss.
+    /// Nanoseconds of the machine's time, under icount, of each step in the survivor in which a guest goes on last.
+    times: Vec<(&'static str, u64)>,
+    /// Their sum: from the fault until a guest goes on in each survivor.
+    resumed_ns: u64,
+    /// From the fault until the leader has reported the loss.
     reported_ns: u64,
 }
 
@@ -133,8 +162,8 @@ fn stages(records: &[Record], survivors: usize) -> Result<Vec<(&'static str, u64
     let fault = fault.context("no node has failed")?;
     let mut most = vec![0; STAGES.len() + 1];
     for cpu in 0..survivors {
-        // What it had done when the node failed, as of the last that was heard of it.
-        let before = records[..fault].iter().rev().filter_map(at).find(|(_, c, _)| *c == cpu);
+        // What it had done when the node failed, as of the last that was heard of it; who has it fail does nothing for that.
+        let before = records[..=fault].iter().rev().filter_map(at).find(|(_, c, _)| *c == cpu);
         let mut last = before.with_context(|| format!("CPU {cpu} was never heard of"))?.2;
         let after = || records[fault..].iter().filter_map(at).filter(|(_, c, _)| *c == cpu);
         for (most, (name, _, until)) in most.iter_mut().zip(STAGES) {
@@ -164,9 +193,39 @@ fn time_of(events: &str, kind: &str) -> Option<u64> {
     Some(events.find(|event| event.kind == kind)?.t_ns)
 }
 
-fn measure(args: &Args, nodes: u32, slice_mb: u32) -> Result<Recovery> {
-    let (config, script) = (config(nodes, slice_mb), script(nodes, slice_mb));
-    let name = format!("recovery-{nodes}-{slice_mb}");
+/// A cell's event of what its recovery took: the machine's times at which each step was done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Recovered {
+    suspected_ns: u64,
+    agreed_ns: u64,
+    unwound_ns: u64,
+    scanned_ns: u64,
+    resumed_ns: u64,
+}
+
+/// How long each step took in the survivor in which a guest goes on last, from the events of a run in which a node failed at `fault`.
+fn times(events: &str, fault: u64, survivors: usize) -> Result<Vec<(&'static str, u64)>> {
+    let all: Vec<Recovered> =
+        events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if all.len() != survivors {
+        bail!("{} of {survivors} survivors have recovered", all.len());
+    }
+    let last = all.iter().max_by_key(|one| one.resumed_ns).context("nobody has survived")?;
+    let Recovered { suspected_ns, agreed_ns, unwound_ns, scanned_ns, resumed_ns } = *last;
+    let ends = [suspected_ns, agreed_ns, unwound_ns, scanned_ns, resumed_ns];
+    let mut before = fault;
+    let step =
+        |(name, end): (&'static str, u64)| (name, end - core::mem::replace(&mut before, end));
+    if suspected_ns < fault || !ends.is_sorted() {
+        bail!("these steps are not in order: {last:?}");
+    }
+    Ok(TIMES.into_iter().zip(ends).map(step).collect())
+}
+
+fn measure(args: &Args, size: Size) -> Result<Recovery> {
+    let (config, script) = (config(size), script(size));
+    let Size { nodes, slice_mb, window_mb } = size;
+    let name = format!("recovery-{nodes}-{slice_mb}-{window_mb}");
     let machine = |mode| Machine {
         name: &name,
         endian: args.endian,
@@ -184,16 +243,12 @@ fn measure(args: &Args, nodes: u32, slice_mb: u32) -> Result<Recovery> {
     runs.sort_by_key(|(sum, _)| *sum);
     let (critical, stages) = runs.swap_remove(runs.len() / 2);
     let events = machine(Mode::Timed).run_with_a_loss()?.events;
-    let times = time_of(&events, "fault").zip(time_of(&events, "cell-lost"));
-    let Some((fault, lost)) = times else { bail!("{name}: nobody has reported the loss") };
-    Ok(Recovery {
-        nodes,
-        slice_mb,
-        endian: args.endian,
-        stages,
-        critical,
-        reported_ns: lost - fault,
-    })
+    let told = time_of(&events, "fault").zip(time_of(&events, "cell-lost"));
+    let Some((fault, lost)) = told else { bail!("{name}: nobody has reported the loss") };
+    let times = times(&events, fault, nodes as usize - 1).context(name)?;
+    let resumed_ns = times.iter().map(|(_, ns)| ns).sum();
+    let (endian, reported_ns) = (args.endian, lost - fault);
+    Ok(Recovery { size, endian, stages, critical, times, resumed_ns, reported_ns })
 }
 
 /// Runs the command.
@@ -207,8 +262,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         print!("{}", head());
     }
     for nodes in args.nodes.map_or(NODES.to_vec(), |only| vec![only]) {
-        for slice in args.slice.map_or(SLICES_MB.to_vec(), |only| vec![only]) {
-            let one = measure(args, nodes, slice)?;
+        for slice_mb in args.slice.map_or(SLICES_MB.to_vec(), |only| vec![only]) {
+            let one = measure(args, Size { nodes, slice_mb, window_mb: args.window })?;
             if !args.json {
                 print!("{}", one.row());
             }
@@ -223,13 +278,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// The head of a table.
 fn head() -> String {
-    let mut out = "| nodes | MB a node |".to_owned();
+    let mut out = "| nodes | slice, MB | window, MB |".to_owned();
     for name in STAGES.iter().map(|(name, ..)| *name).chain(["resumption"]) {
         // Writing to a string does not fail.
         let _ = write!(out, " {name} |");
     }
-    out.push_str(" critical path | until reported, ms |\n|");
-    out.push_str(&"---|".repeat(STAGES.len() + 5));
+    out.push_str(" critical path | |");
+    for name in TIMES {
+        let _ = write!(out, " {name}, ms |");
+    }
+    out.push_str(" last guest goes on, ms | reported, ms |\n|");
+    out.push_str(&"---|".repeat(STAGES.len() + TIMES.len() + 8));
     out.push('\n');
     out
 }
@@ -237,13 +296,18 @@ fn head() -> String {
 impl Recovery {
     /// A line of it.
     fn row(&self) -> String {
-        let mut out = format!("| {} | {} |", self.nodes, self.slice_mb);
+        let Size { nodes, slice_mb, window_mb } = self.size;
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let mut out = format!("| {nodes} | {slice_mb} | {window_mb} |");
         for (_, count) in &self.stages {
             // Writing to a string does not fail.
             let _ = write!(out, " {count} |");
         }
-        let ms = self.reported_ns as f64 / 1e6;
-        let _ = writeln!(out, " {} | {ms:.2} |", self.critical);
+        let _ = write!(out, " {} | |", self.critical);
+        for (_, ns) in &self.times {
+            let _ = write!(out, " {:.2} |", ms(*ns));
+        }
+        let _ = writeln!(out, " {:.2} | {:.2} |", ms(self.resumed_ns), ms(self.reported_ns));
         out
     }
 }
@@ -276,8 +340,9 @@ mod tests {
         }
         let found = stages(&records, 2).unwrap();
         let counts: Vec<_> = found.iter().map(|(_, count)| *count).collect();
-        // The first CPU was last heard of at 50.
-        assert_eq!(counts, [60, 10, 10, 10, 10, 65]);
+        assert_eq!(counts, [10, 10, 10, 10, 10, 65]);
+        records[2] = marker(0x2010, 2, 100);
+        assert_eq!(stages(&records, 2).unwrap()[0].1, 60, "the first CPU was last heard of at 50");
         assert!(stages(&records[..5], 2).is_err());
         assert!(stages(&[], 1).is_err());
     }
@@ -286,10 +351,28 @@ mod tests {
     fn machines_can_be_had() {
         for nodes in NODES {
             for slice in SLICES_MB {
-                let facts = Facts::parse(Path::new("recovery"), &config(nodes, slice)).unwrap();
-                assert_eq!(facts.layout.nodes, nodes);
+                for window_mb in [16, 32] {
+                    let size = Size { nodes, slice_mb: slice, window_mb };
+                    let facts = Facts::parse(Path::new("recovery"), &config(size)).unwrap();
+                    assert_eq!(facts.layout.nodes, nodes);
+                }
             }
         }
+    }
+
+    #[test]
+    fn the_last_survivors_steps_are_told() {
+        let event = |cell: u32, times: [u64; 5]| {
+            let [suspected, agreed, unwound, scanned, resumed] = times;
+            format!(
+                "{{\"cell\":{cell},\"kind\":\"recovered\",\"suspected_ns\":{suspected},\"agreed_ns\":{agreed},\
+                 \"unwound_ns\":{unwound},\"scanned_ns\":{scanned},\"resumed_ns\":{resumed}}}\n"
+            )
+        };
+        let events = event(0, [11, 12, 13, 14, 18]) + &event(1, [12, 14, 16, 17, 30]);
+        let steps = |fault| times(&events, fault, 2).map(|all| all.into_iter().map(|(_, ns)| ns));
+        assert!(steps(10).unwrap().eq([2, 2, 2, 1, 13]));
+        assert!(steps(20).is_err() && times(&events, 10, 3).is_err() && times("", 0, 0).is_err());
     }
 
     #[test]

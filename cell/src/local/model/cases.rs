@@ -182,6 +182,19 @@ pub fn borrower() -> Case {
     }
 }
 
+/// A lender dies and comes back, while a CPU of the other cell may run what used its pages.
+pub fn comes_back() -> Case {
+    Case {
+        name: "2 cells, a VM of both, a death, a return",
+        cells: 2,
+        cpus: 2,
+        vms: vec![Vm { pages: 4, ..spread(0b11) }, local(1, 1)],
+        deaths: 1,
+        reboots: 1,
+        ..Case::default()
+    }
+}
+
 /// Everything at once, for walks at random.
 pub fn everything() -> Case {
     let vm = |cells, vcpus, pages, restart| Vm { cells, pages, vcpus, spread: true, restart };

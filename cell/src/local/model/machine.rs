@@ -7,7 +7,7 @@ use crate::fault::Part;
 use crate::local::{CreateError, Created, Machine, Note};
 use crate::pmap::{Pmap, Replica};
 use crate::talk::line::{Commit, PAYLOAD_WORDS, SLOTS, Slot};
-use crate::talk::{CellSet, Fabric, Frozen, LiveSet, Sight, Unreachable};
+use crate::talk::{CellSet, Epoch, Fabric, Frozen, LiveSet, Sight, Unreachable};
 use abi::config;
 use abi::event::{Event, Kind};
 use abi::layout::Layout;
@@ -57,6 +57,8 @@ pub struct Ground {
     pub now: Vec<u64>,
     /// The last agreement of each cell.
     pub agreed: Vec<Option<LiveSet>>,
+    /// The agreement of which each cell has said that nothing runs any more that depends on those who left.
+    pub settled: Vec<Option<Epoch>>,
     /// How often each VM was made.
     pub made: BTreeMap<VmId, u64>,
     /// The cell that does something has parked, after so many effects.
@@ -80,6 +82,7 @@ impl Ground {
             notes: BTreeMap::new(),
             now: vec![1; cells],
             agreed: vec![None; cells],
+            settled: vec![None; cells],
             made: BTreeMap::new(),
             parks: None,
             truth: Truth::new(cells),
@@ -166,7 +169,7 @@ impl Ground {
     pub fn digest(&self, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         (&self.lines, self.up, self.running, &self.pending, &self.parcels).hash(hasher);
-        (&self.notes, &self.now, &self.agreed, &self.made, &self.truth).hash(hasher);
+        (&self.notes, &self.now, &self.agreed, &self.settled, &self.made, &self.truth).hash(hasher);
     }
 }
 
@@ -328,6 +331,10 @@ impl Machine for Bed {
         let all = CellSet::first(self.ground.borrow().cells);
         let gone = before.map_or(all, |before| before.cells).minus(live.cells);
         self.effect(Effect::Fence(gone));
+    }
+
+    fn settled(&mut self, epoch: Epoch) {
+        self.ground.borrow_mut().settled[usize::from(self.cell.0)] = Some(epoch);
     }
 
     fn park(&mut self) {

@@ -444,10 +444,11 @@ impl<'a> World<'a> {
     }
 
     fn may_come_back(&self, id: CellId, actions: &mut Vec<Action>) {
-        // Only when every survivor has heard of its death, and what it ran that depends on it has been asked back.
+        // Only when every survivor has heard of its death, and said that what depends on it does not run any more.
         let heard = self.cells().all(|(other, cell)| {
-            let runs = self.turns[usize::from(other.0)].is_some();
-            !cell.live.has(id) && !self.waits(other) && !runs
+            let settled = self.ground.borrow().settled[usize::from(other.0)];
+            let last = cell.members().map(|members| members.live().epoch);
+            !cell.live.has(id) && !self.waits(other) && settled == last
         });
         // It is repaired by the cell that leads, which has told its loss before.
         let index = usize::from(id.0);
