@@ -147,7 +147,11 @@ fn replay(args: &Args, campaign: &Campaign, id: u64) -> Result<ExitCode> {
     let Some(first) = args.first.or_else(|| campaign.first_of(id / SERIES)) else {
         bail!("--replay {id}: no experiment of this kind is in its series")
     };
-    if !(first..(first / SERIES + 1) * SERIES).contains(&id) || !campaign.has(id) {
+    if !campaign.has(id) {
+        let kind = Kind::of(args.seed, id);
+        bail!("--replay {id}: this is a {kind} experiment: give `--kind {kind}`, or none");
+    }
+    if !(first..(first / SERIES + 1) * SERIES).contains(&id) {
         bail!("--replay {id}: it is not among those that begin with {first}, {SERIES} a series");
     }
     let (outcomes, output) = campaign.run(first)?;
