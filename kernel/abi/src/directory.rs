@@ -35,8 +35,7 @@ pub struct Directory {
     changes: AtomicU64,
     /// How many pieces there are.
     count: AtomicU64,
-    /// The cell's part of the registry: where the entry of the machine's first VCPU lies, how many there are, and how
-    /// many bytes lie from one to the next.
+    /// The cell's part of the registry: where the first VCPU's entry lies, how many there are, and how many bytes one takes.
     registry: [AtomicU64; 3],
     pieces: [Piece; PIECES],
 }
@@ -47,6 +46,7 @@ pub const WORDS: usize = size_of::<Directory>() / 8;
 impl Directory {
     /// One that names nothing yet.
     #[must_use]
+    #[expect(clippy::declare_interior_mutable_const, reason = "each use is a new word")]
     pub const fn new() -> Self {
         const NOTHING: AtomicU64 = AtomicU64::new(0);
         const PIECE: Piece = Piece { start: NOTHING, pages: NOTHING, words: NOTHING };
