@@ -323,9 +323,11 @@ impl Part<'_> {
         if !expected.contains(&again.len()) {
             wrong.push(format!("VM {name} was started again {} times", again.len()));
         }
+        // A second fault may yet take the cell that it has started in.
         let is_down = |cell: u8, t_ns: u64| {
-            let back = |event: &&Event| event.back == Some(cell) && event.t_ns <= t_ns;
-            self.is_lost(cell) && !self.events("cell-back").any(|event| back(&event))
+            let before = |kind| self.events(kind).filter(move |event| event.t_ns <= t_ns);
+            before("cell-lost").any(|event| event.lost == Some(cell))
+                && !before("cell-back").any(|event| event.back == Some(cell))
         };
         for life in &again {
             if !vm.permitted.contains(&life.home) || is_down(life.home, life.start) {
