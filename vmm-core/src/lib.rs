@@ -28,4 +28,5 @@ pub mod isa;
 pub mod mem;
 pub mod state;
 pub mod time;
+pub mod translate;
 pub mod vm;

@@ -206,7 +206,7 @@ impl CodeCache {
 
     /// A store of `size` bytes at `offset` in `page`: what was decoded there is not so any more.
     /// Whether the page has a slot at all.
-    pub(super) fn written(&self, page: Page, offset: u64, size: u64) -> bool {
+    pub(crate) fn written(&self, page: Page, offset: u64, size: u64) -> bool {
         let Some(index) = self.find(page) else { return false };
         let offset = offset & (PAGE_SIZE - 1);
         let first = offset as usize / 4;

@@ -4,7 +4,7 @@
 pub(crate) mod fake;
 mod moves;
 mod programs;
-mod random;
+pub(crate) mod random;
 
 use crate::cpu::{CpuModel, Vcpu};
 use crate::direct::{self, Counters, Direct, Exit, Policy};
@@ -17,12 +17,12 @@ use fake::{Fake, Steps};
 const CKSSEG: u64 = 0xffff_ffff_c000_0000;
 
 /// EntryLo of a page: cached, and V, D, G as `flags` says.
-const fn lo(page: u64, flags: u64) -> u64 {
+pub(crate) const fn lo(page: u64, flags: u64) -> u64 {
     page >> 12 << 6 | 3 << 3 | flags
 }
 
 /// Maps the pair of pages at `va` to two physical pages, in entry `index`.
-fn map(cpu: &mut Vcpu, index: usize, va: u64, asid: u8, global: bool, lo: [u64; 2]) {
+pub(crate) fn map(cpu: &mut Vcpu, index: usize, va: u64, asid: u8, global: bool, lo: [u64; 2]) {
     let vpn = va & !0x1fff & cpu.model().segment_mask();
     let g = u64::from(global);
     let lo = lo.map(|lo| lo & !1 | g);
@@ -64,7 +64,7 @@ fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u
 }
 
 /// Asserts that two machines are in the same state.
-fn assert_same(one: &mut Machine, other: &mut Machine, what: &str) {
+pub(crate) fn assert_same(one: &mut Machine, other: &mut Machine, what: &str) {
     for number in 0..32 {
         assert_eq!(one.cpu.gpr(number), other.cpu.gpr(number), "{what}: ${number}");
         assert_eq!(one.cpu.fpr(number), other.cpu.fpr(number), "{what}: $f{number}");
@@ -97,7 +97,7 @@ fn assert_same(one: &mut Machine, other: &mut Machine, what: &str) {
 const ALL: Policy = Policy { user: true, kernel: true, exceptions: true };
 
 /// What a test's machine is like.
-fn machine(model: CpuModel, endian: Endian) -> Machine {
+pub(crate) fn machine(model: CpuModel, endian: Endian) -> Machine {
     let mut machine = Machine::new(model, endian, &[]);
     machine.board = Board::default();
     // Count stands still: the two ways of running look at it at different times.

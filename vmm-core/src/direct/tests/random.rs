@@ -9,10 +9,10 @@ use crate::interp::tests::machine::asm::*;
 use crate::isa::decode;
 
 /// A generator for tests: SplitMix64 (Steele, Lea, Flood 2014).
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[(self.next() % from.len() as u64) as usize]
     }
 
@@ -30,7 +30,7 @@ impl Random {
     }
 
     /// An instruction. $16 to $23 hold addresses.
-    fn word(&mut self) -> u32 {
+    pub(crate) fn word(&mut self) -> u32 {
         let (a, b, c) = (self.reg(), self.reg(), self.reg());
         let imm = self.next() as i32 & 0x7fff;
         let base = 16 + (self.next() % 8) as u32;

@@ -1,0 +1,568 @@
+//! From guest code to a block: one pass, into a draft of fixed size.
+//!
+//! What is emitted for a guest instruction changes scratch registers first, and one thing that the guest
+//! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
+
+use super::asm::{self, BREAK, D, K0, K1, NOP, S, T, ZERO, field, with};
+use super::form::{Form, form, reads_and_writes};
+use super::layout::{Class, Layout, slot};
+use super::stand::{Kind, Point};
+use crate::emulate::Data;
+use crate::endian::Endian;
+use crate::isa::{Insn, decode};
+use crate::mem::Page;
+use abi::PAGE_SIZE;
+
+/// Guest instructions in a block, at most.
+pub const MAX_INSNS: usize = 64;
+/// Words of a block, at most.
+pub const MAX_WORDS: usize = 1024;
+/// No instruction is begun behind this word: what one takes, and the ends of all exits, find room.
+const LAST_START: usize = MAX_WORDS - 256;
+/// Points of a block, at most.
+pub const MAX_POINTS: usize = 256;
+/// Branches out of a block, at most.
+const MAX_WAYS: usize = 64;
+/// What one instruction takes of them, at most.
+const WAYS_OF_ONE: usize = 4;
+/// Ways out of a block that can be chained, at most.
+pub const MAX_EXITS: usize = MAX_WAYS + 1;
+/// That an exit belongs to no branch.
+pub const NO_BRANCH: u16 = u16::MAX;
+
+/// What a block is made from.
+pub struct Source<'a> {
+    /// Where it begins.
+    pub pc: u64,
+    /// The page that this is in.
+    pub page: Page,
+    /// The guest's byte order.
+    pub endian: Endian,
+    /// The guest's registers, as far as they are known: they tell what its accesses will be.
+    pub gpr: &'a [u64; 32],
+}
+
+/// What is known of the accesses of one instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing.
+    Nothing,
+    /// They are of this class.
+    One(Class),
+    /// They are of several, or of one that has no window.
+    Mixed,
+}
+
+/// A way out of a block that can be chained.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// The word that is a `break`, or a jump once chained.
+    pub word: u16,
+    /// The branch that leads there, if one does.
+    pub branch: u16,
+    /// Where the guest goes.
+    pub target: u64,
+}
+
+/// Where a branch to a place behind the block's end is to lead.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// Out, to this address.
+    Exit(u64),
+    /// To the runtime, the guest standing so.
+    Stop(Kind, u8),
+}
+
+/// What a scratch register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// The main class's constant.
+    Main,
+    /// The address of the VCPU page.
+    Page,
+    /// Something else.
+    Unknown,
+}
+
+/// A block being made: without its place yet.
+pub struct Draft {
+    pub words: [u32; MAX_WORDS],
+    pub len: usize,
+    pub points: [Point; MAX_POINTS],
+    pub point_count: usize,
+    pub exits: [Exit; MAX_EXITS],
+    pub exit_count: usize,
+    ways: [(u16, Way); MAX_WAYS],
+    way_count: usize,
+}
+
+impl Draft {
+    pub const fn new() -> Self {
+        let point = Point { word: 0, insn: 0, kind: Kind::Plain, clean: false, aside: false };
+        Self {
+            words: [0; MAX_WORDS],
+            len: 0,
+            points: [point; MAX_POINTS],
+            point_count: 0,
+            exits: [Exit { word: 0, branch: NO_BRANCH, target: 0 }; MAX_EXITS],
+            exit_count: 0,
+            ways: [(0, Way::Exit(0)); MAX_WAYS],
+            way_count: 0,
+        }
+    }
+}
+
+/// Whether a register's value is in the VCPU page.
+pub(super) const fn is_kept(number: u32) -> bool {
+    number == K0 || number == K1
+}
+
+/// The place of such a register there.
+pub(super) const fn kept(number: u32) -> u16 {
+    if number == K0 { slot::K0 } else { slot::K1 }
+}
+
+/// Who makes a block.
+pub(super) struct Builder<'a> {
+    pub(super) draft: &'a mut Draft,
+    pub(super) layout: Layout,
+    pub(super) source: &'a Source<'a>,
+    seen: &'a dyn Fn(u64) -> Seen,
+    /// `$k0` holds the alias of this register, for an access of this class.
+    pub(super) alias: Option<(u32, Class)>,
+    pub(super) k1: Scratch,
+    /// Registers that the block has written so far, as bits.
+    written: u32,
+}
+
+/// Makes a block; how many guest instructions it is about. `seen` says what is known of the accesses of
+/// the instruction at an address.
+pub fn build(
+    draft: &mut Draft,
+    layout: Layout,
+    source: &Source<'_>,
+    seen: &dyn Fn(u64) -> Seen,
+) -> usize {
+    (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
+    let (alias, k1) = (None, Scratch::Main);
+    let mut builder = Builder { draft, layout, source, seen, alias, k1, written: 0 };
+    let insns = builder.body();
+    builder.ends();
+    insns
+}
+
+impl Builder<'_> {
+    fn body(&mut self) -> usize {
+        let mut index = 0;
+        loop {
+            let full = self.draft.len > LAST_START || self.draft.way_count > MAX_WAYS - WAYS_OF_ONE;
+            if index >= MAX_INSNS - 1 || full || !self.has(index) {
+                self.point(Kind::Plain, index);
+                self.restore();
+                self.exit(self.pc(index));
+                self.put(NOP);
+                return index;
+            }
+            let (word, insn) = self.insn(index);
+            match form(insn) {
+                Form::Nothing => index += 1,
+                form @ (Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister) => {
+                    let goes_on = self.control(form, word, insn, index);
+                    index += 2;
+                    if !goes_on {
+                        return index;
+                    }
+                }
+                Form::Ends => {
+                    self.point(Kind::Plain, index);
+                    self.stop();
+                    return index + 1;
+                }
+                form => {
+                    self.point(Kind::Plain, index);
+                    if !self.simple(form, word, index) {
+                        self.stop();
+                    }
+                    index += 1;
+                }
+            }
+        }
+    }
+
+    /// What conditional branches to places behind the end need there.
+    fn ends(&mut self) {
+        for n in 0..self.draft.way_count {
+            let (from, way) = self.draft.ways[n];
+            let to = self.draft.len;
+            // Within MAX_WORDS, which branches reach.
+            if let Some(word) = asm::branch_to(self.draft.words[usize::from(from)], from.into(), to)
+            {
+                self.draft.words[usize::from(from)] = word;
+            }
+            match way {
+                Way::Exit(target) => {
+                    self.push(Kind::Link, self.draft.exit_count as u8, false, true);
+                    self.exit(target);
+                    self.draft.exits[self.draft.exit_count - 1].branch = from;
+                    self.put(NOP);
+                }
+                Way::Stop(kind, insn) => {
+                    self.push(kind, insn, false, true);
+                    self.put(BREAK);
+                }
+            }
+        }
+    }
+
+    /// Address of the block's instruction `index`.
+    pub(super) const fn pc(&self, index: usize) -> u64 {
+        self.source.pc.wrapping_add(4 * index as u64)
+    }
+
+    /// Whether instruction `index` is in the page.
+    pub(super) const fn has(&self, index: usize) -> bool {
+        self.source.pc % PAGE_SIZE + 4 * (index as u64) < PAGE_SIZE
+    }
+
+    /// Instruction `index`, which the page has.
+    pub(super) fn insn(&self, index: usize) -> (u32, Insn) {
+        let word = u32::load(self.source.page, self.pc(index) % PAGE_SIZE, self.source.endian);
+        (word, decode(word))
+    }
+
+    pub(super) fn put(&mut self, word: u32) {
+        if let Some(place) = self.draft.words.get_mut(self.draft.len) {
+            *place = word;
+            self.draft.len += 1;
+        }
+    }
+
+    fn push(&mut self, kind: Kind, insn: u8, clean: bool, aside: bool) {
+        let word = self.draft.len as u16;
+        if let Some(place) = self.draft.points.get_mut(self.draft.point_count) {
+            *place = Point { word, insn, kind, clean, aside };
+            self.draft.point_count += 1;
+        }
+    }
+
+    /// From here on the guest stands at instruction `index`.
+    pub(super) fn point(&mut self, kind: Kind, index: usize) {
+        let clean = self.alias.is_none() && self.k1 == Scratch::Main;
+        self.push(kind, index as u8, clean, false);
+    }
+
+    /// The next word is where the block is left for `target`.
+    pub(super) fn exit(&mut self, target: u64) {
+        let word = self.draft.len as u16;
+        if let Some(place) = self.draft.exits.get_mut(self.draft.exit_count) {
+            *place = Exit { word, branch: NO_BRANCH, target };
+            self.draft.exit_count += 1;
+        }
+        self.put(BREAK);
+    }
+
+    /// The next word is a branch that leads out.
+    pub(super) fn branch(&mut self, word: u32, way: Way) {
+        if let Some(place) = self.draft.ways.get_mut(self.draft.way_count) {
+            *place = (self.draft.len as u16, way);
+            self.draft.way_count += 1;
+        }
+        self.put(word);
+    }
+
+    /// To the runtime.
+    pub(super) fn stop(&mut self) {
+        self.restore();
+        self.alias = None;
+        self.put(BREAK);
+    }
+
+    /// `$k1` is the address of the VCPU page.
+    pub(super) fn page(&mut self) {
+        if self.k1 != Scratch::Page {
+            self.put(asm::lui(K1, (self.layout.page >> 16) as u16));
+            self.k1 = Scratch::Page;
+        }
+    }
+
+    /// `$k1` is the main constant.
+    pub(super) fn restore(&mut self) {
+        if self.k1 != Scratch::Main {
+            self.page();
+            self.put(asm::ld(K1, slot::MAIN, K1));
+            self.k1 = Scratch::Main;
+        }
+    }
+
+    /// Loads a doubleword of the VCPU page into `rt`, by way of `$k0` unless `$k1` is its address.
+    fn load_place(&mut self, load: fn(u32, u16, u32) -> u32, rt: u32, place: u16) {
+        if self.k1 == Scratch::Page {
+            self.put(load(rt, place, K1));
+        } else {
+            self.alias = None;
+            self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
+            self.put(load(rt, place, K0));
+        }
+    }
+
+    /// Loads a register whose value is in the VCPU page into `$k0`.
+    pub(super) fn load_kept(&mut self, number: u32) {
+        self.alias = None;
+        self.page();
+        self.put(asm::ld(K0, kept(number), K1));
+    }
+
+    /// Stores `$k0` to the register `number` in the VCPU page.
+    fn store_kept(&mut self, number: u32) {
+        self.alias = None;
+        self.page();
+        self.put(asm::sd(K0, kept(number), K1));
+    }
+
+    /// Registers of these numbers (bits) have been written.
+    pub(super) fn wrote(&mut self, registers: u32) {
+        self.written |= registers;
+        if self.alias.is_some_and(|(base, _)| registers >> base & 1 != 0) {
+            self.alias = None;
+        }
+    }
+
+    /// The class of the access of instruction `index`, with base register `base`.
+    pub(super) fn class(&self, index: usize, base: u32) -> Option<Class> {
+        match (self.seen)(self.pc(index)) {
+            _ if base == ZERO => None,
+            Seen::One(Class::User) if is_kept(base) => None,
+            Seen::One(class) => Some(class),
+            Seen::Mixed => None,
+            // What is written in the block is not known; a stack stays where it is.
+            Seen::Nothing if self.written >> base & 1 != 0 && base != 29 => Some(self.layout.main),
+            Seen::Nothing => {
+                let class = Class::of(self.source.gpr[base as usize])?;
+                (class != Class::User || !is_kept(base)).then_some(class)
+            }
+        }
+    }
+
+    /// `$k0` is the alias of what register `base` holds.
+    pub(super) fn alias(&mut self, base: u32, class: Class) {
+        if self.alias == Some((base, class)) {
+            return;
+        }
+        if is_kept(base) {
+            self.load_kept(base);
+            let main = class == self.layout.main;
+            self.put(asm::ld(K1, slot::constant(class), K1));
+            self.k1 = if main { Scratch::Main } else { Scratch::Unknown };
+            self.put(asm::xor(K0, K0, K1));
+            return;
+        }
+        if class == Class::User {
+            self.put(asm::dsrl(K0, base, 40));
+            self.put(asm::tne(K0, ZERO));
+        }
+        if class == self.layout.main {
+            self.restore();
+            self.put(asm::xor(K0, base, K1));
+        } else {
+            self.load_place(asm::ld, K0, slot::constant(class));
+            self.put(asm::xor(K0, base, K0));
+        }
+        self.alias = Some((base, class));
+    }
+
+    /// An instruction without control flow; whether it could be emitted (else nothing has been).
+    pub(super) fn simple(&mut self, form: Form, word: u32, index: usize) -> bool {
+        let rt = field(word, T);
+        match form {
+            Form::Nothing => {}
+            Form::ReadPage(slot::USER_LOCAL, _) | Form::WritePage(slot::USER_LOCAL)
+                if !self.layout.user_local =>
+            {
+                return false;
+            }
+            Form::Plain { .. } => self.plain(form, word),
+            Form::Load { keeps } => {
+                let base = field(word, S);
+                let Some(class) = self.class(index, base).filter(|_| !keeps || !is_kept(rt)) else {
+                    return false;
+                };
+                self.alias(base, class);
+                let word = with(word, S, K0);
+                if is_kept(rt) {
+                    self.put(with(word, T, K0));
+                    self.store_kept(rt);
+                } else {
+                    self.put(word);
+                }
+                self.wrote(1 << rt);
+            }
+            Form::Store => {
+                let base = field(word, S);
+                let Some(class) = self.class(index, base) else { return false };
+                self.alias(base, class);
+                let mut word = with(word, S, K0);
+                if is_kept(rt) {
+                    self.page();
+                    self.put(asm::ld(K1, kept(rt), K1));
+                    self.k1 = Scratch::Unknown;
+                    word = with(word, T, K1);
+                }
+                self.put(word);
+            }
+            Form::ReadPage(place, wide) => {
+                let low = if self.source.endian == Endian::Big { 4 } else { 0 };
+                let (load, place): (fn(u32, u16, u32) -> u32, _) =
+                    if wide { (asm::ld, place) } else { (asm::lw, place + low) };
+                if is_kept(rt) {
+                    self.page();
+                    self.load_place(load, K0, place);
+                    self.store_kept(rt);
+                } else if rt != ZERO {
+                    self.load_place(load, rt, place);
+                }
+                self.wrote(1 << rt);
+            }
+            Form::WritePage(place) => {
+                let from = if is_kept(rt) { K0 } else { rt };
+                if is_kept(rt) {
+                    self.load_kept(rt);
+                }
+                self.page();
+                self.put(asm::sd(from, place, K1));
+            }
+            Form::WriteStatus if !is_kept(rt) => self.write_status(rt, index),
+            Form::Disable if !is_kept(rt) => self.set_enable(rt, index, false),
+            Form::Enable if !is_kept(rt) => {
+                self.set_enable(rt, index, true);
+                self.look_at_pending(index);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// As it is, with scratch registers in place of those in the VCPU page.
+    fn plain(&mut self, form: Form, word: u32) {
+        let Form::Plain { reads, writes } = form else { return };
+        let (_, written) = reads_and_writes(form, word);
+        let mut new = word;
+        let mut scratch = [None; 2];
+        for at in reads.positions() {
+            let number = field(word, at);
+            if !is_kept(number) {
+                continue;
+            }
+            let real = match scratch {
+                [Some(first), _] if first == number => K0,
+                [None, _] => {
+                    self.load_kept(number);
+                    scratch[0] = Some(number);
+                    K0
+                }
+                [_, None] => {
+                    self.put(asm::ld(K1, kept(number), K1));
+                    self.k1 = Scratch::Unknown;
+                    scratch[1] = Some(number);
+                    K1
+                }
+                _ => K1,
+            };
+            new = with(new, at, real);
+        }
+        let result = writes.positions().map(|at| field(word, at)).find(|&n| is_kept(n));
+        let Some(result) = result else {
+            self.put(new);
+            self.wrote(written);
+            return;
+        };
+        // A destination that is a source too is where that source is.
+        let both = reads.positions().find(|&at| writes.positions().any(|w| w == at));
+        match both.map(|at| field(new, at)) {
+            Some(K1) => {
+                self.put(new);
+                self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
+                self.alias = None;
+                self.put(asm::sd(K1, kept(result), K0));
+            }
+            both => {
+                if both.is_none() {
+                    self.alias = None;
+                    for at in writes.positions() {
+                        new = with(new, at, K0);
+                    }
+                }
+                self.put(new);
+                self.store_kept(result);
+            }
+        }
+        self.wrote(written);
+    }
+
+    /// `di` (with `rt` the old Status) or `ei`: Status.IE becomes `on`.
+    fn set_enable(&mut self, rt: u32, index: usize, on: bool) {
+        self.page();
+        self.alias = None;
+        if rt != ZERO {
+            self.put(asm::ld(rt, slot::STATUS, K1));
+            self.wrote(1 << rt);
+            self.point(Kind::Begun, index);
+        }
+        self.put(asm::ld(K0, slot::STATUS, K1));
+        self.put(if on { asm::ori(K0, K0, 1) } else { asm::ins(K0, ZERO, 0, 1) });
+        self.put(asm::sd(K0, slot::STATUS, K1));
+    }
+
+    /// Status becomes what `rt` holds, unless more changes than IE, EXL, KSU, IM and CU0, or the mode.
+    fn write_status(&mut self, rt: u32, index: usize) {
+        self.page();
+        self.alias = None;
+        self.put(asm::ld(K0, slot::STATUS, K1));
+        self.put(asm::xor(K0, K0, rt));
+        self.put(asm::sign_extend(K0, K0));
+        // IE and EXL, KSU, IM, CU0.
+        for (position, size) in [(0, 2), (3, 2), (8, 8), (28, 1)] {
+            self.put(asm::ins(K0, ZERO, position, size));
+        }
+        self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
+        self.put(asm::dext(K0, rt, 3, 2));
+        self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
+        self.put(asm::sign_extend(K0, rt));
+        self.put(asm::sd(K0, slot::STATUS, K1));
+        self.look_at_pending(index);
+    }
+
+    /// Interrupts may be allowed now: to the runtime if one is pending. (If one comes just now, the
+    /// runtime sees by itself that it is allowed.)
+    fn look_at_pending(&mut self, index: usize) {
+        self.point(Kind::Plain, index + 1);
+        self.put(asm::ld(K0, slot::PENDING, K1));
+        self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8 + 1));
+        self.put(NOP);
+    }
+
+    /// Register `rd` becomes `value`; only the last word writes it.
+    pub(super) fn constant(&mut self, rd: u32, value: u64) {
+        let half = |n: u32| (value >> (16 * n)) as u16;
+        let last = if value as i32 as u64 == value {
+            if half(0) == 0 {
+                asm::lui(rd, half(1))
+            } else {
+                self.put(asm::lui(K0, half(1)));
+                asm::ori(rd, K0, half(0))
+            }
+        } else {
+            self.put(asm::lui(K0, half(3)));
+            self.put(asm::ori(K0, K0, half(2)));
+            self.put(asm::dsll16(K0, K0));
+            self.put(asm::ori(K0, K0, half(1)));
+            self.put(asm::dsll16(K0, K0));
+            asm::ori(rd, K0, half(0))
+        };
+        self.alias = None;
+        self.put(last);
+        self.wrote(1 << rd);
+    }
+}
+
+/// The field of a link.
+pub(super) const LINK: u32 = D;

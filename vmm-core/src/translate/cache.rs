@@ -1,0 +1,546 @@
+//! The code cache: where blocks lie, how they are found, chained and dropped.
+//!
+//! It is filled from front to back in [`PARTS`] parts; a part that is to be overwritten loses all its
+//! blocks first. All tables are of fixed size, with an equal share for each part.
+
+use super::asm::{self, BREAK};
+use super::build::{Draft, Exit, MAX_EXITS, MAX_POINTS, MAX_WORDS, NO_BRANCH, Seen, Source, build};
+use super::layout::{Class, Layout};
+use super::stand::{Kind, Point, Resume, Stand};
+use abi::{Gpa, PAGE_SIZE};
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Parts of a cache.
+const PARTS: usize = 8;
+/// Words for which there is one block's record.
+const WORDS_A_BLOCK: usize = 16;
+/// Words for which there is one exit's record.
+const WORDS_AN_EXIT: usize = 8;
+/// Words for which there is one point.
+const WORDS_A_POINT: usize = 1;
+/// Places to note what accesses have been seen to be; a power of two.
+const SITES: usize = 4096;
+/// No block, no exit.
+const NONE: u32 = u32::MAX;
+/// The compatibility segments that are mapped.
+const CKSSEG: u64 = 0xffff_ffff_c000_0000;
+
+/// Where the code lies, and what follows from it.
+pub trait CodeMemory {
+    /// Word `index` of the code becomes `word`.
+    fn set(&mut self, index: usize, word: u32);
+    /// The guest's code at `pc` has no block any more: no entry of the jump table leads there.
+    fn gone(&mut self, pc: u64);
+}
+
+/// What a block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Where it begins, aligned.
+    pub pc: u64,
+    /// The guest-physical page of that.
+    pub page: Gpa,
+    /// Whatever else tells blocks apart: KX, SX, UX, CU1, FR.
+    pub flags: u8,
+}
+
+/// A block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId(u32);
+
+/// A way out of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitId(u32);
+
+#[derive(Clone, Copy)]
+struct Block {
+    key: Key,
+    alive: bool,
+    insns: u8,
+    start: u32,
+    words: u16,
+    points: (u32, u16),
+    exits: (u32, u16),
+    /// In its bucket, by key and by page: neighbours.
+    by_key: [u32; 2],
+    by_page: [u32; 2],
+    /// The first exit that is chained to it.
+    incoming: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Way {
+    exit: Exit,
+    /// The word at its branch when it is not chained.
+    branch_word: u32,
+    block: u32,
+    /// What it is chained to.
+    to: u32,
+    /// Others chained to the same: neighbours.
+    next: u32,
+    previous: u32,
+}
+
+/// What is used of a part.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    words: usize,
+    blocks: usize,
+    points: usize,
+    exits: usize,
+}
+
+/// What is known of the accesses of one instruction.
+#[derive(Clone, Copy)]
+struct Site {
+    pc: u64,
+    seen: Seen,
+}
+
+/// Which of a block's two pairs of neighbours.
+type Neighbours = fn(&mut Block) -> &mut [u32; 2];
+
+/// A VCPU's translated code.
+pub struct CodeCache {
+    layout: Layout,
+    share: Used,
+    parts: [Used; PARTS],
+    current: usize,
+    blocks: Vec<Block>,
+    points: Vec<Point>,
+    ways: Vec<Way>,
+    keys: Vec<u32>,
+    pages: Vec<u32>,
+    sites: Vec<Site>,
+    draft: Box<Draft>,
+    made: u64,
+    dropped: u64,
+}
+
+impl CodeCache {
+    /// The least number of words that a cache can have.
+    pub const MIN_WORDS: usize = PARTS * MAX_WORDS;
+
+    /// An empty cache for code of so many words, which lie where `layout` says; `None` if it says
+    /// something impossible, or they are too few. This is all the memory that it ever takes.
+    #[must_use]
+    pub fn new(layout: Layout, words: usize) -> Option<Self> {
+        if words < Self::MIN_WORDS || !layout.is_possible(words) {
+            return None;
+        }
+        let words = words / PARTS;
+        let share = Used {
+            words,
+            blocks: words / WORDS_A_BLOCK,
+            points: (words / WORDS_A_POINT).max(MAX_POINTS),
+            exits: (words / WORDS_AN_EXIT).max(MAX_EXITS),
+        };
+        let block = Block {
+            key: Key { pc: 0, page: Gpa(0), flags: 0 },
+            alive: false,
+            insns: 0,
+            start: 0,
+            words: 0,
+            points: (0, 0),
+            exits: (0, 0),
+            by_key: [NONE; 2],
+            by_page: [NONE; 2],
+            incoming: NONE,
+        };
+        let exit = Exit { word: 0, branch: NO_BRANCH, target: 0 };
+        let way = Way { exit, branch_word: 0, block: NONE, to: NONE, next: NONE, previous: NONE };
+        let point = Point { word: 0, insn: 0, kind: Kind::Plain, clean: false, aside: false };
+        let buckets = (PARTS * share.blocks).next_power_of_two();
+        Some(Self {
+            layout,
+            share,
+            parts: [Used::default(); PARTS],
+            current: 0,
+            blocks: vec![block; PARTS * share.blocks],
+            points: vec![point; PARTS * share.points],
+            ways: vec![way; PARTS * share.exits],
+            keys: vec![NONE; buckets],
+            pages: vec![NONE; buckets],
+            sites: vec![Site { pc: 0, seen: Seen::Nothing }; SITES],
+            draft: Box::new(Draft::new()),
+            made: 0,
+            dropped: 0,
+        })
+    }
+
+    /// Where things lie.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Blocks made since the cache was.
+    #[must_use]
+    pub const fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Blocks dropped: as long as this stays the same, so does the meaning of every place, block and exit.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// The block for `key`.
+    #[must_use]
+    pub fn find(&self, key: Key) -> Option<BlockId> {
+        let mut at = self.keys[self.key_bucket(key)];
+        while let Some(block) = self.blocks.get(at as usize) {
+            if block.key == key {
+                return Some(BlockId(at));
+            }
+            at = block.by_key[1];
+        }
+        None
+    }
+
+    /// Where a block's code begins.
+    #[must_use]
+    pub fn entry(&self, block: BlockId) -> u64 {
+        self.address(self.blocks[block.0 as usize].start as usize)
+    }
+
+    /// Guest instructions and words of a block.
+    #[must_use]
+    pub fn size(&self, block: BlockId) -> (usize, usize) {
+        let block = &self.blocks[block.0 as usize];
+        (block.insns.into(), block.words.into())
+    }
+
+    /// Whether there is code from the guest-physical page at `page`.
+    #[must_use]
+    pub fn has_page(&self, page: Gpa) -> bool {
+        self.in_page(page).is_some()
+    }
+
+    /// Makes a block for `key`, whose page and address are those of `source`; there is none yet. What lies
+    /// in the way is dropped.
+    pub fn translate(
+        &mut self,
+        memory: &mut impl CodeMemory,
+        key: Key,
+        source: &Source<'_>,
+    ) -> BlockId {
+        let sites = &self.sites;
+        let seen = |pc: u64| {
+            let site = &sites[Self::site(pc)];
+            if site.pc == pc { site.seen } else { Seen::Nothing }
+        };
+        let insns = build(&mut self.draft, self.layout, source, &seen);
+        self.made += 1;
+        if !self.has_room() {
+            self.current = (self.current + 1) % PARTS;
+            self.empty(memory, self.current);
+        }
+        let part = self.current;
+        let used = self.parts[part];
+        let start = part * self.share.words + used.words;
+        let first_point = part * self.share.points + used.points;
+        let first_exit = part * self.share.exits + used.exits;
+        let id = (part * self.share.blocks + used.blocks) as u32;
+        let draft = &self.draft;
+        for (n, &word) in draft.words[..draft.len].iter().enumerate() {
+            memory.set(start + n, word);
+        }
+        self.points[first_point..first_point + draft.point_count]
+            .copy_from_slice(&draft.points[..draft.point_count]);
+        for (way, &exit) in self.ways[first_exit..].iter_mut().zip(&draft.exits[..draft.exit_count])
+        {
+            let branch_word = draft.words.get(usize::from(exit.branch)).copied().unwrap_or(0);
+            *way = Way { exit, branch_word, block: id, to: NONE, next: NONE, previous: NONE };
+        }
+        self.blocks[id as usize] = Block {
+            key,
+            alive: true,
+            insns: insns as u8,
+            start: start as u32,
+            words: draft.len as u16,
+            points: (first_point as u32, draft.point_count as u16),
+            exits: (first_exit as u32, draft.exit_count as u16),
+            by_key: [NONE; 2],
+            by_page: [NONE; 2],
+            incoming: NONE,
+        };
+        self.parts[part] = Used {
+            words: used.words + draft.len,
+            blocks: used.blocks + 1,
+            points: used.points + draft.point_count,
+            exits: used.exits + draft.exit_count,
+        };
+        let (by_key, by_page) = (self.key_bucket(key), self.page_bucket(key.page));
+        Self::enlist(&mut self.blocks, &mut self.keys[by_key], id, |block| &mut block.by_key);
+        Self::enlist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
+        BlockId(id)
+    }
+
+    /// Where the guest stands when the word at `address` is about to be executed, or has caused an
+    /// exception (or its delay slot has); `None` if no block is there.
+    #[must_use]
+    pub fn stand(&self, address: u64) -> Option<Stand> {
+        let offset = address.wrapping_sub(self.layout.code);
+        let index = usize::try_from(offset / 4).ok()?;
+        let part = index / self.share.words;
+        let first = part * self.share.blocks;
+        let blocks = self.blocks.get(first..first + self.parts.get(part)?.blocks)?;
+        let at = blocks.partition_point(|block| block.start as usize <= index).checked_sub(1)?;
+        let block = &blocks[at];
+        let word = index - block.start as usize;
+        if !block.alive || word >= usize::from(block.words) || !offset.is_multiple_of(4) {
+            return None;
+        }
+        let points = self.points(block);
+        let point =
+            points.partition_point(|point| usize::from(point.word) <= word).checked_sub(1)?;
+        let (stands, word) = (points[point], word as u16);
+        let (first_exit, exits) = block.exits;
+        let exits = &self.ways[first_exit as usize..][..usize::from(exits)];
+        let exit = exits.iter().position(|way| way.exit.word == word);
+        let pc = match stands.kind {
+            Kind::Link => exits.get(usize::from(stands.insn))?.exit.target,
+            _ => block.key.pc.wrapping_add(4 * u64::from(stands.insn)),
+        };
+        Some(Stand {
+            pc,
+            kind: stands.kind,
+            exit: exit.map(|n| ExitId(first_exit + n as u32)),
+            block: BlockId((first + at) as u32),
+            word,
+            point: point as u16,
+        })
+    }
+
+    /// Where to go on when the one instruction of a stand that is [`Kind::Plain`] or [`Kind::Begun`] has been
+    /// interpreted, because of an exception there, and control went to the next; `None` if that has
+    /// no place in the block, or the block has gone meanwhile.
+    #[must_use]
+    pub fn resume(&self, stand: &Stand) -> Option<Resume> {
+        let block = &self.blocks[stand.block.0 as usize];
+        if !block.alive || !matches!(stand.kind, Kind::Plain | Kind::Begun) {
+            return None;
+        }
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        let at = |point: &Point| self.address(block.start as usize + usize::from(point.word));
+        let next = points.get(usize::from(stand.point) + 1);
+        if let Some(next) = next
+            && !now.aside
+            && !next.aside
+            && next.word == stand.word + 1
+            && next.insn > now.insn
+        {
+            return Some(Resume::AsItWas(at(next)));
+        }
+        let clean = points.iter().find(|point| {
+            let kind = matches!(point.kind, Kind::Plain | Kind::WithSlot);
+            kind && point.clean && !point.aside && point.insn == now.insn + 1
+        });
+        clean.map(|point| Resume::Clean(at(point)))
+    }
+
+    /// Where the guest goes by an exit.
+    #[must_use]
+    pub fn target(&self, exit: ExitId) -> u64 {
+        self.ways[exit.0 as usize].exit.target
+    }
+
+    /// Chains an exit to a block, which is for its target and for the same mode.
+    pub fn chain(&mut self, memory: &mut impl CodeMemory, exit: ExitId, to: BlockId) {
+        self.unchain(memory, exit.0);
+        let start = self.blocks[to.0 as usize].start as usize;
+        let first = self.blocks[to.0 as usize].incoming;
+        let Way { exit: way, branch_word, block, .. } = self.ways[exit.0 as usize];
+        let from = self.blocks[block as usize].start as usize;
+        let branch = from + usize::from(way.branch);
+        // In any case the exit itself: who stands there goes on from there.
+        memory.set(from + usize::from(way.word), asm::j(self.address(start)));
+        if way.branch != NO_BRANCH
+            && let Some(word) = asm::branch_to(branch_word, branch, start)
+        {
+            memory.set(branch, word);
+        }
+        let way = &mut self.ways[exit.0 as usize];
+        (way.to, way.next, way.previous) = (to.0, first, NONE);
+        if let Some(first) = self.ways.get_mut(first as usize) {
+            first.previous = exit.0;
+        }
+        self.blocks[to.0 as usize].incoming = exit.0;
+    }
+
+    /// The guest-physical page at `page` has been written: no code from it is used again. Whether
+    /// there was any.
+    pub fn invalidate(&mut self, memory: &mut impl CodeMemory, page: Gpa) -> bool {
+        let mut any = false;
+        while let Some(block) = self.in_page(page) {
+            self.drop_block(memory, block);
+            any = true;
+        }
+        any
+    }
+
+    /// What guest addresses of mapped segments mean has changed.
+    pub fn forget_mapped(&mut self, memory: &mut impl CodeMemory) {
+        for part in 0..PARTS {
+            for n in 0..self.parts[part].blocks {
+                let id = part * self.share.blocks + n;
+                let pc = self.blocks[id].key.pc;
+                if self.blocks[id].alive && (pc >= CKSSEG || pc >> 62 != 2 && pc >> 31 != !0 >> 31)
+                {
+                    self.drop_block(memory, id as u32);
+                }
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, memory: &mut impl CodeMemory) {
+        for part in 0..PARTS {
+            self.empty(memory, part);
+        }
+    }
+
+    /// The access of the instruction at `pc`, where emitted code has failed, is at guest address `va`:
+    /// whether that is news, so that the block that it is in should be made anew.
+    pub fn note(&mut self, pc: u64, va: u64) -> bool {
+        let site = &mut self.sites[Self::site(pc)];
+        let old = if site.pc == pc { site.seen } else { Seen::Nothing };
+        let new = match (old, Class::of(va)) {
+            (Seen::Mixed, _) | (_, None) => Seen::Mixed,
+            (Seen::Nothing, Some(class)) => Seen::One(class),
+            (Seen::One(one), Some(class)) if one == class => old,
+            _ => Seen::Mixed,
+        };
+        *site = Site { pc, seen: new };
+        new != old
+    }
+
+    /// Drops a block.
+    pub fn remove(&mut self, memory: &mut impl CodeMemory, block: BlockId) {
+        if self.blocks[block.0 as usize].alive {
+            self.drop_block(memory, block.0);
+        }
+    }
+
+    fn address(&self, word: usize) -> u64 {
+        self.layout.code + 4 * word as u64
+    }
+
+    fn points(&self, block: &Block) -> &[Point] {
+        &self.points[block.points.0 as usize..][..usize::from(block.points.1)]
+    }
+
+    const fn site(pc: u64) -> usize {
+        (pc >> 2) as usize % SITES
+    }
+
+    /// Multiplication spreads what lies close (Knuth, vol. 3, 6.4).
+    const fn spread(&self, value: u64) -> usize {
+        let bits = self.keys.len().trailing_zeros();
+        (value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize
+    }
+
+    fn key_bucket(&self, key: Key) -> usize {
+        self.spread(key.pc >> 2 ^ u64::from(key.flags) << 56)
+    }
+
+    fn page_bucket(&self, page: Gpa) -> usize {
+        self.spread(page.0 / PAGE_SIZE)
+    }
+
+    fn in_page(&self, page: Gpa) -> Option<u32> {
+        let mut at = self.pages[self.page_bucket(page)];
+        while let Some(block) = self.blocks.get(at as usize) {
+            if block.key.page == page {
+                return Some(at);
+            }
+            at = block.by_page[1];
+        }
+        None
+    }
+
+    fn has_room(&self) -> bool {
+        let (used, share, draft) = (&self.parts[self.current], &self.share, &self.draft);
+        used.words + draft.len <= share.words
+            && used.blocks < share.blocks
+            && used.points + draft.point_count <= share.points
+            && used.exits + draft.exit_count <= share.exits
+    }
+
+    fn enlist(blocks: &mut [Block], first: &mut u32, id: u32, which: Neighbours) {
+        if let Some(second) = blocks.get_mut(*first as usize) {
+            which(second)[0] = id;
+        }
+        *which(&mut blocks[id as usize]) = [NONE, *first];
+        *first = id;
+    }
+
+    fn delist(blocks: &mut [Block], first: &mut u32, id: u32, which: Neighbours) {
+        let [previous, next] = *which(&mut blocks[id as usize]);
+        match blocks.get_mut(previous as usize) {
+            Some(previous) => which(previous)[1] = next,
+            None => *first = next,
+        }
+        if let Some(next) = blocks.get_mut(next as usize) {
+            which(next)[0] = previous;
+        }
+    }
+
+    fn empty(&mut self, memory: &mut impl CodeMemory, part: usize) {
+        for n in 0..self.parts[part].blocks {
+            let id = part * self.share.blocks + n;
+            if self.blocks[id].alive {
+                self.drop_block(memory, id as u32);
+            }
+        }
+        self.parts[part] = Used::default();
+    }
+
+    fn drop_block(&mut self, memory: &mut impl CodeMemory, id: u32) {
+        let Block { key, exits: (first, count), .. } = self.blocks[id as usize];
+        for exit in first..first + u32::from(count) {
+            self.unchain(memory, exit);
+        }
+        while let exit = self.blocks[id as usize].incoming
+            && exit != NONE
+        {
+            self.unchain(memory, exit);
+        }
+        let (by_key, by_page) = (self.key_bucket(key), self.page_bucket(key.page));
+        Self::delist(&mut self.blocks, &mut self.keys[by_key], id, |block| &mut block.by_key);
+        Self::delist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
+        self.blocks[id as usize].alive = false;
+        self.dropped += 1;
+        memory.gone(key.pc);
+    }
+
+    /// An exit leads to the runtime again.
+    fn unchain(&mut self, memory: &mut impl CodeMemory, exit: u32) {
+        let Way { exit: way, branch_word, block, to, next, previous } = self.ways[exit as usize];
+        if to == NONE {
+            return;
+        }
+        let from = self.blocks[block as usize].start as usize;
+        if way.branch != NO_BRANCH {
+            memory.set(from + usize::from(way.branch), branch_word);
+        }
+        memory.set(from + usize::from(way.word), BREAK);
+        match self.ways.get_mut(previous as usize) {
+            Some(previous) => previous.next = next,
+            None => self.blocks[to as usize].incoming = next,
+        }
+        if let Some(next) = self.ways.get_mut(next as usize) {
+            next.previous = previous;
+        }
+        self.ways[exit as usize].to = NONE;
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/cache.rs"]
+mod tests;

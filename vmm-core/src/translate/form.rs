@@ -1,0 +1,256 @@
+//! What the translator has to know of an instruction: which fields of its word name registers that it
+//! reads and writes, and in which way it is emitted.
+
+use super::asm::{self, D, S, T};
+use crate::isa::{Insn, Op};
+
+/// Fields, as a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields(u8);
+
+impl Fields {
+    /// None.
+    const NONE: Self = Self(0);
+    const RS: Self = Self(1);
+    const RT: Self = Self(2);
+    const RD: Self = Self(4);
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Their positions in a word.
+    pub fn positions(self) -> impl Iterator<Item = u32> {
+        [(1, S), (2, T), (4, D)]
+            .into_iter()
+            .filter(move |(bit, _)| self.0 & bit != 0)
+            .map(|(_, p)| p)
+    }
+
+    /// The registers that they name in `word`, as bits; `$zero` is none.
+    #[must_use]
+    pub fn registers(self, word: u32) -> u32 {
+        self.positions().fold(0, |set, at| set | 1 << asm::field(word, at)) & !1
+    }
+}
+
+/// How an instruction is emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Not at all: it does nothing.
+    Nothing,
+    /// As it is, but for `$k0` and `$k1`.
+    Plain {
+        /// Fields of sources.
+        reads: Fields,
+        /// The field of the destination.
+        writes: Fields,
+    },
+    /// A load of general registers: base in rs, destination in rt.
+    Load {
+        /// It keeps a part of rt.
+        keeps: bool,
+    },
+    /// A store of general registers: base in rs, source in rt.
+    Store,
+    /// A branch that compares rs, with rt or with zero.
+    Branch {
+        /// With rt.
+        two: bool,
+        /// Its slot is executed only if it is taken.
+        likely: bool,
+    },
+    /// An unconditional jump to a known address, with a link or not.
+    Jump {
+        /// It notes the return address in `$ra`.
+        links: bool,
+    },
+    /// A jump to a register.
+    JumpRegister,
+    /// A read of a register that is in the VCPU page: its place, and whether all of it is wanted.
+    ReadPage(u16, bool),
+    /// A write of a register there that nothing else depends on.
+    WritePage(u16),
+    /// A write of Status.
+    WriteStatus,
+    /// `di`
+    Disable,
+    /// `ei`
+    Enable,
+    /// The interpreter's.
+    Interpret,
+    /// The interpreter's, and control does not come to the next instruction.
+    Ends,
+}
+
+/// UserLocal's number as a hardware register.
+const HARDWARE_USER_LOCAL: usize = 29;
+
+/// The form of an instruction in kernel mode.
+#[must_use]
+pub fn form(insn: Insn) -> Form {
+    const S_T: Fields = Fields::RS.and(Fields::RT);
+    const KEEPS: Fields = S_T.and(Fields::RD);
+    let plain = |reads, writes| Form::Plain { reads, writes };
+    match insn.op {
+        Op::Nop | Op::Pref => Form::Nothing,
+        // What others have done to code is seen when they have this VCPU interrupted, as they must.
+        Op::Sync => plain(Fields::NONE, Fields::NONE),
+        Op::Li => plain(Fields::NONE, Fields::RT),
+        Op::Sll
+        | Op::Srl
+        | Op::Rotr
+        | Op::Sra
+        | Op::Dsll
+        | Op::Dsrl
+        | Op::Drotr
+        | Op::Dsra
+        | Op::Wsbh
+        | Op::Seb
+        | Op::Seh
+        | Op::Dsbh
+        | Op::Dshd => plain(Fields::RT, Fields::RD),
+        Op::Move
+        | Op::Sllv
+        | Op::Srlv
+        | Op::Rotrv
+        | Op::Srav
+        | Op::Dsllv
+        | Op::Dsrlv
+        | Op::Drotrv
+        | Op::Dsrav
+        | Op::Add
+        | Op::Addu
+        | Op::Sub
+        | Op::Subu
+        | Op::And
+        | Op::Or
+        | Op::Xor
+        | Op::Nor
+        | Op::Slt
+        | Op::Sltu
+        | Op::Dadd
+        | Op::Daddu
+        | Op::Dsub
+        | Op::Dsubu
+        | Op::Mul => plain(S_T, Fields::RD),
+        Op::Movz | Op::Movn => plain(KEEPS, Fields::RD),
+        Op::Addi
+        | Op::Addiu
+        | Op::Slti
+        | Op::Sltiu
+        | Op::Andi
+        | Op::Ori
+        | Op::Xori
+        | Op::Daddi
+        | Op::Daddiu
+        | Op::Ext
+        | Op::Dext => plain(Fields::RS, Fields::RT),
+        Op::Ins | Op::Dins => plain(S_T, Fields::RT),
+        Op::Mfhi | Op::Mflo => plain(Fields::NONE, Fields::RD),
+        Op::Mthi | Op::Mtlo => plain(Fields::RS, Fields::NONE),
+        Op::Mult
+        | Op::Multu
+        | Op::Div
+        | Op::Divu
+        | Op::Dmult
+        | Op::Dmultu
+        | Op::Ddiv
+        | Op::Ddivu
+        | Op::Madd
+        | Op::Maddu
+        | Op::Msub
+        | Op::Msubu => plain(S_T, Fields::NONE),
+        // Their rt repeats rd, so that `$k0` there is one more register to exchange.
+        Op::Clz | Op::Clo | Op::Dclz | Op::Dclo if insn.b.destination() == insn.c => {
+            plain(Fields::RS, Fields::RD.and(Fields::RT))
+        }
+        Op::Tge | Op::Tgeu | Op::Tlt | Op::Tltu | Op::Teq | Op::Tne => plain(S_T, Fields::NONE),
+        Op::Tgei | Op::Tgeiu | Op::Tlti | Op::Tltiu | Op::Teqi | Op::Tnei => {
+            plain(Fields::RS, Fields::NONE)
+        }
+        Op::Lb | Op::Lbu | Op::Lh | Op::Lhu | Op::Lw | Op::Lwu | Op::Ld => {
+            Form::Load { keeps: false }
+        }
+        Op::Lwl | Op::Lwr | Op::Ldl | Op::Ldr => Form::Load { keeps: true },
+        Op::Sb | Op::Sh | Op::Sw | Op::Sd | Op::Swl | Op::Swr | Op::Sdl | Op::Sdr => Form::Store,
+        Op::Beq | Op::Bne => Form::Branch { two: true, likely: false },
+        Op::Beql | Op::Bnel => Form::Branch { two: true, likely: true },
+        Op::Blez | Op::Bgtz | Op::Bltz | Op::Bgez => Form::Branch { two: false, likely: false },
+        Op::Blezl | Op::Bgtzl | Op::Bltzl | Op::Bgezl => Form::Branch { two: false, likely: true },
+        Op::B | Op::J => Form::Jump { links: false },
+        Op::Jal => Form::Jump { links: true },
+        Op::Jr | Op::Jalr => Form::JumpRegister,
+        Op::Mfc0 | Op::Dmfc0 => page(insn)
+            .map_or(Form::Interpret, |(place, _)| Form::ReadPage(place, insn.op == Op::Dmfc0)),
+        Op::Rdhwr if insn.a.index() == HARDWARE_USER_LOCAL => {
+            Form::ReadPage(super::slot::USER_LOCAL, true)
+        }
+        Op::Mtc0 | Op::Dmtc0 => match page(insn) {
+            Some((super::slot::STATUS, _)) => Form::WriteStatus,
+            Some((place, true)) => Form::WritePage(place),
+            _ => Form::Interpret,
+        },
+        Op::Di => Form::Disable,
+        Op::Ei => Form::Enable,
+        Op::Syscall | Op::Break | Op::Reserved | Op::CopUnusable | Op::Eret | Op::Wait => {
+            Form::Ends
+        }
+        _ if insn.op.is_branch() => Form::Ends,
+        _ => Form::Interpret,
+    }
+}
+
+fn page(insn: Insn) -> Option<(u16, bool)> {
+    super::slot::register(insn.imm as u32 >> 3, insn.imm as u32 & 7)
+}
+
+/// Registers that an instruction of this form reads and writes, as bits.
+#[must_use]
+pub fn reads_and_writes(form: Form, word: u32) -> (u32, u32) {
+    let (reads, writes) = match form {
+        Form::Plain { reads, writes } => (reads, writes),
+        Form::Load { keeps: false } => (Fields::RS, Fields::RT),
+        Form::Load { keeps: true } => (Fields::RS.and(Fields::RT), Fields::RT),
+        Form::Store | Form::Branch { two: true, .. } => (Fields::RS.and(Fields::RT), Fields::NONE),
+        Form::Branch { two: false, .. } => (Fields::RS, Fields::NONE),
+        Form::JumpRegister => (Fields::RS, Fields::RD),
+        Form::ReadPage(..) | Form::Disable | Form::Enable => (Fields::NONE, Fields::RT),
+        Form::WritePage(_) | Form::WriteStatus => (Fields::RT, Fields::NONE),
+        _ => (Fields::NONE, Fields::NONE),
+    };
+    (reads.registers(word), writes.registers(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::decode;
+
+    #[test]
+    fn what_is_emitted_as_it_is_reads_and_writes_what_it_names() {
+        let of = |word| reads_and_writes(form(decode(word)), word);
+        // daddu $1, $2, $3; sll $1, $2, 3; movz $1, $2, $3; ins $1, $2, 0, 8; dclz $1, $2
+        assert_eq!(of(2 << 21 | 3 << 16 | 1 << 11 | 0x2d), (0b1100, 0b10));
+        assert_eq!(of(2 << 16 | 1 << 11 | 3 << 6), (0b100, 0b10));
+        assert_eq!(of(2 << 21 | 3 << 16 | 1 << 11 | 0x0a), (0b1110, 0b10));
+        assert_eq!(of(asm::ins(1, 2, 0, 8)), (0b110, 0b10));
+        assert_eq!(of(0x1c << 26 | 2 << 21 | 1 << 16 | 1 << 11 | 0x24), (0b100, 0b10));
+        // lui, sd, lwl, bgez (whose rt is no register).
+        assert_eq!(of(0x0461_0001), (1 << 3, 0));
+        assert_eq!(of(asm::lui(5, 1)), (0, 1 << 5));
+        assert_eq!(of(asm::sd(4, 0, 3)), (0b11000, 0));
+        assert_eq!(of(0x22 << 26 | 3 << 21 | 4 << 16), (0b11000, 0b10000));
+    }
+
+    #[test]
+    fn control_that_goes_elsewhere_ends_a_block() {
+        for word in [0x0c, 0x4200_0018, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
+            assert_eq!(form(decode(word)), Form::Ends, "{word:#x}");
+        }
+        // tlbp, cache, ll, mfc0 Cause, mtc0 Index, tlbwr
+        for word in [0x4200_0008, 0x2f << 26, 0x30 << 26, 0x4001_6800, 0x4081_0000, 0x4200_0006] {
+            assert_eq!(form(decode(word)), Form::Interpret, "{word:#x}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Where things lie in the real address space, and which constant takes which guest address where.
+
+use core::ops::Range;
+
+/// How far base and address of one access can be apart, generously: offset and size.
+pub const REACH: u64 = 0x1_0000;
+
+/// The real machine's SEGBITS.
+const REAL_SEGBITS: u32 = 42;
+/// The virtual machine's.
+const SEGBITS: u32 = 40;
+/// Start of the real xsseg.
+const XSSEG: u64 = 1 << 62;
+/// Start of the real CKSSEG.
+const CKSSEG: u64 = 0xffff_ffff_c000_0000;
+/// Its end.
+const CKSSEG_END: u64 = 0xffff_ffff_e000_0000;
+/// Start of the compatibility segments.
+const COMPAT: u64 = 0xffff_ffff_8000_0000;
+/// Bytes that XKPHYS has of each cache attribute: PABITS.
+const PHYSICAL: u64 = 1 << 36;
+
+/// A class of guest addresses: those that one constant takes into one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// XKPHYS, cached (cache attribute 3).
+    Cached,
+    /// XKPHYS, uncached (cache attribute 2).
+    Uncached,
+    /// The compatibility segments, CKSEG0 to CKSEG3.
+    Compat,
+    /// xkseg.
+    Xkseg,
+    /// xuseg.
+    User,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Cached, Self::Uncached, Self::Compat, Self::Xkseg, Self::User];
+
+    /// What a guest address is XORed with to give its alias.
+    #[must_use]
+    pub const fn constant(self) -> u64 {
+        match self {
+            Self::Cached => 0xd800_0180_0000_0000,
+            Self::Uncached => 0xd000_0180_0000_0000,
+            Self::Compat => 0xbfff_fe3f_0000_0000,
+            Self::Xkseg => 0x8000_0200_0000_0000,
+            Self::User => 0x4000_0300_0000_0000,
+        }
+    }
+
+    /// The first guest address, and how many bytes there are.
+    const fn guest(self) -> (u64, u64) {
+        match self {
+            Self::Cached => (0x9800_0000_0000_0000, PHYSICAL),
+            Self::Uncached => (0x9000_0000_0000_0000, PHYSICAL),
+            Self::Compat => (COMPAT, 1 << 31),
+            Self::Xkseg => (3 << 62, (1 << SEGBITS) - (1 << 31)),
+            Self::User => (0, 1 << SEGBITS),
+        }
+    }
+
+    /// The class of a guest address; `None` where none is, be it because nothing is there.
+    #[must_use]
+    pub fn of(va: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| {
+            let (start, size) = class.guest();
+            va.wrapping_sub(start) < size
+        })
+    }
+
+    /// The real addresses of its window.
+    #[must_use]
+    pub const fn window(self) -> Range<u64> {
+        let (start, size) = self.guest();
+        let real = start ^ self.constant();
+        real..real + size
+    }
+}
+
+/// The guest address behind a real one in a window. Where classes share a window, it is that of one of
+/// them: they mean the same memory.
+#[must_use]
+pub fn guest_address(real: u64) -> Option<u64> {
+    let class = Class::ALL.into_iter().find(|class| class.window().contains(&real))?;
+    Some(real ^ class.constant())
+}
+
+/// Whether supervisor mode refuses a real address, or nothing is ever mapped there, whatever the guest
+/// does. (Real user addresses beyond the guest's SEGBITS are refused when a miss is to be filled.)
+#[must_use]
+pub fn is_dead(real: u64) -> bool {
+    let user = real < 1 << SEGBITS;
+    let own = (CKSSEG..CKSSEG_END).contains(&real);
+    !user && !own && guest_address(real).is_none()
+}
+
+/// Where a VCPU's own pages lie in the real CKSSEG, and what its code mostly accesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The VCPU page; a multiple of 64 KB.
+    pub page: u64,
+    /// The jump table; a multiple of 64 KB.
+    pub table: u64,
+    /// The code cache; all in one 256 MB.
+    pub code: u64,
+    /// The class whose constant `$k1` holds between blocks.
+    pub main: Class,
+    /// The VCPU has UserLocal.
+    pub user_local: bool,
+}
+
+/// Entries of the jump table.
+pub const TABLE_ENTRIES: usize = 512;
+/// Doublewords of an entry: guest PC, address of the code, main constant, nothing.
+pub const TABLE_ENTRY: usize = 4;
+
+impl Layout {
+    /// Whether everything lies where emitted code can reach it; `words` is the size of the code cache.
+    #[must_use]
+    pub fn is_possible(&self, words: usize) -> bool {
+        let end = self.code.wrapping_add(4 * words as u64);
+        let inside = |start: u64, end: u64| start >= CKSSEG && end <= CKSSEG_END && start < end;
+        (self.page | self.table) & 0xffff == 0
+            && self.code & 3 == 0
+            && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
+            && inside(self.table, self.table.saturating_add(0x8000))
+            && inside(self.code, end)
+            && self.code >> 28 == (end - 1) >> 28
+    }
+
+    /// The entry of the jump table for a guest PC.
+    #[must_use]
+    pub const fn table_index(pc: u64) -> usize {
+        (pc >> 2) as usize % TABLE_ENTRIES
+    }
+}
+
+/// Offsets in the VCPU page, of doublewords.
+pub mod slot {
+    use super::Class;
+
+    /// Guest `$k0` …
+    pub const K0: u16 = 0;
+    /// … and `$k1`.
+    pub const K1: u16 = 8;
+    /// Not zero: an interrupt would be taken if Status allowed it.
+    pub const PENDING: u16 = 16;
+    /// The main class's constant.
+    pub const MAIN: u16 = 24;
+    /// The constants of all classes.
+    const CONSTANTS: u16 = 32;
+    /// CP0 registers, as `dmfc0` reads them.
+    const CP0: u16 = 128;
+    /// Doublewords used.
+    pub const COUNT: usize = CP0 as usize / 8 + REGISTERS.len();
+
+    /// The registers that have places in the page: number and selector.
+    pub const REGISTERS: [(u8, u8); 27] = [
+        (12, 0),
+        (14, 0),
+        (30, 0),
+        (4, 2),
+        // What is only read, from here on.
+        (0, 0),
+        (2, 0),
+        (3, 0),
+        (4, 0),
+        (5, 0),
+        (6, 0),
+        (7, 0),
+        (8, 0),
+        (10, 0),
+        (11, 0),
+        (12, 1),
+        (12, 2),
+        (12, 3),
+        (15, 0),
+        (15, 1),
+        (16, 0),
+        (16, 1),
+        (16, 2),
+        (16, 3),
+        (16, 4),
+        (16, 5),
+        (17, 0),
+        (20, 0),
+    ];
+    /// Of them, those that emitted code writes.
+    pub const WRITTEN: usize = 4;
+
+    /// A class's constant.
+    #[must_use]
+    pub const fn constant(class: Class) -> u16 {
+        CONSTANTS + 8 * class as u16
+    }
+
+    /// The place of register `number`, `select`, if it has one, and whether emitted code writes it.
+    #[must_use]
+    pub fn register(number: u32, select: u32) -> Option<(u16, bool)> {
+        let wanted = (u8::try_from(number).ok()?, u8::try_from(select).ok()?);
+        let at = REGISTERS.iter().position(|&register| register == wanted)?;
+        Some((CP0 + 8 * at as u16, at < WRITTEN))
+    }
+
+    /// Status.
+    pub const STATUS: u16 = CP0;
+    /// UserLocal.
+    pub const USER_LOCAL: u16 = CP0 + 8 * (WRITTEN as u16 - 1);
+}
+
+const _: () = assert!(XSSEG + (1 << REAL_SEGBITS) >= Class::User.window().end);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that a guest may address, in pieces of which each is one class, or none.
+    fn guest_ranges() -> Vec<(Option<Class>, Range<u64>)> {
+        let mut ranges: Vec<_> = Class::ALL
+            .into_iter()
+            .map(|class| {
+                let (start, size) = class.guest();
+                (Some(class), start..start.wrapping_add(size - 1))
+            })
+            .collect();
+        ranges.push((None, XSSEG..XSSEG + (1 << SEGBITS) - 1));
+        for attribute in [0u64, 1, 4, 5, 6, 7] {
+            let start = 1 << 63 | attribute << 59;
+            ranges.push((None, start..start + PHYSICAL - 1));
+        }
+        ranges
+    }
+
+    /// Real addresses that are not dead, as ranges (first and last).
+    fn live() -> Vec<Range<u64>> {
+        let mut ranges: Vec<_> =
+            Class::ALL.iter().map(|c| c.window().start..c.window().end - 1).collect();
+        ranges.push(0..(1 << SEGBITS) - 1);
+        ranges.push(CKSSEG..CKSSEG_END - 1);
+        ranges
+    }
+
+    #[test]
+    fn a_wrong_guess_faults_whatever_the_address() {
+        for guess in Class::ALL {
+            for (class, range) in guest_ranges() {
+                if class == Some(guess) {
+                    continue;
+                }
+                // A constant has no bits below a range's size but those above bit 31: what an aligned
+                // range becomes is cut where the constant has bits inside it, into aligned pieces.
+                let low = guess.constant().trailing_zeros().min(40);
+                let piece = 1u64 << low;
+                let size = (range.end - range.start).wrapping_add(1);
+                let pieces = size.div_ceil(piece);
+                for n in 0..pieces {
+                    let start = (range.start + n * piece) ^ guess.constant();
+                    let end = start + (piece.min(size) - 1);
+                    for live in live() {
+                        let apart = start > live.end.saturating_add(REACH)
+                            || end.saturating_add(REACH) < live.start;
+                        assert!(apart, "{class:?} taken for {guess:?}: {start:#x}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_are_apart_by_more_than_an_offset_reaches() {
+        for class in Class::ALL {
+            let window = class.window();
+            for near in [REACH, 8, 1] {
+                assert!(is_dead(window.start - near), "below {class:?}");
+                assert!(is_dead(window.end + near - 1), "above {class:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn aliases_keep_their_distance_and_come_back() {
+        for class in Class::ALL {
+            let (start, size) = class.guest();
+            for offset in [0, 1, 0x7fff_ffff, size / 2, size - 1] {
+                let va = start.wrapping_add(offset.min(size - 1));
+                assert_eq!(Class::of(va), Some(class));
+                let alias = va ^ class.constant();
+                assert!(class.window().contains(&alias), "{va:#x} {alias:#x}");
+                assert_eq!(alias - class.window().start, va - start);
+                let back = guest_address(alias).expect("in a window");
+                let same = if class == Class::Uncached { Class::Cached } else { class };
+                assert_eq!(Class::of(back), Some(same));
+                assert_eq!(back & (PHYSICAL - 1), va & (PHYSICAL - 1));
+            }
+        }
+        for va in [0x4000_0000_0000_0000, 0x8000_0000_0000_0000, 0xc000_00ff_8000_0000, 1 << 40] {
+            assert_eq!(Class::of(va), None, "{va:#x}");
+        }
+    }
+
+    #[test]
+    fn places_are_all_different_and_in_the_page() {
+        let mut seen = vec![slot::K0, slot::K1, slot::PENDING, slot::MAIN];
+        seen.extend(Class::ALL.map(slot::constant));
+        seen.extend(slot::REGISTERS.map(|(number, select)| {
+            slot::register(number.into(), select.into()).expect("it has one").0
+        }));
+        assert_eq!(seen.iter().max(), Some(&(8 * slot::COUNT as u16 - 8)));
+        assert_eq!(slot::register(12, 0), Some((slot::STATUS, true)));
+        assert_eq!(slot::register(4, 2), Some((slot::USER_LOCAL, true)));
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
+    }
+}

@@ -1,0 +1,23 @@
+//! The translator: guest kernel code that supervisor mode can't run, as code that it can.
+//!
+//! `docs/translator.md` has the design. Here is all of it that is no hardware: which guest address has
+//! which alias ([`Class`]), what is emitted for a block ([`build`]), and the code cache that keeps blocks,
+//! chains them, and tells what any place in them means ([`CodeCache`]). A *runtime* enters the code,
+//! takes its exceptions, and uses the interpreter for whatever is not emitted.
+
+mod asm;
+mod build;
+mod cache;
+mod control;
+mod form;
+mod layout;
+mod page;
+mod stand;
+#[cfg(test)]
+mod tests;
+
+pub use build::Source;
+pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
+pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
+pub use page::PageImage;
+pub use stand::{Kind, Resume, Stand, after_slot};

@@ -1,0 +1,55 @@
+use super::*;
+use crate::translate::slot;
+
+struct Nowhere;
+
+impl CodeMemory for Nowhere {
+    fn set(&mut self, _: usize, _: u32) {}
+    fn gone(&mut self, _: u64) {}
+}
+
+const LAYOUT: Layout = Layout {
+    page: CKSSEG,
+    table: CKSSEG + 0x1_0000,
+    code: CKSSEG + 0x10_0000,
+    main: Class::Cached,
+    user_local: true,
+};
+
+#[test]
+fn impossible_layouts_are_refused() {
+    let words = CodeCache::MIN_WORDS;
+    assert!(CodeCache::new(LAYOUT, words).is_some());
+    assert!(CodeCache::new(LAYOUT, words - 1).is_none());
+    for layout in [
+        Layout { page: CKSSEG + 0x1000, ..LAYOUT },
+        Layout { table: 0xffff_ffff_e000_0000, ..LAYOUT },
+        Layout { code: CKSSEG + 0x0fff_fff0, ..LAYOUT },
+        Layout { code: CKSSEG + 2, ..LAYOUT },
+        Layout { page: 0, ..LAYOUT },
+    ] {
+        assert!(CodeCache::new(layout, words).is_none(), "{layout:x?}");
+    }
+}
+
+#[test]
+fn places_without_a_block_mean_nothing() {
+    let cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
+    for address in [0, LAYOUT.code, LAYOUT.code - 4, LAYOUT.code + (1 << 20), u64::MAX, LAYOUT.page]
+    {
+        assert_eq!(cache.stand(address), None, "{address:#x}");
+    }
+}
+
+#[test]
+fn an_access_is_learned_once_and_two_classes_are_mixed() {
+    let mut cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
+    let (cached, compat) = (0x9800_0000_0000_1000, 0xffff_ffff_8000_1000);
+    assert!(cache.note(0x1000, cached));
+    assert!(!cache.note(0x1000, cached + 8));
+    assert!(cache.note(0x1000, compat));
+    assert!(!cache.note(0x1000, cached));
+    assert!(cache.note(0x2000, 0x4000_0000_0000_0000));
+    assert!(!cache.has_page(Gpa(0)) && !cache.invalidate(&mut Nowhere, Gpa(0)));
+    assert_eq!(slot::constant(Class::Uncached), slot::constant(Class::Cached) + 8);
+}

@@ -1,0 +1,342 @@
+//! Random kernel code with everything that the translator knows, and faults and interrupts at every place.
+
+use super::counts::Counts;
+use super::rig::Rig;
+use crate::cpu::CpuModel;
+use crate::direct::tests::random::Random;
+use crate::direct::tests::{assert_same, lo, machine, map};
+use crate::endian::Endian;
+use crate::interp::Exit;
+use crate::interp::tests::machine::Machine;
+use crate::interp::tests::machine::asm::*;
+use crate::isa::decode;
+use crate::translate::Class;
+
+/// Guest instructions of a stream.
+const INSTRUCTIONS: u64 = 400;
+/// Where the code lies.
+const CODE: u64 = 0x1_0000;
+/// Segments that it can be in.
+const SEGMENTS: [u64; 4] =
+    [0xffff_ffff_8000_0000, 0x9800_0000_0000_0000, 0xffff_ffff_c000_0000, 0xffff_ffff_a000_0000];
+/// A register that has the code's address.
+const BASE: u32 = 28;
+/// Registers with addresses of data, and of code.
+const DATA: [u32; 8] = [16, 17, 18, 19, 20, 21, 22, 29];
+const TARGETS: [u32; 3] = [24, 25, 30];
+
+/// Skips what caused an exception, and stays in the page of code; with `$k0` and `$k1` as kernels use
+/// them.
+const HANDLER: [u32; 10] = [
+    0x4000_0000 | 26 << 16 | 13 << 11, // mfc0 $k0, Cause
+    0x001a_d742,                       // srl $k0, $k0, 29
+    0x335a_0004,                       // andi $k0, $k0, 4
+    0x4020_0000 | 27 << 16 | 14 << 11, // dmfc0 $k1, EPC
+    r(0x2d, 26, 26, 27),               // daddu $k0, $k0, $k1
+    i(0x19, 26, 26, 4),                // daddiu $k0, $k0, 4
+    0x335a_0ffc,                       // andi $k0, $k0, 0xffc
+    r(0x25, 26, 26, BASE),             // or $k0, $k0, $28
+    dmtc0(26, 14, 0),
+    ERET,
+];
+
+/// A register to compute with, `$k0` and `$k1` among them.
+fn reg(random: &mut Random) -> u32 {
+    match random.next() % 12 {
+        0 => 26,
+        1 => 27,
+        _ => 1 + (random.next() % 15) as u32,
+    }
+}
+
+/// One or more instructions.
+fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
+    let (a, b, c) = (reg(random), reg(random), reg(random));
+    let (data, target) = (random.pick(&DATA), random.pick(&TARGETS));
+    let imm = random.next() as i32 & 0xffff;
+    let offset = (random.next() % 64) as i32 * 4 - 128;
+    let address = (code & 0x0fff_ffff | (random.next() % 1000 * 4)) as u32;
+    let word = match random.next() % 40 {
+        0..=9 => random.word(),
+        10 | 11 => r(random.pick(&[0x2d, 0x2f, 0x21, 0x24, 0x25, 0x2b, 0x0a, 0x0b]), a, b, c),
+        12 => i(random.pick(&[0x09, 0x19, 0x0c, 0x0d, 0x0f, 0x0a]), a, b, imm),
+        13 | 14 => i(random.pick(&[0x37, 0x23, 0x24, 0x25]), a, data, offset & !7),
+        15 | 16 => i(random.pick(&[0x3f, 0x2b, 0x28, 0x29]), a, data, offset & !7),
+        17 => i(random.pick(&[0x22, 0x26, 0x1a, 0x1b, 0x2a, 0x2e, 0x2c, 0x2d]), a, data, offset),
+        // What kernels do with their scratch registers.
+        18 => {
+            out.push(r(0x25, 26, data, 0));
+            i(random.pick(&[0x37, 0x3f, 0x23]), random.pick(&[a, 26, 27]), 26, offset & !7)
+        }
+        // Branches, back too, and on what the slot may change.
+        19..=21 => {
+            let to = random.next() as i32 % 12;
+            let (rs, rt) = (b, random.pick(&[a, 0, 26]));
+            random.pick(&[
+                beq(rs, rt, to),
+                bne(rs, rt, to),
+                bnel(rs, rt, to),
+                i(0x14, rt, rs, to),
+                i(6, 0, rs, to),
+                i(7, 0, rs, to),
+                i(1, 0, rs, to),
+                i(1, 1, rs, to),
+                i(1, 3, rs, to),
+                i(0x16, 0, rs, to),
+                i(1, 0x11, rs, to),
+                beq(0, 0, to),
+            ])
+        }
+        22 => 0x02 << 26 | address >> 2,
+        23 => 0x03 << 26 | address >> 2,
+        24 | 25 => r(0x08, 0, target, 0),
+        26 => r(0x09, random.pick(&[31, a, 0]), target, 0),
+        // Back to the caller, if there was one.
+        27 => r(0x08, 0, 31, 0),
+        28 => i(0x19, target, BASE, (random.next() % 1000) as i32 * 4),
+        29 => 0x4160_6000 | random.pick(&[0, a]) << 16,
+        30 => 0x4160_6020 | random.pick(&[0, a]) << 16,
+        31 | 32 => {
+            // Status: interrupts, masks, and now and then more than that.
+            let bits =
+                random.pick(&[1, 0x8000, 0x0401, 0x0801, 2, 1, 0xfc00, 0x0400, 0x20, 0x4000]);
+            out.push(mfc0(a, 12, 0));
+            out.push(i(0x0e, a, a, bits));
+            0x4080_0000 | a << 16 | 12 << 11
+        }
+        33 => dmtc0(a, random.pick(&[14, 30]), 0),
+        34 => dmtc0(a, 4, 2),
+        35 => {
+            let (number, select) = random.pick(&[
+                (12, 0),
+                (14, 0),
+                (8, 0),
+                (10, 0),
+                (4, 2),
+                (15, 1),
+                (16, 1),
+                (30, 0),
+                (13, 0),
+                (2, 0),
+            ]);
+            random.pick(&[0x4000_0000, 0x4020_0000]) | a << 16 | number << 11 | select
+        }
+        // The base of the next access changes.
+        36 => i(0x19, data, data, random.pick(&[8, -8, 0x1000, 0])),
+        37 => random.pick(&[NOP, NOP, 0x0f, 0xcc00_0000]),
+        38 => r(random.pick(&[0x20, 0x22, 0x2c, 0x2e, 0x34, 0x36, 0x30, 0x33]), a, b, c),
+        _ => {
+            // Code changes: the store's base may be the code's page.
+            out.push(i(0x09, a, 0, imm & 0xff));
+            i(0x2b, a, BASE, (random.next() % 1000) as i32 * 4)
+        }
+    };
+    out.push(word);
+}
+
+fn prepared(seed: u64) -> Machine {
+    let mut random = Random(seed);
+    let model = if seed & 1 == 0 { CpuModel::honeycomb() } else { CpuModel::mips64r2_generic() };
+    let endian = if seed & 2 == 0 { Endian::Little } else { Endian::Big };
+    let mut machine = machine(model, endian);
+    for vector in [0x000, 0x080, 0x180, 0x200] {
+        machine.place(0xffff_ffff_8000_0000 + vector, &HANDLER);
+    }
+    let code = CODE + SEGMENTS[(seed >> 2) as usize & 3];
+    let mut text = Vec::new();
+    while text.len() < 1024 {
+        words(&mut random, code, &mut text);
+    }
+    text.truncate(1024);
+    // A branch in a delay slot is UNPREDICTABLE.
+    for at in 1..text.len() {
+        if decode(text[at]).op.is_branch() && decode(text[at - 1]).op.is_branch() {
+            text[at] = NOP;
+        }
+    }
+    machine.place(0xffff_ffff_8001_0000, &text);
+    let cpu = &mut machine.cpu;
+    let asid = 5;
+    // Code, then data: dirty, clean, invalid, a device, of several segments.
+    map(cpu, 7, SEGMENTS[2] + CODE, asid, seed & 16 == 0, [lo(CODE, 6), lo(CODE, 2)]);
+    map(cpu, 8, 0x2_0000, asid, false, [lo(0x2_0000, 6), lo(0x2_1000, 2)]);
+    map(cpu, 9, 0x2_2000, asid, true, [lo(0x2_2000, 6), 0]);
+    map(cpu, 10, 0x2_4000, asid, false, [lo(0x1000_0000, 6), lo(0x2_2000, 6)]);
+    map(cpu, 11, 0xffff_ffff_c002_0000, asid, true, [lo(0x2_0000, 6), lo(0x2_3000, 6)]);
+    map(cpu, 12, 0x4000_0000_0002_0000, asid, false, [lo(0x2_4000, 6), lo(0x2_5000, 6)]);
+    map(cpu, 13, 0xc000_0000_0002_0000, asid, true, [lo(0x2_6000, 6), lo(0x2_7000, 6)]);
+    map(cpu, 14, 0xffff_ffff_e000_0000, asid, true, [lo(0x2_8000, 6), lo(0x2_9000, 2)]);
+    for number in 1..16 {
+        let value = random.next();
+        cpu.set_gpr(number, if value & 1 == 0 { value as i32 as u64 } else { value });
+    }
+    let places = [
+        0x2_0000,
+        0x2_1000,
+        0x2_2f80,
+        0x2_3000,
+        0x2_4f80,
+        0xffff_ffff_c002_0000,
+        0x4000_0000_0002_0000,
+        0xffff_ffff_8002_0000,
+        0xffff_ffff_a002_1000,
+        0xffff_ffff_e000_0f80,
+        0x9800_0000_0002_2000,
+        0x9800_0000_0002_3000,
+        0x9000_0000_0002_3000,
+        0x9000_0000_1000_0000,
+        0xa800_0000_0002_0000,
+        0xc000_0000_0002_0f80,
+        // Borders of segments, and what lies beyond.
+        0,
+        !0x3f,
+        0x100_0000_0000,
+        0xff_ffff_ffc0,
+        0xffff_ffff_8000_0000,
+        0xffff_ffff_7fff_ffc0,
+        0x9800_0000_0000_0000,
+        0x9800_000f_ffff_ffc0,
+        0xc000_0000_0000_0000,
+        0xc000_00ff_7fff_ffc0,
+        0x4000_0100_0000_0000,
+        0xc000_0100_0002_0000,
+        0x8000_0000_0002_0000,
+    ];
+    let common = places[7];
+    for number in DATA {
+        let other = random.pick(&places);
+        let cached = random.pick(&[0x9800_0000_0002_2000, common, other, other]);
+        cpu.set_gpr(number as usize, cached);
+    }
+    for number in TARGETS {
+        cpu.set_gpr(number as usize, code + 4 * (random.next() % 1000));
+    }
+    cpu.set_gpr(31, code + 4 * (random.next() % 1000));
+    cpu.set_gpr(BASE as usize, code);
+    cpu.set_gpr(26, random.next());
+    cpu.set_gpr(27, random.next());
+    cpu.write_cp0(10, 0, asid.into(), 0);
+    cpu.write_cp0(15, 1, 0xffff_ffff_8000_0000, 0);
+    let segments = [0xe0u64, 0xa0, 0xc0, 0xe0][(seed >> 5) as usize & 3];
+    // (Code in XKPHYS needs KX.)
+    let segments = if seed & 0x380 == 0 && (seed >> 2) & 3 != 1 { 0x60 } else { segments };
+    let fpu = if seed & 0x400 == 0 { 1 << 29 } else { 0 };
+    let enabled = if seed & 0x800 == 0 { 0x8401 } else { 0 };
+    let vectored = if seed & 0x1000 == 0 { 1 << 23 } else { 0 };
+    cpu.write_cp0(13, 0, vectored | 1 << 27, 0);
+    cpu.write_cp0(12, 0, fpu | 1 << 26 | segments | enabled, 0);
+    cpu.set_pc(code + 4 * (random.next() % 1000));
+    machine
+}
+
+/// In a loop that changes only what [`Rig::is_like`] does not look at, the reference may be a few rounds
+/// behind.
+fn catch_up(reference: &mut Machine, rig: &mut Rig, seed: u64) {
+    let pc = rig.machine.cpu.pc();
+    let mut first = None;
+    for _ in 0..64 * INSTRUCTIONS {
+        if rig.is_like(reference) {
+            match rig.hidden_difference(reference) {
+                None => return,
+                Some(difference) => first = first.or(Some(difference)),
+            }
+        }
+        reference.run(1);
+    }
+    panic!("seed {seed}: at {pc:#x} {}", first.unwrap_or_default());
+}
+
+/// Runs one stream both ways; how many guest instructions.
+fn stream(seed: u64, counts: &mut Counts) -> u64 {
+    let mut reference = prepared(seed);
+    let main = if seed & 4 == 0 { Class::Compat } else { Class::Cached };
+    let mut rig = Rig::new(prepared(seed), main);
+    let mut random = Random(!seed);
+    let begin = reference.cpu.retired();
+    let (mut trail, mut nearly): (Vec<u64>, _) = (Vec::new(), String::new());
+    let mut runs = 0;
+    // (Where the state comes round, the reference need not move.)
+    while reference.cpu.retired() - begin < INSTRUCTIONS && runs < INSTRUCTIONS {
+        runs += 1;
+        let words = match random.next() % 4 {
+            0 => 1 + random.next() % 4,
+            1 | 2 => 1 + random.next() % 24,
+            _ => 1 + random.next() % 300,
+        };
+        let stuck = !rig.go(words);
+        // The reference comes to the same state, soon.
+        trail.clear();
+        nearly.clear();
+        while !rig.is_like(&reference) {
+            trail.push(reference.cpu.pc());
+            if reference.cpu.pc() == rig.machine.cpu.pc() {
+                nearly = rig.differences(&reference);
+            }
+            let ended = reference.run(1) != Exit::Limit;
+            if ended || trail.len() as u64 > 64 * words + 64 {
+                let at = rig.machine.cpu.pc();
+                trail.truncate(60);
+                panic!(
+                    "seed {seed}: after {words} words at {at:#x}, reference {trail:x?}, {nearly}"
+                );
+            }
+        }
+        if stuck {
+            break;
+        }
+        if random.next().is_multiple_of(5) {
+            catch_up(&mut reference, &mut rig, seed);
+            let lines = random.pick(&[0, 0, 1, 2, 0x20]);
+            reference.board.lines = lines;
+            rig.machine.board.lines = lines;
+        }
+    }
+    catch_up(&mut reference, &mut rig, seed);
+    for machine in [&mut reference, &mut rig.machine] {
+        let now = machine.cpu.retired();
+        machine.cpu.update_interrupts(machine.board.lines, now);
+    }
+    assert_same(&mut reference, &mut rig.machine, &format!("seed {seed}"));
+    counts.add(&rig.counts);
+    reference.cpu.retired() - begin
+}
+
+fn streams(first: u64, count: u64) -> (u64, Counts) {
+    let mut counts = Counts::default();
+    let instructions = (first..first + count).map(|seed| stream(seed, &mut counts)).sum();
+    (instructions, counts)
+}
+
+#[test]
+fn random_streams_run_as_interpreted() {
+    let (instructions, counts) = streams(0, 300);
+    println!("{instructions} guest instructions: {counts:?}");
+    // All that can happen has happened.
+    assert!(instructions > 100_000, "{instructions}");
+    assert!(counts.words > instructions / 2, "{counts:?}");
+    assert!(counts.stops.iter().all(|&stops| stops > 5), "{counts:?}");
+    for count in [
+        counts.resumed,
+        counts.faults,
+        counts.filled,
+        counts.chained,
+        counts.jumps,
+        counts.guesses,
+        counts.rewritten,
+    ] {
+        assert!(count > 100, "{counts:?}");
+    }
+}
+
+/// As many streams as `TRANSLATE_STREAMS` says (default: 20,000), from seed `TRANSLATE_SEED` on.
+#[test]
+#[ignore = "takes minutes"]
+fn many_random_streams_run_as_interpreted() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+    };
+    let count = number("TRANSLATE_STREAMS", 20_000);
+    let (instructions, counts) = streams(number("TRANSLATE_SEED", 1 << 20), count);
+    println!("{count} streams, {instructions} guest instructions: {counts:?}");
+    assert!(instructions > count * INSTRUCTIONS / 2);
+}
