@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
 /// How long a machine may take, in host time.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// How a machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

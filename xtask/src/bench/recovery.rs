@@ -75,6 +75,11 @@ const STAGES: [(&str, u16, u16); 5] = [
 ];
 /// The last marker; what follows until a guest goes on is the resumption.
 const SCANNED: u16 = 0x2015;
+/// Between these a CPU does what is due between two turns of guests.
+const RUNG: u16 = 0x2001;
+const RUN: u16 = 0x2100;
+/// After so many turns, of some milliseconds each, all CPUs of the dead node have stopped for long.
+const TURNS: usize = 1000;
 /// The steps between the times of a survivor's event (docs/events.md).
 const TIMES: [&str; 5] = ["detection", "agreement", "unwinding", "scan", "resumption"];
 /// What is the monitor's work.
@@ -115,9 +120,9 @@ fn script(size: Size) -> String {
     let last = nodes - 1;
     let mut out = String::new();
     for cell in 0..nodes {
-        let _ = write!(out, "console own-{cell}\nexpect \"irix: \" 200\n");
+        let _ = write!(out, "console own-{cell}\nexpect \"irix: \" 500\n");
     }
-    out.push_str("console wide\nexpect \"hog: \" 200\nconsole monitor\nwait 2\n");
+    out.push_str("console wide\nexpect \"hog: \" 500\nconsole monitor\nwait 2\n");
     for cell in 0..last {
         let pages = size.memory_mb() * 256 / 4;
         let _ =
@@ -125,7 +130,7 @@ fn script(size: Size) -> String {
     }
     let _ = write!(
         out,
-        "wait 0.5\nsend fault node {last}\nexpect \"cell {last} is lost\" 60\nwait 1\n"
+        "wait 0.5\nsend fault node {last}\nexpect \"cell {last} is lost\" 60\nwait 5\n"
     );
     out
 }
@@ -139,6 +144,8 @@ struct Recovery {
     stages: Vec<(&'static str, u64)>,
     /// Their sum.
     critical: u64,
+    /// Instructions after that in which pages are given back.
+    later: u64,
     /// Nanoseconds of the machine's time, under icount, of each step in the survivor in which a guest goes on last.
     times: Vec<(&'static str, u64)>,
     /// Their sum: from the fault until a guest goes on in each survivor.
@@ -185,6 +192,34 @@ fn stages(records: &[Record], survivors: usize) -> Result<Vec<(&'static str, u64
     }
     let names = STAGES.iter().map(|(name, ..)| *name).chain(["resumption"]);
     Ok(names.zip(most).collect())
+}
+
+/// What the survivors do once a guest has gone on: pages that the dead node's CPUs could reach are given back when these have stopped. The
+/// largest count of any survivor's first CPU between two turns of guests, among its first turns since.
+fn giving_back(records: &[Record], survivors: usize) -> u64 {
+    let is_scanned = |r: &Record| matches!(r, Record::Marker { marker: SCANNED, .. });
+    let after = &records[records.iter().position(is_scanned).unwrap_or(records.len())..];
+    let mut most = 0;
+    for cpu in 0..survivors {
+        let (mut resumed, mut since, mut turns) = (false, None, 0);
+        for record in after {
+            match record {
+                Record::Guest { counts, .. } if counts.cpu == cpu => resumed = true,
+                Record::Marker { marker: RUNG, counts, .. } if counts.cpu == cpu && resumed => {
+                    since = Some(work(counts));
+                }
+                Record::Marker { marker: RUN, counts, .. } if counts.cpu == cpu => {
+                    most = most.max(since.take().map_or(0, |since| work(counts) - since));
+                    turns += 1;
+                }
+                _ => {}
+            }
+            if turns == TURNS {
+                break;
+            }
+        }
+    }
+    most
 }
 
 /// When something was first seen in the lines of events.
@@ -238,17 +273,18 @@ fn measure(args: &Args, size: Size) -> Result<Recovery> {
     for _ in 0..args.runs.max(1) {
         let ran = machine(Mode::Counted).run_with_a_loss()?;
         let stages = stages(&ran.records, nodes as usize - 1)?;
-        runs.push((stages.iter().map(|(_, count)| count).sum::<u64>(), stages));
+        let later = giving_back(&ran.records, nodes as usize - 1);
+        runs.push((stages.iter().map(|(_, count)| count).sum::<u64>(), stages, later));
     }
-    runs.sort_by_key(|(sum, _)| *sum);
-    let (critical, stages) = runs.swap_remove(runs.len() / 2);
+    runs.sort_by_key(|(sum, ..)| *sum);
+    let (critical, stages, later) = runs.swap_remove(runs.len() / 2);
     let events = machine(Mode::Timed).run_with_a_loss()?.events;
     let told = time_of(&events, "fault").zip(time_of(&events, "cell-lost"));
     let Some((fault, lost)) = told else { bail!("{name}: nobody has reported the loss") };
     let times = times(&events, fault, nodes as usize - 1).context(name)?;
     let resumed_ns = times.iter().map(|(_, ns)| ns).sum();
     let (endian, reported_ns) = (args.endian, lost - fault);
-    Ok(Recovery { size, endian, stages, critical, times, resumed_ns, reported_ns })
+    Ok(Recovery { size, endian, stages, critical, later, times, resumed_ns, reported_ns })
 }
 
 /// Runs the command.
@@ -283,12 +319,12 @@ fn head() -> String {
         // Writing to a string does not fail.
         let _ = write!(out, " {name} |");
     }
-    out.push_str(" critical path | |");
+    out.push_str(" critical path | later | |");
     for name in TIMES {
         let _ = write!(out, " {name}, ms |");
     }
     out.push_str(" last guest goes on, ms | reported, ms |\n|");
-    out.push_str(&"---|".repeat(STAGES.len() + TIMES.len() + 8));
+    out.push_str(&"---|".repeat(STAGES.len() + TIMES.len() + 9));
     out.push('\n');
     out
 }
@@ -303,7 +339,7 @@ impl Recovery {
             // Writing to a string does not fail.
             let _ = write!(out, " {count} |");
         }
-        let _ = write!(out, " {} | |", self.critical);
+        let _ = write!(out, " {} | {} | |", self.critical, self.later);
         for (_, ns) in &self.times {
             let _ = write!(out, " {:.2} |", ms(*ns));
         }
@@ -345,6 +381,24 @@ mod tests {
         assert_eq!(stages(&records, 2).unwrap()[0].1, 60, "the first CPU was last heard of at 50");
         assert!(stages(&records[..5], 2).is_err());
         assert!(stages(&[], 1).is_err());
+    }
+
+    #[test]
+    fn what_is_done_between_turns_later_is_counted_apart() {
+        let guest = |cpu, at| Record::Guest { marker: RUN, counts: counts(cpu, at) };
+        let mut records = vec![marker(RUNG, 0, 1), marker(RUN, 0, 900), marker(SCANNED, 0, 1000)];
+        records.extend([marker(RUN, 0, 2000), guest(0, 2010), marker(RUNG, 0, 2100)]);
+        records.extend([marker(RUN, 1, 0), marker(RUN, 0, 2150), guest(0, 2160)]);
+        assert_eq!(giving_back(&records, 2), 50, "not what comes before a guest goes on");
+        for turn in 0..TURNS as u64 {
+            let more = if turn == 5 { 70 } else { 7 };
+            records.extend([marker(RUNG, 0, 3000 + turn), marker(RUN, 0, 3000 + turn + more)]);
+        }
+        assert_eq!((giving_back(&records, 1), giving_back(&[], 1)), (70, 0));
+        records.truncate(8);
+        records.extend((0..TURNS).map(|_| marker(RUN, 0, 3000)));
+        records.extend([marker(RUNG, 0, 4000), marker(RUN, 0, 9000)]);
+        assert_eq!(giving_back(&records, 1), 50, "not what comes long afterwards");
     }
 
     #[test]
