@@ -301,6 +301,15 @@ fn what_is_left_works_and_adds_up() {
 
 /// What is wrong when VM 5, which is to start elsewhere, runs in the cell that is lost, and starts again at such times in such cells.
 fn elsewhere(again: &[(u64, i64)]) -> Vec<String> {
+    elsewhere_after(experiments(), again, &[])
+}
+
+/// The same after these experiments, with further events.
+fn elsewhere_after(
+    experiments: Vec<Experiment>,
+    again: &[(u64, i64)],
+    events: &[Event],
+) -> Vec<String> {
     let mut guests: Vec<_> = (0..4).map(|cell| workload::guest(vec![cell], false)).collect();
     guests.push(workload::guest(vec![0, 2], true));
     guests.push(workload::Guest { elsewhere: true, ..workload::guest(vec![0, 2], false) });
@@ -309,13 +318,14 @@ fn elsewhere(again: &[(u64, i64)]) -> Vec<String> {
     record.events.iter_mut().find(|event| event.vm == "irix-5").unwrap().cell = 2;
     let starts = again.iter().map(|(t_ns, cell)| of_vm(*t_ns, *cell, "vm-start", 5, ""));
     record.events.extend(starts);
+    record.events.extend_from_slice(events);
     record.events.sort_by_key(|event| event.t_ns);
     let ends = again.iter().map(|(t_ns, _)| *t_ns).skip(1).chain([NEXT + 2000 * MS]);
     lives(&mut record, 5, 1, AT);
     for ((start, _), end) in again.iter().zip(ends) {
         lives(&mut record, 5, *start, end);
     }
-    judge(&workload::facts_of(&guests), &experiments(), None, &record, &sums())[0].wrong.clone()
+    judge(&workload::facts_of(&guests), &experiments, None, &record, &sums())[0].wrong.clone()
 }
 
 #[test]
@@ -333,4 +343,23 @@ fn a_vm_that_is_to_start_elsewhere_does_so_once_and_at_once() {
         let wrong = format!("VM irix-5 was started again in cell {cell}");
         assert_eq!(elsewhere(&[(soon, cell)]), [wrong], "it must not, or the cell is lost");
     }
+}
+
+#[test]
+fn a_vm_may_start_elsewhere_where_a_second_fault_takes_it() {
+    let mut experiments = experiments();
+    let fault = Fault { kind: Kind::Node, is_link: false, place: 0 };
+    experiments[0].second = Some(Second { fault, after_ns: 5 * MS, doer: 1 });
+    experiments[0].lost = 0b0101;
+    let events = [
+        Event { what: "node 0".into(), ..event(AT + 5 * MS, 1, "fault") },
+        Event { lost: Some(0), ..event(AT + 8 * MS, 1, "cell-lost") },
+    ];
+    let again = |first: u64| {
+        let starts = [(AT + first * MS, 0), (AT + 600 * MS, 2)];
+        let wrong = elsewhere_after(experiments.clone(), &starts, &events);
+        wrong.contains(&"VM irix-5 was started again in cell 0".into())
+    };
+    assert!(!again(3), "the cell lived");
+    assert!(again(9));
 }
