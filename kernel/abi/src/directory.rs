@@ -46,11 +46,16 @@ pub const WORDS: usize = size_of::<Directory>() / 8;
 impl Directory {
     /// One that names nothing yet.
     #[must_use]
-    #[expect(clippy::declare_interior_mutable_const, reason = "each use is a new word")]
     pub const fn new() -> Self {
-        const NOTHING: AtomicU64 = AtomicU64::new(0);
-        const PIECE: Piece = Piece { start: NOTHING, pages: NOTHING, words: NOTHING };
-        Self { changes: NOTHING, count: NOTHING, registry: [NOTHING; 3], pieces: [PIECE; PIECES] }
+        const fn zero() -> AtomicU64 {
+            AtomicU64::new(0)
+        }
+        Self {
+            changes: zero(),
+            count: zero(),
+            registry: [const { zero() }; 3],
+            pieces: [const { Piece { start: zero(), pages: zero(), words: zero() } }; PIECES],
+        }
     }
 
     /// The pieces are about to change: until [`Self::name`] nobody is to rely on them.
