@@ -3,9 +3,10 @@
 //! A node without power and a parked CPU are seen by whoever a way leads there from. Of the network a CPU knows what the
 //! routers that it reaches tell about their ports.
 
+use crate::lock::Lock;
 use crate::{hub, machine};
-use abi::CellId;
 use abi::topology::{Failed, Topology};
+use abi::{CellId, NodeId};
 use cell::talk::{CellSet, Sight};
 
 /// How the cells look now.
@@ -25,12 +26,23 @@ pub(crate) fn look() -> Sight {
     sight
 }
 
+/// What is found last when something has failed: what has, from where it is seen, how it looks. It stays so until somebody repairs it.
+static FOUND: Lock<Option<(Failed, NodeId, Sight)>> = Lock::new("how the cells look", None);
+
 /// The same, when something has failed.
 #[cold]
 fn divided(failed: Failed) -> Sight {
+    let here = machine::layout().node_of(machine::this_cpu());
+    let mut found = FOUND.lock();
+    match &*found {
+        Some((last, from, sight)) if (*last, *from) == (failed, here) => *sight,
+        _ => found.insert((failed, here, search(failed, here))).2,
+    }
+}
+
+fn search(failed: Failed, here: NodeId) -> Sight {
     let layout = machine::layout();
     let topology = Topology::new(layout.nodes);
-    let here = layout.node_of(machine::this_cpu());
     let seen = topology.seen_from(here, failed);
     let reach = topology.reach(seen);
     let nodes = |cell| layout.node_set(cell);

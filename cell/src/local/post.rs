@@ -316,9 +316,15 @@ impl<M: Machine> LocalCell<M> {
                     (id, Result::Elsewhere, String::new())
                 } else if matches!(there.state, State::Destroyed) {
                     (id, Result::Refused, format!("VM `{name}` has been destroyed\n"))
-                } else if matches!(there.state, State::Living(_)) || there.due.is_some() {
+                } else if matches!(there.state, State::Living(_)) {
                     let cell = self.out.cell;
                     (id, Result::Refused, format!("VM `{name}` runs already, in cell {cell}\n"))
+                } else if there.due.is_some() {
+                    let text = format!(
+                        "VM `{name}` is soon started again in cell {}: `start {name}` does it at once\n",
+                        self.out.cell
+                    );
+                    (id, Result::Refused, text)
                 } else {
                     self.post.disown(vm);
                     self.note_vms();

@@ -146,8 +146,9 @@ fn repair(out: &mut String, facts: &Facts, experiment: &Experiment) {
     let touched = facts.vms.iter().filter(|vm| vm.autostart && vm.permitted.iter().any(is_lost));
     let (by_itself, by_hand): (Vec<_>, Vec<_>) = touched.partition(|vm| vm.starts_again());
     for vm in &by_hand {
-        // If it was not lost it runs already, and says so.
-        let _ = writeln!(out, "send start {} on {}", vm.name, vm.home);
+        // If it was not lost it runs already, and says so. One that has started elsewhere stays there, and may wait for that.
+        let home = if vm.elsewhere { String::new() } else { format!(" on {}", vm.home) };
+        let _ = writeln!(out, "send start {}{home}", vm.name);
     }
     for vm in by_itself {
         out.push_str(&is_up(vm));
