@@ -293,7 +293,8 @@ impl Driver<'_> {
         !dead(own) && (0..layout.cells()).map(CellId).any(|other| other != own && !dead(other))
     }
 
-    /// Lets the machine run until a CPU of a living cell is about to execute a function of the region, some time. None: it does not come to that.
+    /// Lets the machine run until a CPU of a living cell is about to execute a function of the region, some time: one function, or, if nobody
+    /// comes there, any of them. None: it does not come to that.
     fn reach(
         &mut self,
         rng: &mut Rng,
@@ -301,10 +302,16 @@ impl Driver<'_> {
         failed: Failed,
     ) -> Result<Option<CpuId>, Stop> {
         let entries = self.functions.entries(region);
-        let (at, _) = rng.pick(&entries);
+        // A recovery happens once, and does not wait: to each second one any place will do.
+        let any = region.after_a_death && rng.chance(50);
+        let (drawn, others): (Vec<_>, Vec<_>) = {
+            let (at, _) = rng.pick(&entries);
+            entries.iter().map(|(entry, _)| *entry).partition(|entry| any || *entry == at)
+        };
+        let mut at = drawn;
         let mut left = 1 + rng.below(if region.after_a_death { AFTER_A_DEATH } else { ARRIVALS });
         self.halt()?;
-        self.gdb.breakpoint(at, true)?;
+        self.breakpoints(&at, true)?;
         let (patience, mut tries) = if region.after_a_death { (RECOVERY, 0) } else { REACHED };
         loop {
             self.gdb.go_on()?;
@@ -312,7 +319,7 @@ impl Driver<'_> {
                 Some(cpu) => {
                     left -= u64::from(self.may_die(cpu, failed));
                     if left == 0 {
-                        self.gdb.breakpoint(at, false)?;
+                        self.breakpoints(&at, false)?;
                         return Ok(Some(cpu));
                     }
                     // The instruction that it stopped before, without stopping before it again.
@@ -322,15 +329,27 @@ impl Driver<'_> {
                     tries -= 1;
                     self.work(rng);
                     self.halt()?;
+                    if at.len() < entries.len() {
+                        self.breakpoints(&others, true)?;
+                        at.extend(&others);
+                    }
                 }
                 None => {
                     self.halt()?;
-                    self.gdb.breakpoint(at, false)?;
+                    self.breakpoints(&at, false)?;
                     self.gdb.go_on()?;
                     return Ok(None);
                 }
             }
         }
+    }
+
+    /// Sets breakpoints, or takes them away.
+    fn breakpoints(&mut self, at: &[u64], on: bool) -> Result<(), Stop> {
+        for &at in at {
+            self.gdb.breakpoint(at, on)?;
+        }
+        Ok(())
     }
 
     /// Stops the machine wherever it is.
