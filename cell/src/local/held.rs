@@ -64,6 +64,11 @@ impl<M: Machine> LocalCell<M> {
                 self.end_quarantine(cell);
             }
         }
+        self.discard_unread();
+    }
+
+    /// Discards what a VM could still have read that has ended by now: before its pages are anybody else's.
+    pub(super) fn discard_unread(&mut self) {
         if self.held.unread {
             self.discard_lines();
         }

@@ -189,6 +189,7 @@ impl<M: Machine> LocalCell<M> {
         vm.state = State::Ended(End { cause, t_ns: now, report, usage });
         vm.typed.clear();
         self.held.hold(life.reached, &life.pmap);
+        self.discard_unread();
         // With the last that uses it the VM's memory comes back.
         drop(life);
         self.return_unused();

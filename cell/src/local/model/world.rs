@@ -13,7 +13,7 @@ use crate::console::parse;
 use crate::local::{LocalCell, Machine, Membership, Next, Turn};
 use crate::memmap::{Kind, Memmap, Region};
 use crate::talk::{Ballot, CellSet};
-use crate::vm::{Slot, Vcpu};
+use crate::vm::{Seat, Vcpu, Visit};
 use abi::config::Config;
 use abi::{CellId, CpuId, Mpa, NodeId};
 use std::cell::RefCell;
@@ -194,16 +194,27 @@ impl<'a> World<'a> {
             self.turns[index] = None;
             let ground = &mut *self.ground.borrow_mut();
             let Being::Cell(cell) = being else { continue };
+            // What a dead one had lent nobody uses any more once that is back, though it may be recorded yet.
             let borrowed = |mpa: &Mpa| {
                 ground.home_of(*mpa) != Some(id)
-                    && cell.frames().look(|map| map.loan(*mpa).is_some())
+                    && cell.frames().look(|map| {
+                        let of = map.loan(*mpa);
+                        let is_over = of.is_some_and(|of| map.lost().any(|(lost, _)| lost == of));
+                        of.is_some() && !(is_over && ground.is_up(*mpa))
+                    })
             };
             let mut pages: Vec<Mpa> = ground.pages().filter(borrowed).collect();
-            // What the VCPUs that it has of other cells' VMs can use.
+            // What the VCPUs that it has of other cells' VMs can use. One that is to leave does not run any more once it is here.
             for (vm, there) in cell.ids().zip(&cell.vms) {
-                if let Some(visit) = &there.visit
-                    && visit.body.slots.iter().any(Slot::is_own)
-                {
+                let uses = |visit: &&Visit<_>| {
+                    let mut slots = visit.body.slots.iter();
+                    slots.any(|slot| match slot.seat {
+                        Seat::Running => true,
+                        Seat::Here(_) => !visit.leaving,
+                        _ => false,
+                    })
+                };
+                if let Some(visit) = there.visit.as_ref().filter(uses) {
                     pages.extend(ground.truth.pages_of(vm, visit.body.guest.serial));
                 }
             }
