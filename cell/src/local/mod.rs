@@ -469,7 +469,8 @@ impl<M: Machine> LocalCell<M> {
             State::Living(life) => Some(&*life.pmap),
             State::Defined | State::Ended(_) | State::Destroyed => None,
         });
-        self.frames.audit(living.chain(self.held.pmaps()))
+        self.frames.audit(living.chain(self.held.pmaps()))?;
+        self.forgotten_line().map_or(Ok(()), |mpa| Err(Violation::LostLine { mpa }))
     }
 
     /// How the last life of VM `id` ended; `None` while it lives or has not been started.

@@ -175,10 +175,6 @@ impl<M: Machine> LocalCell<M> {
         let (used, all) = self.out.machine.heap();
         // Writing to a string does not fail.
         let _ = writeln!(out, "monitor heap: {used} of {all} bytes in use");
-        if let Some(line) = self.forgotten_line() {
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "NOT CONSISTENT: the line at {line} was lost and not discarded");
-        }
         match self.audit() {
             Ok(()) => out.push_str("consistent: every page has the one owner that is recorded\n"),
             Err(what) => out.push_str(&format!("NOT CONSISTENT: {what}\n")),

@@ -257,7 +257,9 @@ impl<M: Machine> LocalCell<M> {
                 self.dismiss_visit(id);
             }
             let Some(life) = self.vm(id).life() else { continue };
-            life.reached = CellSet(life.reached.0 | life.visited.and(CellSet::one(cell)).0);
+            if life.visited.has(cell) {
+                life.reached = life.reached.with(cell);
+            }
             life.visited = life.visited.without(cell);
             life.warping = life.warping.without(cell);
             let mut any = false;

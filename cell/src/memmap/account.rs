@@ -115,6 +115,11 @@ pub enum Violation {
         /// What is free.
         free: u64,
     },
+    /// A line of memory was lost with a dead cell's CPUs and has not been discarded.
+    LostLine {
+        /// Where it is.
+        mpa: Mpa,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -139,6 +144,9 @@ impl fmt::Display for Violation {
             }
             Self::Promise { promised, due, free } => {
                 write!(f, "MEM-PROMISE: {promised} pages promised, {due} due, {free} free")
+            }
+            Self::LostLine { mpa } => {
+                write!(f, "the line at {mpa} was lost and has not been discarded")
             }
         }
     }

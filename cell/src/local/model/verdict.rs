@@ -162,7 +162,6 @@ impl World<'_> {
                 return broken("something is left of a VM that does not live");
             }
         }
-        self.check_lines()?;
         self.check_pages()
     }
 
@@ -192,15 +191,6 @@ impl World<'_> {
         match self.cell(home) {
             Some(cell) if self.depends(cell, vm).minus(self.up()).is_empty() => Ok(()),
             _ => broken("a VM lives that depends on a dead cell"),
-        }
-    }
-
-    /// No line is lost for ever.
-    fn check_lines(&self) -> Check {
-        let forgotten = |cell: &LocalCell<Bed>| cell.forgotten_line().is_some();
-        match self.cells().any(|(_, cell)| forgotten(cell)) {
-            true => broken("a line was lost and not discarded"),
-            false => Ok(()),
         }
     }
 
