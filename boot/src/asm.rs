@@ -21,6 +21,26 @@ pub struct Stacks([[u8; STACK_SIZE]; abi::ids::MAX_CPUS]);
 #[unsafe(no_mangle)]
 static mut PROM_STACKS: Stacks = Stacks([[0; STACK_SIZE]; abi::ids::MAX_CPUS]);
 
+/// Has the timer interrupt come after so many ticks of Count; two registers are scratch. A Compare that Count has passed when it is written,
+/// or that QEMU's main loop puts off because it is just doing what was due before, would take effect only a whole round (27 s) later: hence
+/// twice, and Count is looked at again (as in the monitor's `clock::arm`).
+#[rustfmt::skip]
+macro_rules! interrupt_in {
+    ($ticks:literal, $at:literal, $now:literal) => {
+        concat!(
+            "7: mfc0 ", $now, ", $9\n",
+            "li ", $at, ", ", $ticks, "\n",
+            "addu ", $at, ", ", $at, ", ", $now, "\n",
+            "mtc0 ", $at, ", $11\n",
+            "mtc0 ", $at, ", $11\n",
+            "mfc0 ", $now, ", $9\n",
+            "subu ", $now, ", ", $at, ", ", $now, "\n",
+            "blez ", $now, ", 7b\n",
+            "nop",
+        )
+    };
+}
+
 // Entry. The boot ROM jumps here on every CPU with the same arguments (firmware tables that are of no
 // use to us); EBase.CPUNum (bits 9:0) tells them apart. Status.KX makes the 64-bit segments reachable;
 // BEV stays set until the vectors are in place.
@@ -175,17 +195,10 @@ global_asm!(
     "b prom_stack",
     "nop",
 
-    // The timer, again after so many ticks of Count.
-    ".macro AGAIN ticks",
-    "mfc0 $26, $9",
-    "li $27, \\ticks",
-    "addu $26, $26, $27",
-    "mtc0 $26, $11",
-    ".endm",
     // The timer of a CPU that has parked, 102 times a second: it looks whether it is to serve again.
     ".globl prom_tick",
     "prom_tick:",
-    "AGAIN 1572864",
+    interrupt_in!("1572864", "$26", "$27"),
     "ld $26, {words}($0)",
     "ld $27, {serve}($26)",
     "sd $0, {pending}($0)",
@@ -203,7 +216,7 @@ global_asm!(
     // That of one that hangs: after a thousandth of a second.
     ".globl prom_short_tick",
     "prom_short_tick:",
-    "AGAIN 160000",
+    interrupt_in!("160000", "$26", "$27"),
     "sd $0, {pending}($0)",
     "ehb",
     "eret",
@@ -305,16 +318,15 @@ pub unsafe fn wait_for_ever() -> ! {
     unsafe {
         asm!(
             ".set push", ".set noat", ".set noreorder", ".set mips64r2",
-            "mfc0 $8, $9",
-            "addiu $8, $8, 16000",
-            "mtc0 $8, $11",
-            "mtc0 {status}, $12",
+            interrupt_in!("16000", "$8", "$9"),
+            "li $8, {status}",
+            "mtc0 $8, $12",
             "ehb",
             "1: wait",
             "b 1b",
             "nop",
             ".set pop",
-            status = in(reg) KX | IM7 | IE,
+            status = const KX | IM7 | IE,
             options(noreturn)
         );
     }
@@ -329,17 +341,15 @@ pub unsafe fn wait_a_little() {
     unsafe {
         asm!(
             ".set push", ".set noat", ".set noreorder", ".set mips64r2",
-            "mfc0 {count}, $9",
-            "addu {count}, {count}, {tick}",
-            "mtc0 {count}, $11",
+            interrupt_in!("160000", "{at}", "{now}"),
             "mtc0 {on}, $12",
             "ehb",
             "wait",
             "mtc0 {off}, $12",
             "ehb",
             ".set pop",
-            count = out(reg) _,
-            tick = in(reg) 160_000u64,
+            at = out(reg) _,
+            now = out(reg) _,
             on = in(reg) KX | IM7 | IE,
             off = in(reg) KX,
             options(nostack, preserves_flags)
