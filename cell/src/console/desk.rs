@@ -63,8 +63,9 @@ enum Kind {
     One,
     /// All are, and each answer is shown under its cell's name.
     All,
-    /// The cell that has the VM is asked; `starts`: a VM that no cell has may start in any.
-    Vm { vm: VmId, starts: bool },
+    /// The cell that has the VM is asked; `starts`: a VM that no cell has may start in any, or is to start in `on`, where it was
+    /// thought to be.
+    Vm { vm: VmId, starts: bool, on: Option<CellId> },
     /// The cell that has the VM is asked to let it go, so that it can start in `to`.
     Move { vm: VmId, to: CellId },
 }
@@ -135,13 +136,13 @@ impl Desk {
                     ));
                 }
                 if place.cell == to {
-                    (Kind::Vm { vm, starts }, self.holders(vm))
+                    (Kind::Vm { vm, starts, on }, self.holders(vm))
                 } else {
                     (Kind::Move { vm, to }, self.holders(vm))
                 }
             }
             (_, Some(cell)) => (Kind::One, [cell].into()),
-            (Some(vm), None) => (Kind::Vm { vm, starts }, self.holders(vm)),
+            (Some(vm), None) => (Kind::Vm { vm, starts, on }, self.holders(vm)),
             (None, None) if reach == Reach::All => (Kind::All, self.live.clone()),
             (None, None) => (Kind::One, [self.me].into()),
         };
@@ -283,11 +284,15 @@ impl Desk {
         }
         let (vm, starts) = match question.kind {
             Kind::One | Kind::All => return Vec::new(),
-            Kind::Vm { vm, starts } => (vm, starts),
+            Kind::Vm { vm, starts, .. } => (vm, starts),
             Kind::Move { vm, .. } => (vm, true),
         };
         let answer = question.asked.iter().filter_map(|asked| asked.result);
         let answer = answer.reduce(|a, b| if a == Result::Elsewhere { b } else { a });
+        // Who has it is to let it go, not to start it.
+        if let (Some(Result::Elsewhere), Kind::Vm { on: Some(to), .. }) = (answer, question.kind) {
+            question.kind = Kind::Move { vm, to };
+        }
         let not_asked: Vec<CellId> = self
             .live
             .iter()
@@ -513,6 +518,11 @@ mod tests {
         cluster.cells[2].0.insert(5);
         cluster.cells[2].1.insert(5);
         assert_eq!(cluster.type_in("start v5 on 3", true), "v5 runs\n");
+        // It is to start where it is thought to be, and is not.
+        cluster.cells[2].0.insert(8);
+        cluster.cells[0].0.remove(&8);
+        assert_eq!(cluster.type_in("start v8 on 0", false), "start v8 in 0\n");
+        assert!(cluster.cells[0].0.contains(&8) && !cluster.cells[2].0.contains(&8));
         // No cell has it: it starts all the same.
         cluster.cells[3].0.remove(&7);
         assert_eq!(cluster.type_in("start v7 on 1", false), "start v7 in 1\n");

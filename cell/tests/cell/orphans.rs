@@ -55,7 +55,7 @@ fn a_lost_vm_starts_in_the_next_cell_and_stays_there() {
     cluster.revive(0, 2, build());
     cluster.run_for(50 * MS);
     assert_eq!(runs_in(&mut cluster, "e"), [1], "its old home does not start it again");
-    assert_eq!(cluster.command("start e on 0").0, "VM `e` runs already\n");
+    assert_eq!(cluster.command("start e on 0").0, "VM `e` runs already, in cell 1\n");
     cluster.kill(1);
     cluster.run_for(50 * MS);
     assert_eq!(runs_in(&mut cluster, "e"), [0]);
