@@ -44,17 +44,20 @@ pub fn returned(layout: &Layout, cell: CellId) {
     SPOILED.fetch_and(!u64::from(layout.node_set(cell)), Ordering::AcqRel);
 }
 
-/// Overwrites a node's slice. The same machine and time of failure give the same bytes.
-fn spoil(layout: &Layout, node: NodeId) {
-    let failed_at = hub::controller().failed_at[usize::from(node.0)].load(Ordering::Acquire);
-    // Marsaglia's xorshift64, of a state that is not 0.
-    let mut state = (failed_at << 8 | u64::from(node.0) | 1 << 63) ^ 0x9e37_79b9_7f4a_7c15;
-    let mut random = || {
+/// Random numbers: Marsaglia's xorshift64, from a state that is not 0.
+pub fn random(mut state: u64) -> impl FnMut() -> u64 {
+    move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state
-    };
+    }
+}
+
+/// Overwrites a node's slice. The same machine and time of failure give the same bytes.
+fn spoil(layout: &Layout, node: NodeId) {
+    let failed_at = hub::controller().failed_at[usize::from(node.0)].load(Ordering::Acquire);
+    let mut random = random((failed_at << 8 | u64::from(node.0) | 1 << 63) ^ 0x9e37_79b9_7f4a_7c15);
     let slice = layout.slice_of(node);
     let inside = move |random: u64| slice.start + random % (slice.end - slice.start).max(8);
     for page in layout.slice_of(node).step_by(PAGE_SIZE as usize) {

@@ -8,6 +8,7 @@
 //! stopped. (A VCPU that is not being run has left nothing in caches: who stops to run it writes them back.)
 
 use crate::cpu::{self, XKPHYS};
+use crate::garbage::random;
 use crate::{asm, hub};
 use abi::hub::LINE;
 use abi::layout::Layout;
@@ -32,14 +33,7 @@ pub fn with(layout: &Layout, cpu: CpuId) {
         return;
     }
     let failed_at = hub::controller().failed_at[usize::from(node.0)].load(Ordering::Acquire);
-    // Marsaglia's xorshift64, of a state that is not 0.
-    let mut state = (failed_at << 8 | u64::from(cpu.0) | 1 << 63) ^ 0x6c6f_7374_6c69_6e65;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = random((failed_at << 8 | u64::from(cpu.0) | 1 << 63) ^ 0x6c6f_7374_6c69_6e65);
     for index in 0..asm::tlb_entries() {
         let (mask, hi, lo) = asm::read_tlb(index);
         // All that a monitor maps for VCPUs are small pages.
@@ -61,20 +55,17 @@ pub fn with(layout: &Layout, cpu: CpuId) {
 
 /// The node of another cell that a page is memory of, if that is alive.
 fn owner(layout: &Layout, dead: NodeId, page: u64) -> Option<NodeId> {
-    let has = |node: &NodeId| {
-        layout.slice_of(*node).contains(&page) || layout.window_of(*node).contains(&page)
-    };
-    let owner = layout.node_ids().find(has)?;
+    let owner = layout.node_at(page)?;
     let lives = hub::page(owner).power.load(Ordering::SeqCst) != 0;
     (lives && layout.cell(owner) != layout.cell(dead)).then_some(owner)
 }
 
 /// A line is lost. If the directory can't name any more, it has been written back in time.
 fn lose(layout: &Layout, owner: NodeId, line: u64, draw: u64) {
-    let free = |word: &&core::sync::atomic::AtomicU64| {
-        word.compare_exchange(0, line, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    };
-    let named = hub::page(owner).lost.iter().find(free).is_some();
+    let named = hub::page(owner)
+        .lost
+        .iter()
+        .any(|word| word.compare_exchange(0, line, Ordering::AcqRel, Ordering::Relaxed).is_ok());
     // A window may vanish at any moment, and with it what it held.
     if named && layout.slice_of(owner).contains(&line) {
         for at in (line..line + LINE).step_by(8) {

@@ -4,10 +4,11 @@
 use crate::careful::xkphys;
 use crate::machine;
 use abi::hub::{self, Controller, CpuWords, Hub};
+use abi::ids::MAX_NODES;
 use abi::topology::{Failed, Topology};
 use abi::{CellId, CpuId, Mpa, NodeId, map};
 use core::fmt;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A node whose hub does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +45,39 @@ impl Known {
     #[inline]
     pub(crate) fn reach(self) -> Result<&'static Hub, Unreachable> {
         let hub = page(self.0);
-        let whole = hub.power.load(Ordering::Acquire) != 0 && {
+        let answers = hub.power.load(Ordering::Acquire) != 0 && {
             let controller = controller();
             // A dead node is in nobody's way.
-            controller.failed_routers.load(Ordering::Relaxed)
+            let whole = controller.failed_routers.load(Ordering::Relaxed)
                 | controller.failed_links.load(Ordering::Relaxed)
-                == 0
+                == 0;
+            whole || finds_a_way(self.0)
         };
-        if whole || finds_a_way(self.0) { Ok(hub) } else { Err(Unreachable(self.0)) }
+        if answers { Ok(hub) } else { Err(Unreachable(self.0)) }
     }
 }
 
-/// Whether a way leads from this CPU to a node, now that something has failed.
+/// Which nodes each node reaches, as it was last searched for: bits 0 to 7; from bit 8 on, for which failures that is so. 0: never yet.
+static WAYS: [AtomicU64; MAX_NODES] = [const { AtomicU64::new(0) }; MAX_NODES];
+
+/// Whether a way leads from this CPU to a node, now that a router or link has failed.
 #[cold]
 fn finds_a_way(node: NodeId) -> bool {
     let layout = machine::layout();
-    Topology::new(layout.nodes).reach(failed()).is(layout.node_of(machine::this_cpu()), node)
+    let here = layout.node_of(machine::this_cpu());
+    let failed = failed();
+    let parts = u64::from(failed.links) << 16 | u64::from(failed.routers) << 8;
+    let key = (parts | u64::from(failed.nodes)) << 8;
+    let ways = &WAYS[usize::from(here.0)];
+    let found = ways.load(Ordering::Relaxed);
+    let reached = if found & !0xff == key {
+        found as u8
+    } else {
+        let reached = Topology::new(layout.nodes).reach(failed).from(here);
+        ways.store(key | u64::from(reached), Ordering::Relaxed);
+        reached
+    };
+    reached >> node.0 & 1 != 0
 }
 
 /// Whether a way would lead from this CPU to a node, if the nodes of `cell` had power.

@@ -15,8 +15,8 @@ use crate::careful::{self, xkphys};
 use crate::page::cell_page;
 use crate::trap::Frame;
 use crate::{hub, machine};
+use abi::Mpa;
 use abi::hub::LINE;
-use abi::{Mpa, NodeId};
 use cell::talk::mutant::{Mutant, seeded};
 use core::sync::atomic::Ordering;
 
@@ -70,18 +70,20 @@ pub(crate) fn pass_over(frame: &mut Frame) -> bool {
 
 /// Lines that were lost with CPUs of dead nodes and have not been discarded, as far as the hubs can be reached that know.
 pub(crate) fn lines() -> impl Iterator<Item = Mpa> {
-    let layout = machine::layout();
-    layout.node_ids().flat_map(|node| {
+    machine::layout().node_ids().flat_map(|node| {
         let words = hub::reach(node).map_or(&[][..], |hub| &hub.lost);
         let lines = words.iter().map(|word| Mpa(word.load(Ordering::Acquire)));
+        let is_there = move |line: &Mpa| machine::layout().node_at(line.0) == Some(node);
         // What is no line of that node's is nothing to be touched.
-        lines.filter(move |line| line.0.is_multiple_of(LINE) && node_of(*line) == Some(node))
+        lines.filter(move |line| line.0.is_multiple_of(LINE) && is_there(line))
     })
 }
 
 /// Writes a lost line anew, with nothing, so that it can be read again.
 pub(crate) fn discard(line: Mpa) {
-    let Some(hub) = node_of(line).and_then(|node| hub::reach(node).ok()) else { return };
+    let Some(hub) = machine::layout().node_at(line.0).and_then(|node| hub::reach(node).ok()) else {
+        return;
+    };
     for at in (line.0..line.0 + LINE).step_by(8) {
         // SAFETY: memory of a VM that has ended, which this cell has the use of. If it has gone meanwhile, so has the line.
         let _ = unsafe { careful::store64(Mpa(at), 0) };
@@ -91,15 +93,6 @@ pub(crate) fn discard(line: Mpa) {
     for word in &hub.lost {
         let _ = word.compare_exchange(line.0, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
-}
-
-/// Whose memory an address is.
-fn node_of(mpa: Mpa) -> Option<NodeId> {
-    let layout = machine::layout();
-    let has = |node: &NodeId| {
-        layout.slice_of(*node).contains(&mpa.0) || layout.window_of(*node).contains(&mpa.0)
-    };
-    layout.node_ids().find(has)
 }
 
 /// What an instruction does with memory.

@@ -153,6 +153,7 @@ impl<M: Machine> LocalCell<M> {
         if self.live.minus(finding.suspects).count() > 2 {
             finding.suspects = CellSet(finding.suspects.0 | alarm.0);
         }
+        let said = members.agreement.ballot().opinion();
         let suspects = !finding.suspects.and(self.live).is_empty();
         self.progress.suspects(suspects, now);
         if suspects {
@@ -166,6 +167,10 @@ impl<M: Machine> LocalCell<M> {
                     self.out.machine.park();
                 }
             }
+        }
+        let talk = self.talk.as_ref();
+        if suspects && talk.is_some_and(|t| t.members.agreement.ballot().opinion() == said) {
+            self.mark(Stage::Waiting);
         }
         if let Some(cpu) = self.pulse.look(now, |cpu| self.out.machine.ticks(cpu)) {
             self.say(&format!("CPU {cpu} does nothing any more: this cell gives itself up\n"));

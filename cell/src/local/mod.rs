@@ -257,6 +257,8 @@ pub trait Machine {
 pub enum Stage {
     /// This cell sees that another one is dead, or suspects it.
     Suspected,
+    /// It has looked again while it suspects one, and could do nothing yet but wait for the others.
+    Waiting,
     /// What was going on with the dead has been ended: calls, messages, what is known of where VCPUs are.
     Unwound,
     /// What depends on the dead has been found: VMs end, loans are over.

@@ -45,7 +45,7 @@ impl<M: Machine> LocalCell<M> {
         let now = self.out.machine.now();
         if let Some(done) = &mut self.progress.done {
             match stage {
-                Stage::Suspected => {}
+                Stage::Suspected | Stage::Waiting => {}
                 Stage::Unwound => done.unwound_ns = now,
                 Stage::Scanned => done.scanned_ns = now,
             }

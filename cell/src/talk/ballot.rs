@@ -43,6 +43,12 @@ pub struct Ballot {
 }
 
 impl Ballot {
+    /// What it says, whenever it was written.
+    #[must_use]
+    pub const fn opinion(self) -> Self {
+        Self { beat: 0, ..self }
+    }
+
     /// As it lies in memory.
     #[must_use]
     pub const fn word(self) -> Commit {

@@ -225,6 +225,7 @@ pub trait Fabric {
 /// # Errors
 /// The reader's memory does not answer. The line is as it was, or has been written in full, or holds a payload that
 /// its commit word does not speak of.
+#[inline(never)] // Faults are injected here by the name (`cargo xtask outside`).
 pub(super) fn write(
     fabric: &mut impl Fabric,
     to: CellId,

@@ -75,7 +75,7 @@ impl Watch {
     pub fn has_news(&self, from: CellSet, fabric: &impl Fabric) -> bool {
         from.and(self.cells).without(self.me).into_iter().any(|cell| {
             let seen = self.seen[usize::from(cell.0)].ballot;
-            Ballot { beat: seen.beat, ..Ballot::read(fabric, cell) } != seen
+            Ballot::read(fabric, cell).opinion() != seen.opinion()
         })
     }
 

@@ -88,9 +88,7 @@ impl Directory {
             word.store(value, Ordering::Relaxed);
         }
     }
-}
 
-impl Directory {
     /// Its words, as they lie in memory.
     pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
         let all = [&self.changes, &self.count].into_iter().chain(&self.registry);

@@ -98,6 +98,15 @@ impl Layout {
         start..start + self.slice
     }
 
+    /// The node whose memory, window or slice, an address is.
+    #[must_use]
+    pub fn node_at(&self, mpa: u64) -> Option<NodeId> {
+        let has = |node: &NodeId| {
+            self.slice_of(*node).contains(&mpa) || self.window_of(*node).contains(&mpa)
+        };
+        self.node_ids().find(has)
+    }
+
     /// What a cell's monitor keeps of the cell's memory: its text, data and heap. It begins in the lowest
     /// node's window (in its slice where there are no windows), at an address that the monitor's TLB entry
     /// can map, and goes on in those of the nodes that follow without a gap.

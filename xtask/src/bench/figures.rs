@@ -16,10 +16,13 @@ mod marker {
     /// It comes out of its `wait`.
     pub const WOKEN: u16 = 0x2004;
     /// It is about to run a VCPU.
-    pub const RUN: u16 = 0x2100;
+    pub const RUN: u16 = super::LAUNCH;
     /// The pair of `debug markers`.
     pub const DEBUG: [u16; 2] = [1, 2];
 }
+
+/// The marker that the monitor passes when it is about to run a VCPU.
+pub const LAUNCH: u16 = 0x2100;
 
 /// A distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -3,8 +3,8 @@
 //!
 //! The measure is the critical path: the stages of a recovery are rounds, in each of which the cells do their part at the same
 //! time; of each the largest count of the monitor's instructions on any survivor's first CPU (which does all of it), without what
-//! it spins or sleeps; summed. Beside it the machine's own time under icount, from the fault until a guest goes on in the last of the
-//! survivors, and to the leader's report: there the CPUs of all cells take turns on one clock, so that it grows with their number.
+//! it spins, sleeps, runs guests or only looks whether the others have come further; summed. Beside it the machine's own time
+//! under icount, from the fault until a guest goes on in the last of the survivors, and to the leader's report: there the CPUs of all cells take turns on one clock, so that it grows with their number.
 
 use super::machine::{Machine, Mode};
 use crate::endian::Endian;
@@ -75,6 +75,8 @@ const STAGES: [(&str, u16, u16); 5] = [
 ];
 /// The last marker; what follows until a guest goes on is the resumption.
 const SCANNED: u16 = 0x2015;
+/// A survivor has looked at the others, and they have not come further.
+const WAITS: u16 = 0x2016;
 /// Between these a CPU does what is due between two turns of guests.
 const RUNG: u16 = 0x2001;
 const RUN: u16 = 0x2100;
@@ -158,37 +160,75 @@ fn work(counts: &Counts) -> u64 {
     RANGES.iter().filter_map(|range| counts.ranges.get(*range)).sum()
 }
 
+/// What a CPU has passed: the marker, and the monitor's work until then.
+type Passed = (u16, u64);
+
+/// The markers that a CPU has passed in these records.
+fn passed(records: &[Record], cpu: usize) -> impl Iterator<Item = Passed> + Clone {
+    records.iter().filter_map(move |record| match record {
+        Record::Marker { marker, counts, .. } if counts.cpu == cpu => Some((*marker, work(counts))),
+        _ => None,
+    })
+}
+
+/// What a survivor does from the marker at which it sees that something is wrong until it knows that all agree: its looks at the others, but
+/// for those that find that these have not come further. Beside it, how much it had done by then.
+fn agreeing(passed: impl Iterator<Item = Passed>) -> Option<(u64, u64)> {
+    let [_, (_, seen, agreed), ..] = STAGES;
+    let (mut sum, mut look, mut last) = (0, None, None);
+    for (marker, now) in passed {
+        let step = now - last.replace(now).unwrap_or(now);
+        if marker == WAITS {
+            look = None;
+        } else if marker == seen {
+            // What lies between two looks belongs to the earlier one, unless that was in vain.
+            let before = look.replace(if look.is_none() { step } else { 0 });
+            sum += before.map_or(0, |look| look + step);
+        } else if marker == agreed {
+            return Some((sum + look.unwrap_or(0) + step, now));
+        } else {
+            sum += look.take().map_or(0, |look| look + step);
+        }
+    }
+    None
+}
+
 /// The critical path's stages, from the records of a run.
 fn stages(records: &[Record], survivors: usize) -> Result<Vec<(&'static str, u64)>> {
-    let at = |record: &Record| match record {
-        Record::Marker { marker, counts, .. } => Some((*marker, counts.cpu, work(counts))),
-        _ => None,
-    };
-    let fault =
-        records.iter().position(|r| at(r).is_some_and(|(marker, ..)| marker == STAGES[0].1));
-    let fault = fault.context("no node has failed")?;
-    let mut most = vec![0; STAGES.len() + 1];
+    let [(_, fails, seen), _, later @ ..] = STAGES;
+    let is_fault = |r: &Record| matches!(r, Record::Marker { marker, .. } if *marker == fails);
+    let fault = records.iter().position(is_fault).context("no node has failed")?;
+    let mut most = [0; STAGES.len() + 1];
     for cpu in 0..survivors {
-        // What it had done when the node failed, as of the last that was heard of it; who has it fail does nothing for that.
-        let before = records[..=fault].iter().rev().filter_map(at).find(|(_, c, _)| *c == cpu);
-        let mut last = before.with_context(|| format!("CPU {cpu} was never heard of"))?.2;
-        let after = || records[fault..].iter().filter_map(at).filter(|(_, c, _)| *c == cpu);
-        for (most, (name, _, until)) in most.iter_mut().zip(STAGES) {
-            let (_, _, now) = after()
-                .find(|(marker, _, _)| *marker == until)
-                .with_context(|| format!("CPU {cpu} was not seen to end its {name}"))?;
-            *most = (*most).max(now.saturating_sub(last));
+        let unseen = |name| format!("CPU {cpu} was not seen to end its {name}");
+        let after = || passed(&records[fault..], cpu);
+        let (_, found) =
+            after().find(|(marker, _)| *marker == seen).with_context(|| unseen("detection"))?;
+        // Who has the node fail does nothing for that; the others look when they have stopped running guests.
+        let began = |(marker, _): &Passed| [RUNG, fails].contains(marker);
+        let until = passed(records, cpu).filter(|(_, now)| *now <= found);
+        let (_, began) = until.filter(began).last().with_context(|| unseen("last turn"))?;
+        let looks = after().skip_while(|(marker, _)| *marker != seen);
+        let (agreement, mut last) = agreeing(looks).with_context(|| unseen("agreement"))?;
+        let mut costs = vec![found - began, agreement];
+        for (name, _, until) in later {
+            let (_, now) =
+                after().find(|(marker, _)| *marker == until).with_context(|| unseen(name))?;
+            costs.push(now - last);
             last = now;
         }
-        let scanned = records[fault..]
-            .iter()
-            .position(|r| at(r).is_some_and(|(marker, c, _)| (marker, c) == (SCANNED, cpu)));
-        let resumed = records[fault + scanned.unwrap_or(0)..].iter().find_map(|r| match r {
+        let scanned = records.iter().position(
+            |r| matches!(r, Record::Marker { marker: SCANNED, counts, .. } if counts.cpu == cpu),
+        );
+        let resumed = records[scanned.unwrap_or(fault)..].iter().find_map(|r| match r {
             Record::Guest { counts, .. } if counts.cpu == cpu => Some(work(counts)),
             _ => None,
         });
         let resumed = resumed.with_context(|| format!("no guest has gone on on CPU {cpu}"))?;
-        most[STAGES.len()] = most[STAGES.len()].max(resumed.saturating_sub(last));
+        costs.push(resumed - last);
+        for (most, cost) in most.iter_mut().zip(costs) {
+            *most = (*most).max(cost);
+        }
     }
     let names = STAGES.iter().map(|(name, ..)| *name).chain(["resumption"]);
     Ok(names.zip(most).collect())
@@ -366,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_slowest_of_each_stage_counts() {
-        let mut records = vec![marker(1, 0, 50), marker(1, 1, 500), marker(0x2010, 0, 100)];
+        let mut records = vec![marker(RUNG, 0, 50), marker(RUNG, 1, 480), marker(0x2010, 0, 100)];
         for (i, (_, _, until)) in (1..).zip(STAGES) {
             records.push(marker(until, 0, 100 + 10 * i));
             records.push(marker(until, 1, 500 + 7 * i));
@@ -374,13 +414,39 @@ mod tests {
         for (cpu, at) in [(0, 155), (1, 600)] {
             records.push(Record::Guest { marker: 0x2100, counts: counts(cpu, at) });
         }
-        let found = stages(&records, 2).unwrap();
-        let counts: Vec<_> = found.iter().map(|(_, count)| *count).collect();
-        assert_eq!(counts, [10, 10, 10, 10, 10, 65]);
+        let counts = |records: &[Record]| {
+            stages(records, 2).unwrap().iter().map(|(_, n)| *n).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&records), [27, 10, 10, 10, 10, 65]);
+        records.insert(3, marker(RUNG, 1, 500));
+        assert_eq!(counts(&records)[0], 10, "guests that run meanwhile do not count");
         records[2] = marker(0x2010, 2, 100);
-        assert_eq!(stages(&records, 2).unwrap()[0].1, 60, "the first CPU was last heard of at 50");
-        assert!(stages(&records[..5], 2).is_err());
+        assert_eq!(counts(&records)[0], 60, "CPU 0 was last heard of at 50");
+        assert!(stages(&records[..6], 2).is_err());
         assert!(stages(&[], 1).is_err());
+    }
+
+    #[test]
+    fn who_looks_in_vain_waits() {
+        const SEEN: u16 = 0x2011;
+        let passed = [
+            (SEEN, 10),
+            (0x2002, 15),
+            (SEEN, 20),
+            (WAITS, 25),
+            (RUN, 40),
+            (RUNG, 100),
+            (SEEN, 103),
+            (SEEN, 110),
+            (WAITS, 112),
+            (RUN, 120),
+            (RUNG, 200),
+            (SEEN, 202),
+            (0x2012, 207),
+            (SEEN, 300),
+        ];
+        assert_eq!(agreeing(passed.into_iter()), Some((5 + 10 + 7, 207)));
+        assert_eq!(agreeing(passed.into_iter().take(12)), None);
     }
 
     #[test]

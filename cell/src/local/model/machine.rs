@@ -13,7 +13,7 @@ use abi::event::{Event, Kind};
 use abi::layout::Layout;
 use abi::ring::stream;
 use abi::script::Step;
-use abi::{CellId, CpuId, Mpa, NodeId, VmId};
+use abi::{CellId, CpuId, Mpa, VmId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -97,8 +97,7 @@ impl Ground {
 
     /// The cell whose memory a page is.
     pub fn home_of(&self, mpa: Mpa) -> Option<CellId> {
-        let has = |node: &NodeId| self.layout.slice_of(*node).contains(&mpa.0);
-        self.layout.node_ids().find(has).map(|node| self.layout.cell(node))
+        self.layout.node_at(mpa.0).map(|node| self.layout.cell(node))
     }
 
     /// Whether a page is memory of a cell that has power.
