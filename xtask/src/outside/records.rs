@@ -182,6 +182,15 @@ fn heap(at: u64) -> Result<Mpa> {
 }
 
 impl Records {
+    /// The home of VM `vm`: the cell that records pages as that VM's, `likely` if that is one of several (one that it has left may have to
+    /// keep them for a while); none: no cell does.
+    pub fn home(&self, vm: VmId, likely: CellId) -> Option<CellId> {
+        let is = |owner: &Owner| matches!(owner, Owner::Vm { vm: other, .. } if *other == vm);
+        let has = |(_, cell): &(&u8, &Cell)| cell.pages.values().any(is);
+        let homes = || self.cells.iter().filter(has).map(|(cell, _)| CellId(*cell));
+        homes().find(|home| *home == likely).or_else(|| homes().next())
+    }
+
     /// What VM `vm`, whose home is `home`, has of `cell`, another one.
     ///
     /// # Errors
@@ -230,10 +239,7 @@ impl Records {
 
 /// Whose memory a machine page is.
 fn cell_of(layout: &Layout, mpa: Mpa) -> Option<CellId> {
-    let has = |node: &NodeId| {
-        layout.window_of(*node).contains(&mpa.0) || layout.slice_of(*node).contains(&mpa.0)
-    };
-    layout.node_ids().find(has).map(|node| layout.cell(node))
+    layout.node_at(mpa.0).map(|node| layout.cell(node))
 }
 
 impl fmt::Display for Dependence {

@@ -62,6 +62,14 @@ impl From<anyhow::Error> for Stop {
     }
 }
 
+/// What is to be expected of a VM.
+#[derive(Clone, Copy, Debug)]
+struct Outlook {
+    /// The cell that it belongs to.
+    home: CellId,
+    fate: Fate,
+}
+
 /// Who does it.
 pub struct Driver<'a> {
     /// The machine.
@@ -128,19 +136,20 @@ impl Driver<'_> {
         let progress: Vec<_> =
             self.facts.vms.iter().map(|vm| self.machine.vms[&vm.name].progress).collect();
         let mut failed = Failed::default();
-        let mut fates = vec![Fate::Lives; self.facts.vms.len()];
+        let unharmed = |vm: &VmFacts| Outlook { home: CellId(vm.home), fate: Fate::Lives };
+        let mut outlooks: Vec<_> = self.facts.vms.iter().map(unharmed).collect();
         match region {
             Some(region) if region.after_a_death => {
-                self.strike(rng, None, &mut failed, &mut fates, outcome)?;
-                self.strike(rng, Some(region), &mut failed, &mut fates, outcome)?;
+                self.strike(rng, None, &mut failed, &mut outlooks, outcome)?;
+                self.strike(rng, Some(region), &mut failed, &mut outlooks, outcome)?;
             }
-            region => self.strike(rng, region, &mut failed, &mut fates, outcome)?,
+            region => self.strike(rng, region, &mut failed, &mut outlooks, outcome)?,
         }
         let lost = sides::lost(&self.facts.layout, sides::all(&self.facts.layout), failed);
         self.await_losses(lost)?;
         outcome.lost_cells = sides::each(lost).collect();
-        for ((vm, progress), fate) in self.facts.vms.iter().zip(progress).zip(fates) {
-            self.judge_vm(vm, fate, lost, progress, outcome)?;
+        for ((vm, progress), outlook) in self.facts.vms.iter().zip(progress).zip(outlooks) {
+            self.judge_vm(vm, outlook, lost, progress, outcome)?;
         }
         let living = self.all() & !lost;
         self.start_late(living)?;
@@ -183,7 +192,7 @@ impl Driver<'_> {
         rng: &mut Rng,
         region: Option<&Region>,
         failed: &mut Failed,
-        fates: &mut [Fate],
+        outlooks: &mut [Outlook],
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         let steps = rng.below(STEPS + 1);
@@ -207,7 +216,7 @@ impl Driver<'_> {
         }
         let pc = self.gdb.pc(cpu)?;
         let node = self.facts.layout.node_of(cpu);
-        self.foresee(self.facts.layout.cell(node), *failed, fates, outcome)?;
+        self.foresee(self.facts.layout.cell(node), *failed, outlooks, outcome)?;
         outcome.deaths.push(Death {
             node: node.0,
             cpu: cpu.0,
@@ -233,7 +242,7 @@ impl Driver<'_> {
         &mut self,
         dead: CellId,
         failed: Failed,
-        fates: &mut [Fate],
+        outlooks: &mut [Outlook],
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         // What has happened until now is to be known.
@@ -246,10 +255,12 @@ impl Driver<'_> {
         let living = (0..layout.cells()).map(CellId).filter(lives);
         let records = self.reader.read(living).map_err(|error| format!("{error:#}"))?;
         outcome.read += u32::from(records.is_some());
-        for ((vm, fate), id) in self.facts.vms.iter().zip(fates).zip(0..) {
+        for ((vm, outlook), id) in self.facts.vms.iter().zip(outlooks).zip(0..) {
             let seen = &self.machine.vms[&vm.name];
             let may = vm.permitted.contains(&dead.0);
-            let home = CellId(vm.home);
+            let recorded = records.as_ref().and_then(|all| all.home(VmId(id), outlook.home));
+            let home = recorded.unwrap_or(outlook.home);
+            outlook.home = home;
             let new = if home == dead {
                 Fate::Lost
             } else if !may || !lives(&home) {
@@ -272,7 +283,7 @@ impl Driver<'_> {
             } else {
                 Fate::Either
             };
-            *fate = new.max(*fate);
+            outlook.fate = new.max(outlook.fate);
         }
         Ok(())
     }
@@ -410,13 +421,13 @@ impl Driver<'_> {
     fn judge_vm(
         &mut self,
         vm: &VmFacts,
-        fate: Fate,
+        Outlook { home, fate }: Outlook,
         lost: Cells,
         progress: u64,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
         let name = &vm.name;
-        if lost >> vm.home & 1 != 0 {
+        if lost >> home.0 & 1 != 0 {
             // Whether anybody still says so or not.
             self.machine.vms.entry(name.clone()).or_default().lives = false;
             outcome.lost_vms.push(name.clone());
