@@ -142,10 +142,16 @@ fn params(config: &config::Vm, around: &Surroundings) -> VmParams {
         clock_scale: config.clock_scale,
         budget: config.budget,
         seed: around.seed,
-        engine: match config.engine {
-            config::Engine::Auto => vm::Engine::Auto,
-            config::Engine::Interpreter => vm::Engine::Interpreter,
-        },
+        engine: engine(config),
+    }
+}
+
+/// What executes its instructions.
+pub(crate) const fn engine(config: &config::Vm) -> vm::Engine {
+    match config.engine {
+        config::Engine::Auto => vm::Engine::Auto,
+        config::Engine::Interpreter => vm::Engine::Interpreter,
+        config::Engine::Translator => vm::Engine::Translator,
     }
 }
 
@@ -227,6 +233,9 @@ impl Vcpu for LocalVcpu {
             each("direct ms", self.runner.direct_ns() / 1_000_000);
             counters.each(each);
             each("thread reads", self.thread_reads);
+        }
+        if let Some(translations) = self.runner.translations() {
+            translations.each(each);
         }
     }
 }

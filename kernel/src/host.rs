@@ -1,7 +1,7 @@
 //! The machine as the cell sees it: [`cell::Machine`] over the real one.
 
 use crate::careful::{self, xkphys};
-use crate::guest::{LocalGuest, Surroundings};
+use crate::guest::{self, LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
 use crate::{
@@ -25,6 +25,7 @@ use vmm_core::image::Images;
 
 /// Markers for counting (docs/counting.md): how far a recovery has come.
 const SUSPECTED: u16 = 0x2011;
+const WAITING: u16 = 0x2016;
 const UNWOUND: u16 = 0x2014;
 const SCANNED: u16 = 0x2015;
 
@@ -71,7 +72,7 @@ impl Host {
 
 /// The engine's own allocations would end the monitor if they failed.
 fn has_heap_for(vm: &config::Vm, vcpus: u32) -> Result<(), CreateError> {
-    let needed = vmm_core::vm::heap_needed(vm.memory, vcpus);
+    let needed = vmm_core::vm::heap_needed(vm.memory, vcpus, guest::engine(vm));
     Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| {
         CreateError::NoMemory(format!(
             "the monitor's own heap has not {} KB left in one piece: stop another VM",
@@ -173,6 +174,7 @@ impl Machine for Host {
     fn mark(&self, stage: Stage) {
         match stage {
             Stage::Suspected => asm::marker::<SUSPECTED>(),
+            Stage::Waiting => asm::marker::<WAITING>(),
             Stage::Unwound => asm::marker::<UNWOUND>(),
             Stage::Scanned => asm::marker::<SCANNED>(),
         }

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 use abi::{Gpa, PAGE_SIZE};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -152,6 +154,38 @@ impl Page {
         for (i, b) in (offset..PAGE_SIZE).zip(bytes) {
             *b = self.load8(i);
         }
+    }
+}
+
+/// One of the program's own pages.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+struct Own([AtomicU64; PAGE_SIZE as usize / 8]);
+
+const _: () = assert!(size_of::<Own>() == PAGE_SIZE as usize);
+
+/// Pages of the program's own, for what a guest gets to see beside its memory.
+#[derive(Debug)]
+pub struct OwnPages(Box<[Own]>);
+
+impl OwnPages {
+    /// So many of them, all zero; `None` if there is no memory for them.
+    #[must_use]
+    pub fn new(count: usize) -> Option<Self> {
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(count).ok()?;
+        for _ in 0..count {
+            pages.push(Own([const { AtomicU64::new(0) }; PAGE_SIZE as usize / 8]));
+        }
+        Some(Self(pages.into_boxed_slice()))
+    }
+
+    /// Page `index`. Whoever keeps it, or a translation to it, forgets it before these pages go.
+    #[must_use]
+    pub fn page(&self, index: usize) -> Option<Page> {
+        // SAFETY: an own page is aligned, as long as a page, and atomic; that it is not used when it is gone is the
+        // contract of a page.
+        self.0.get(index).map(|own| unsafe { Page::new(NonNull::from(own).cast()) })
     }
 }
 

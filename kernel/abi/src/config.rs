@@ -128,6 +128,8 @@ pub enum Engine {
     Auto,
     /// The interpreter, always: for debugging and for comparing engines.
     Interpreter,
+    /// As [`Engine::Auto`], and kernel mode that the CPU can't execute itself is translated.
+    Translator,
 }
 
 /// The processor that a VM sees.
@@ -293,6 +295,7 @@ impl Config {
                 engine: match r.u8()? {
                     0 => Engine::Auto,
                     1 => Engine::Interpreter,
+                    2 => Engine::Translator,
                     _ => return Err(r.error("an engine")),
                 },
                 cpu: match r.u8()? {

@@ -139,6 +139,11 @@ impl Cp0 {
 }
 
 impl Cp0 {
+    /// SRSCtl and SRSMap.
+    pub(crate) const fn shadow_sets(&self) -> u64 {
+        (self.srs[0] as u64) << 32 | self.srs[1] as u64
+    }
+
     /// Shows the registers to `v`, one after the other.
     pub(super) fn visit(&mut self, v: &mut impl Visit) -> Result<(), StateError> {
         let (mut status, mut cause) = (self.status.bits(), self.cause.bits());

@@ -6,6 +6,7 @@ use crate::cpu::tlb::{Entry, LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::{CodeCache, CodeMap};
 use crate::mem::GuestMemory;
+use crate::translate::{Own, guest_address, is_mapped};
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -86,9 +87,61 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         if !vcpu.has_address(va) {
             return false;
         }
-        let Vcpu { tlb, stale, soft, cp0, .. } = vcpu;
-        let Some(index) = tlb.lookup(va, cp0.entry_hi as u8) else { return false };
-        let [(even, first), (odd, second)] = halves(tlb.entry(index), va);
+        let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
+        let pair = halves(vcpu.tlb.entry(index), va);
+        self.put(cpu, vcpu, va, pair, access)
+    }
+
+    /// As [`Fill::answer`], for translated code: `real` is an alias of the guest's address, or of the VCPU's own pages.
+    pub fn answer_translated<R: RealCpu>(
+        &mut self,
+        own: &Own,
+        cpu: &mut R,
+        vcpu: &mut Vcpu,
+        real: u64,
+        access: Access,
+    ) -> bool {
+        if let Some((pages, writable)) = own.pair(real) {
+            if access == Access::Write && !writable {
+                return false;
+            }
+            let flags = CACHED | LO_V | if writable { LO_D } else { 0 };
+            let at = |page| cpu.machine_page(page) >> PAGE_SHIFT << LO_PFN_SHIFT | flags;
+            let lo = pages.map(|page| page.map_or(0, at));
+            return self.enter(cpu, real, lo);
+        }
+        let Some(va) = guest_address(real) else { return false };
+        // With all that Status says about segments.
+        let Ok(physical) = vcpu.translate(va, access) else { return false };
+        if access == Access::Write {
+            let page = self.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Read);
+            // The interpreter makes that store, and then the code goes.
+            if page.is_some_and(|page| self.code.is_watched(page)) {
+                return false;
+            }
+        }
+        let pair = if is_mapped(va) {
+            let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
+            halves(vcpu.tlb.entry(index), va)
+        } else {
+            let even = physical & !(2 * PAGE_SIZE - 1);
+            [(LO_V | LO_D, even), (LO_V | LO_D, even + PAGE_SIZE)]
+        };
+        self.put(cpu, vcpu, real, pair, access)
+    }
+
+    /// Puts a pair of pages in at `va`: of each the guest's EntryLo, and its guest-physical address.
+    #[inline(always)]
+    fn put<R: RealCpu>(
+        &mut self,
+        cpu: &mut R,
+        vcpu: &mut Vcpu,
+        va: u64,
+        pair: [(u64, u64); 2],
+        access: Access,
+    ) -> bool {
+        let [(even, first), (odd, second)] = pair;
+        let Vcpu { stale, soft, .. } = vcpu;
         let is_odd = va & PAGE_SIZE != 0;
         if access == Access::Write {
             let (lo, gpa) = if is_odd { (odd, second) } else { (even, first) };
@@ -111,9 +164,11 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             }
         }
         let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];
-        if lo[usize::from(is_odd)] == 0 {
-            return false;
-        }
+        lo[usize::from(is_odd)] != 0 && self.enter(cpu, va, lo)
+    }
+
+    #[inline(always)]
+    fn enter<R: RealCpu>(&mut self, cpu: &mut R, va: u64, lo: [u64; 2]) -> bool {
         let tag = tag(va, self.asid);
         if let Some(old) = self.l2.insert(tag, lo) {
             cpu.forget_pair(old);
@@ -140,7 +195,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         let Some(page) = self.mem.resolve(Gpa(gpa), Access::Read) else { return 0 };
         let mut lo = cpu.machine_page(page) >> PAGE_SHIFT << LO_PFN_SHIFT | CACHED | LO_V;
         let executed = self.others.is_some_and(|map| map.is_executed(Gpa(gpa)));
-        if !executed && self.code.find(page).is_none() {
+        if !executed && !self.code.is_kept(page) {
             lo |= LO_D;
             stale.mapped_for_stores(page);
         }

@@ -26,6 +26,7 @@ mod space;
 mod spaces;
 #[cfg(test)]
 pub(crate) mod tests;
+mod translated;
 
 pub use counters::Counters;
 pub use cpu::{Entry, Filler, RealCpu, Trapped};
@@ -33,11 +34,15 @@ pub use l2tlb::{L2Tlb, Pair, SIZE as L2TLB_SIZE, Set, tag};
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
 pub use spaces::{Asids, Claim, Spaces};
+pub(crate) use translated::HEAP as TRANSLATION_HEAP;
+pub use translated::Translations;
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine};
+use alloc::boxed::Box;
 use fill::{Fill, Pages};
 use space::Spacing;
+use translated::Translation;
 
 /// Why direct execution stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +105,10 @@ pub struct Direct {
     /// not know.
     link_left: u64,
     counters: Counters,
+    /// Translated code, where there is some.
+    translation: Option<Box<Translation>>,
+    /// There was no memory for it.
+    untranslated: bool,
 }
 
 impl Direct {
@@ -117,7 +126,24 @@ impl Direct {
             linked: (0, 0),
             link_left: 0,
             counters: Counters::default(),
+            translation: None,
+            untranslated: false,
         }
+    }
+
+    /// What translation has counted, if it has begun.
+    #[must_use]
+    pub fn translations(&self) -> Option<&Translations> {
+        self.translation.as_deref().map(|translation| &translation.counters)
+    }
+
+    /// What of `policy` can be done: whether there is memory to translate.
+    fn able(&mut self, vcpu: &mut Vcpu, policy: Policy) -> Policy {
+        if policy.translated && self.translation.is_none() && !self.untranslated {
+            self.translation = Translation::new(vcpu);
+            self.untranslated = self.translation.is_none();
+        }
+        Policy { translated: policy.translated && self.translation.is_some(), ..policy }
     }
 
     /// What has been counted.
@@ -127,22 +153,30 @@ impl Direct {
     }
 
     /// Forgets what the guest's TLB instructions have made void since the last time; `gone` is told what the
-    /// real TLB is to forget.
-    fn follow_notes(&mut self, vcpu: &mut Vcpu, mut gone: impl FnMut(u64)) {
-        match vcpu.stale.notes() {
-            Notes::None => return,
+    /// real TLB is to forget. Whether there was something of the kernel's segments among it: who has taken the translated code away
+    /// has that forget it, too.
+    fn follow_notes(&mut self, vcpu: &mut Vcpu, mut gone: impl FnMut(u64)) -> bool {
+        let kernel = match vcpu.stale.notes() {
+            Notes::None => return false,
             Notes::All => {
                 self.spacing.forget_all();
                 self.pages.clear();
+                true
             }
             Notes::Some(count) => {
-                for index in 0..count {
+                let segbits = vcpu.model.segbits;
+                (0..count).fold(false, |kernel, index| {
                     let void = vcpu.stale.void(index);
-                    self.spacing.forget(&self.l2, void, &mut gone);
-                }
+                    self.spacing.forget(&self.l2, void, segbits, &mut gone);
+                    kernel || void.vpn >> 62 != 0
+                })
             }
+        };
+        if let Some(translation) = self.translation.as_mut().filter(|_| kernel) {
+            translation.forget_mapped();
         }
         vcpu.stale.taken();
+        kernel
     }
 
     /// Stores the FPU's registers in the VCPU if they are not there.
@@ -200,6 +234,7 @@ pub fn run<R: RealCpu>(
     limit: u64,
     until: u64,
 ) -> Exit {
+    let policy = direct.able(vcpu, policy);
     let exit = interp::with_engine!(vcpu, around, Policy::NEVER, |engine| {
         engine.run_direct(direct, vcpu, cpu, policy, limit, until)
     });
@@ -231,6 +266,13 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 && let Some(exit) = self.look_around(direct, vcpu, until)
             {
                 return exit;
+            }
+            if policy.may_translate(vcpu) {
+                match self.translated(direct, vcpu, cpu, until) {
+                    Some(After::On) => continue,
+                    Some(After::Exit(exit)) => return exit,
+                    None => {}
+                }
             }
             if !policy.takes(vcpu) {
                 direct.save_fpu(vcpu, cpu);

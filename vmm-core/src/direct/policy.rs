@@ -12,6 +12,8 @@ pub struct Policy {
     /// … and also while Status.EXL is set. Handlers are short and mostly privileged instructions,
     /// cheaper to interpret than to trap at.
     pub exceptions: bool,
+    /// Kernel mode, wherever its code lies, is translated where it is reached often ([`crate::translate`]).
+    pub translated: bool,
 }
 
 /// The segment that supervisor mode has of the compatibility segments.
@@ -25,7 +27,8 @@ pub(crate) fn is_supervisor(va: u64) -> bool {
 
 impl Policy {
     /// Nothing.
-    pub const NEVER: Self = Self { user: false, kernel: false, exceptions: false };
+    pub const NEVER: Self =
+        Self { user: false, kernel: false, exceptions: false, translated: false };
 
     /// Whether what `vcpu` does next is to run directly.
     #[inline]
@@ -43,5 +46,13 @@ impl Policy {
         };
         // An odd address is no place to return to, nor is a delay slot without its branch.
         kind && !vcpu.in_slot && vcpu.pc & 3 == 0
+    }
+
+    /// Whether what `vcpu` does next may be translated.
+    #[inline]
+    #[must_use]
+    pub(crate) fn may_translate(self, vcpu: &Vcpu) -> bool {
+        let ready = !vcpu.in_slot && vcpu.pc & 3 == 0 && !vcpu.verifies;
+        self.translated && vcpu.mode == Mode::Kernel && ready
     }
 }

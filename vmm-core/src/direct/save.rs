@@ -37,7 +37,8 @@ impl Direct {
         let count_at = out.len();
         out.push(0);
         self.l2.newest(PAIRS_MAX as u64, |tag| {
-            if live.contains(tag as u8) {
+            // What translated code has is of no use without it.
+            if live.contains(tag as u8) && (self.translation.is_none() || tag >> 62 == 0) {
                 out.push(tag);
             }
         });

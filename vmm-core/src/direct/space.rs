@@ -19,6 +19,7 @@ use super::l2tlb::{L2Tlb, tag};
 use super::spaces::{Asids, Claim, new_owner};
 use crate::cpu::Void;
 use crate::state::{StateError, check};
+use crate::translate::Class;
 use abi::PAGE_SIZE;
 
 /// Pairs of pages that are forgotten one by one; where there are more, the whole address space is.
@@ -171,35 +172,73 @@ impl Spacing {
         self.generation = 0;
     }
 
-    /// Forgets some translations. `gone` is told what pairs the L2TLB had.
-    pub fn forget(&mut self, l2: &L2Tlb, void: Void, mut gone: impl FnMut(u64)) {
+    /// Forgets some translations, and those of their aliases. `gone` is told what pairs the L2TLB had.
+    pub fn forget(&mut self, l2: &L2Tlb, void: Void, segbits: u32, mut gone: impl FnMut(u64)) {
         let pairs = (void.pair_mask + 1) / (2 * PAGE_SIZE);
         match void.asid {
             None if pairs > PAIRS_MAX => self.forget_all(),
             Some(asid) if pairs > PAIRS_MAX => self.forget_space(asid),
-            Some(asid) => forget_in(l2, void, self.real[usize::from(asid)], &mut gone),
+            Some(asid) => forget_in(l2, void, segbits, self.real[usize::from(asid)], &mut gone),
             None => {
                 for &real in &self.real {
-                    forget_in(l2, void, real, &mut gone);
+                    forget_in(l2, void, segbits, real, &mut gone);
                 }
             }
         }
     }
 }
 
-/// Forgets pairs in one real address space.
-fn forget_in(l2: &L2Tlb, void: Void, real: u8, gone: &mut impl FnMut(u64)) {
+/// The address that an entry of the guest's TLB with this number is for, of `segbits` bits in its segment.
+const fn address(vpn: u64, segbits: u32) -> u64 {
+    // The last 2 GB of the last segment are the compatibility segments.
+    let ones = (1 << segbits) - (1 << 31);
+    let compatible = vpn >> 62 == 3 && vpn & ones == ones;
+    if compatible { vpn | !((1 << 31) - 1) } else { vpn }
+}
+
+/// Forgets pairs in one real address space, where the guest's addresses are the real ones, and where translated
+/// code has their aliases.
+fn forget_in(l2: &L2Tlb, void: Void, segbits: u32, real: u8, gone: &mut impl FnMut(u64)) {
     if real == 0 {
         return;
     }
-    let first = void.vpn & !void.pair_mask;
-    let mut offset = 0;
-    while offset <= void.pair_mask {
-        let tag = tag(first + offset, real);
-        // What the L2TLB does not have, the real TLB has not either, where the VCPU is.
-        if l2.forget(tag) {
-            gone(tag);
+    let first = address(void.vpn, segbits) & !void.pair_mask;
+    let alias = Class::of(first).map(|class| first ^ class.constant());
+    for first in [Some(first), alias].into_iter().flatten() {
+        let mut offset = 0;
+        while offset <= void.pair_mask {
+            let tag = tag(first + offset, real);
+            // What the L2TLB does not have, the real TLB has not either, where the VCPU is.
+            if l2.forget(tag) {
+                gone(tag);
+            }
+            offset += 2 * PAGE_SIZE;
         }
-        offset += 2 * PAGE_SIZE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_the_compatibility_segments_is_found_by_its_real_address() {
+        let l2 = L2Tlb::new();
+        let void = |vpn| Void { vpn, pair_mask: 0x1fff, asid: None };
+        for (va, segbits) in [
+            (0xffff_ffff_c000_4000, 40),
+            (0xffff_ffff_dfff_e000, 42),
+            (0xc000_0000_0000_4000, 40),
+            (0x4000_0000_0000_4000, 40),
+            (0x12_3456_8000, 40),
+        ] {
+            let vpn = va & ((3 << 62) | ((1 << segbits) - 1));
+            let alias = Class::of(va).map_or(va, |class| va ^ class.constant());
+            for real in [va, alias] {
+                l2.insert(tag(real, 9), [1, 2]);
+                forget_in(&l2, void(vpn), segbits, 9, &mut |gone| assert_eq!(gone, tag(real, 9)));
+                assert_eq!(l2.lookup(tag(real, 9)), None, "{real:#x}");
+            }
+        }
     }
 }

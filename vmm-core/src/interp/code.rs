@@ -9,6 +9,8 @@
 //! The arrays are cells: the engine walks one of them while a store of the instruction that it
 //! executes changes it.
 
+use super::hot::Hot;
+use super::watched::Watched;
 use crate::isa::Insn;
 use crate::mem::Page;
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
@@ -51,6 +53,15 @@ pub struct CodeCache {
     /// Hash heads, a power of two of them.
     heads: Vec<Cell<u32>>,
     victim: Cell<u32>,
+    /// For an engine that translates, once there is one.
+    watch: Option<Box<Watch>>,
+}
+
+/// What an engine that translates has of the code it translates.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub pages: Watched,
+    pub hot: Hot,
 }
 
 /// Whether a place is there; it is made if there is heap for it.
@@ -84,6 +95,7 @@ impl CodeCache {
             slots: vec![free; pages],
             heads: vec![Cell::new(NONE); (2 * pages).next_power_of_two()],
             victim: Cell::new(0),
+            watch: None,
         };
         assert!(cache.make(0), "memory for one page of decoded code");
         cache
@@ -114,8 +126,34 @@ impl CodeCache {
                 slots: Vec::new(),
                 heads: Vec::new(),
                 victim: Cell::new(0),
+                watch: None,
             },
         )
+    }
+
+    /// Makes what an engine that translates needs; `false` if there is no memory for it.
+    pub(crate) fn begin_watch(&mut self) -> bool {
+        if self.watch.is_none() {
+            let parts = Watched::new().zip(Hot::new());
+            self.watch = parts.map(|(pages, hot)| Box::new(Watch { pages, hot }));
+        }
+        self.watch.is_some()
+    }
+
+    /// What it has.
+    #[inline]
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
+    }
+
+    /// Whether code of `page` is kept, in this form or another.
+    pub(crate) fn is_kept(&self, page: Page) -> bool {
+        self.find(page).is_some() || self.is_watched(page)
+    }
+
+    /// Whether code of `page` is kept in another form.
+    pub(crate) fn is_watched(&self, page: Page) -> bool {
+        self.watch().is_some_and(|watch| watch.pages.has(page))
     }
 
     fn head(&self, page: Page) -> &Cell<u32> {
@@ -156,6 +194,11 @@ impl CodeCache {
         self.slots[index].number.set(gpa.page());
     }
 
+    /// That address.
+    pub(super) fn gpa(&self, index: usize) -> Gpa {
+        Gpa(self.slots[index].number.get() << PAGE_SHIFT)
+    }
+
     /// Unlinks a slot in use and clears its instructions.
     fn release(&self, index: usize) {
         let slot = &self.slots[index];
@@ -187,6 +230,9 @@ impl CodeCache {
 
     /// Frees the slot of `page`; whether it had one.
     pub(crate) fn drop_page(&self, page: Page) -> bool {
+        if let Some(watch) = self.watch() {
+            watch.pages.release(page);
+        }
         self.find(page).is_some_and(|slot| {
             self.release(slot);
             true
@@ -207,6 +253,14 @@ impl CodeCache {
     /// A store of `size` bytes at `offset` in `page`: what was decoded there is not so any more.
     /// Whether the page has a slot at all.
     pub(crate) fn written(&self, page: Page, offset: u64, size: u64) -> bool {
+        if let Some(watch) = self.watch() {
+            watch.pages.release(page);
+        }
+        self.decode_range_again(page, offset, size)
+    }
+
+    /// Clears what was decoded from `size` bytes at `offset` in `page`; whether the page has a slot at all.
+    pub(super) fn decode_range_again(&self, page: Page, offset: u64, size: u64) -> bool {
         let Some(index) = self.find(page) else { return false };
         let offset = offset & (PAGE_SIZE - 1);
         let first = offset as usize / 4;
@@ -224,6 +278,9 @@ impl CodeCache {
             if (first..end).contains(&slot.number.get()) {
                 self.release(index);
             }
+        }
+        if let Some(watch) = self.watch() {
+            watch.pages.forget(first..end);
         }
     }
 

@@ -223,7 +223,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 cpu.retired = stop_count;
                 let next = if in_slot { target } else { stop_pc };
                 in_slot = false;
-                if (next ^ base) & !IN_PAGE != 0 || stop_count >= end {
+                if (next ^ base) & !IN_PAGE != 0 || stop_count >= end || check.stops(next) {
                     leave!(next);
                 }
                 begin!(next);

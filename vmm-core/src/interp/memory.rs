@@ -194,7 +194,7 @@ impl<const BIG: bool> Context for Cx<'_, '_, BIG> {
         if let Ok(physical) = self.cpu.translate(va, Access::Execute) {
             let gpa = Gpa(physical & !(PAGE_SIZE - 1));
             if let Some(page) = self.engine.mem.resolve(gpa, Access::Execute) {
-                self.engine.code.written(page, physical & !(line - 1), line);
+                self.engine.code.decode_range_again(page, physical & !(line - 1), line);
             }
         }
     }

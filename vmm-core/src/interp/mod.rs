@@ -16,14 +16,18 @@
 mod code;
 mod codemap;
 mod exec;
+mod hot;
 mod memory;
 mod softtlb;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wary;
+mod watched;
 
 pub use code::CodeCache;
+pub(crate) use code::Watch;
 pub(crate) use codemap::CodeMap;
+pub(crate) use hot::Hot;
 pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
@@ -35,6 +39,7 @@ use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
 use codemap::Post;
+use hot::Counted;
 use wary::Trusted;
 
 /// Instructions between two looks at the clock and the interrupt lines, at most.
@@ -158,7 +163,7 @@ pub(crate) struct Cx<'b, 'a, const BIG: bool> {
     pub(crate) engine: &'b mut Engine<'a, BIG>,
 }
 
-impl<const BIG: bool> Engine<'_, BIG> {
+impl<'a, const BIG: bool> Engine<'a, BIG> {
     /// The guest's byte order.
     const ENDIAN: Endian = if BIG { Endian::Big } else { Endian::Little };
 
@@ -189,7 +194,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
             if self.has_posts(cpu) {
                 self.read_posts(cpu);
             }
-            if self.policy.takes(cpu) {
+            let counts = self.counts(cpu);
+            if self.policy.takes(cpu) || counts.is_some_and(|watch| watch.hot.reached(cpu.pc)) {
                 return Exit::Direct;
             }
             match self.fetch(cpu) {
@@ -197,6 +203,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
                     let end = end.min(next_poll);
                     if cpu.wary {
                         self.execute_warily(cpu, slot, end);
+                    } else if let Some(watch) = counts {
+                        self.execute(cpu, slot, end, Counted(&watch.hot));
                     } else {
                         self.execute(cpu, slot, end, Trusted);
                     }
@@ -212,6 +220,37 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 }
             }
         }
+    }
+
+    /// Where it is counted how often what comes next is reached, if it is.
+    #[inline]
+    fn counts(&self, cpu: &Vcpu) -> Option<&'a Watch> {
+        let code: &'a CodeCache = self.code;
+        if self.policy.may_translate(cpu) { code.watch() } else { None }
+    }
+
+    /// Executes so many instructions, or less, whatever interrupts are pending.
+    pub(crate) fn step(&mut self, cpu: &mut Vcpu, count: u64) -> Option<Exit> {
+        match self.fetch(cpu) {
+            Ok(slot) if cpu.wary => self.execute_warily(cpu, slot, cpu.retired + count),
+            Ok(slot) => self.execute(cpu, slot, cpu.retired + count, Trusted),
+            Err(Trap) => return self.fetch_failed(cpu),
+        }
+        (cpu.attention && self.bus.wants_exit()).then_some(Exit::Device)
+    }
+
+    /// The instruction word at the program counter.
+    pub(crate) fn word_here(&mut self, cpu: &mut Vcpu) -> Option<u32> {
+        let slot = self.fetch(cpu).ok()?;
+        self.code.page(slot).map(|page| Self::word(page, cpu.pc))
+    }
+
+    /// The page of the program counter, if the decoded code of it may be trusted, and its guest-physical address.
+    pub(crate) fn code_page(&mut self, cpu: &mut Vcpu) -> Option<(Page, Gpa)> {
+        let slot = self.fetch(cpu).ok()?;
+        let trusted = self.code.distrusted(slot) == 0 || self.others.is_none();
+        let page = self.code.page(slot).filter(|_| trusted && !cpu.verifies)?;
+        Some((page, self.code.gpa(slot)))
     }
 
     /// Leave the inner loop if there is an interrupt to be taken, as far as the lines are known. (Those
@@ -366,7 +405,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
     }
 
     /// The instruction word at `pc`, whose page lies at `page`.
-    fn word(page: Page, pc: u64) -> u32 {
+    pub(crate) fn word(page: Page, pc: u64) -> u32 {
         u32::load(page, pc, Self::ENDIAN)
     }
 

@@ -24,6 +24,11 @@ pub(super) trait Check {
     fn look(&self, cell: &Cell<Insn>);
     /// The one at `pc` has just been decoded, from `word`.
     fn decoded(&self, pc: u64, word: u32);
+    /// Control comes to `next` by a jump: whether execution stops there.
+    #[inline(always)]
+    fn stops(&self, _next: u64) -> bool {
+        false
+    }
 }
 
 /// Nothing is.

@@ -117,6 +117,12 @@ pub const fn dext(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
     0x1f << 26 | rs << S | rt << T | (size - 1) << D | position << 6 | 0x03
 }
 
+/// `dextu rt, rs, position, size`, position from 32 on
+#[must_use]
+pub const fn dextu(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
+    0x1f << 26 | rs << S | rt << T | (size - 1) << D | (position - 32) << 6 | 0x02
+}
+
 /// `bne rs, rt`, to be given its target
 #[must_use]
 pub const fn bne(rs: u32, rt: u32) -> u32 {
@@ -165,6 +171,7 @@ mod tests {
             (ins(1, 0, 8, 8), Op::Ins, 8, 8),
             (dins(1, 2, 5, 9), Op::Dins, 5, 9),
             (dext(1, 2, 2, 9), Op::Dext, 2, 9),
+            (dextu(1, 2, 59, 5), Op::Dext, 59, 5),
         ] {
             let insn = decode(word);
             assert_eq!((insn.op, insn.position(), insn.width()), (wanted, position, width));

@@ -53,6 +53,15 @@ pub enum Seen {
     Mixed,
 }
 
+/// What an access is emitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This class.
+    One(Class),
+    /// Any, by the upper bits of the base.
+    Mixed,
+}
+
 /// A way out of a block that can be chained.
 #[derive(Clone, Copy, Debug)]
 pub struct Exit {
@@ -128,8 +137,8 @@ pub(super) struct Builder<'a> {
     pub(super) layout: Layout,
     pub(super) source: &'a Source<'a>,
     seen: &'a dyn Fn(u64) -> Seen,
-    /// `$k0` holds the alias of this register, for an access of this class.
-    pub(super) alias: Option<(u32, Class)>,
+    /// `$k0` holds the alias of this register, for an access that reaches so far.
+    pub(super) alias: Option<(u32, Reach)>,
     pub(super) k1: Scratch,
     /// Registers that the block has written so far, as bits.
     written: u32,
@@ -327,27 +336,41 @@ impl Builder<'_> {
         }
     }
 
-    /// The class of the access of instruction `index`, with base register `base`.
-    pub(super) fn class(&self, index: usize, base: u32) -> Option<Class> {
+    /// What the access of instruction `index` reaches, with base register `base`.
+    pub(super) fn reach(&self, index: usize, base: u32) -> Option<Reach> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
-            Seen::One(Class::User) if is_kept(base) => None,
-            Seen::One(class) => Some(class),
-            Seen::Mixed => None,
+            Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
+            Seen::One(class) => Some(Reach::One(class)),
+            Seen::Mixed => Some(Reach::Mixed),
             // What is written in the block is not known; a stack stays where it is.
-            Seen::Nothing if self.written >> base & 1 != 0 && base != 29 => Some(self.layout.main),
+            Seen::Nothing if self.written >> base & 1 != 0 && base != 29 => {
+                Some(Reach::One(self.layout.main))
+            }
             Seen::Nothing => {
                 let class = Class::of(self.source.gpr[base as usize])?;
-                (class != Class::User || !is_kept(base)).then_some(class)
+                (class != Class::User || !is_kept(base)).then_some(Reach::One(class))
             }
         }
     }
 
+    /// `$k0` is the alias of what register `base` holds, whatever its class; the register is not in the VCPU page.
+    fn alias_mixed(&mut self, base: u32) {
+        self.page();
+        self.put(asm::dextu(K0, base, 59, 5));
+        self.put(asm::dins(K1, K0, 3, 5));
+        self.k1 = Scratch::Unknown;
+        self.put(asm::ld(K0, slot::MIXED, K1));
+        self.put(asm::xor(K0, base, K0));
+        self.alias = Some((base, Reach::Mixed));
+    }
+
     /// `$k0` is the alias of what register `base` holds.
-    pub(super) fn alias(&mut self, base: u32, class: Class) {
-        if self.alias == Some((base, class)) {
+    pub(super) fn alias(&mut self, base: u32, reach: Reach) {
+        if self.alias == Some((base, reach)) {
             return;
         }
+        let Reach::One(class) = reach else { return self.alias_mixed(base) };
         if is_kept(base) {
             self.load_kept(base);
             let main = class == self.layout.main;
@@ -367,7 +390,7 @@ impl Builder<'_> {
             self.load_place(asm::ld, K0, slot::constant(class));
             self.put(asm::xor(K0, base, K0));
         }
-        self.alias = Some((base, class));
+        self.alias = Some((base, reach));
     }
 
     /// An instruction without control flow; whether it could be emitted (else nothing has been).
@@ -383,10 +406,10 @@ impl Builder<'_> {
             Form::Plain { .. } => self.plain(form, word),
             Form::Load { keeps } => {
                 let base = field(word, S);
-                let Some(class) = self.class(index, base).filter(|_| !keeps || !is_kept(rt)) else {
+                let Some(reach) = self.reach(index, base).filter(|_| !keeps || !is_kept(rt)) else {
                     return false;
                 };
-                self.alias(base, class);
+                self.alias(base, reach);
                 let word = with(word, S, K0);
                 if is_kept(rt) {
                     self.put(with(word, T, K0));
@@ -398,8 +421,8 @@ impl Builder<'_> {
             }
             Form::Store => {
                 let base = field(word, S);
-                let Some(class) = self.class(index, base) else { return false };
-                self.alias(base, class);
+                let Some(reach) = self.reach(index, base) else { return false };
+                self.alias(base, reach);
                 let mut word = with(word, S, K0);
                 if is_kept(rt) {
                     self.page();

@@ -9,7 +9,6 @@ use super::layout::{Class, Layout};
 use super::stand::{Kind, Point, Resume, Stand};
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// Parts of a cache.
@@ -31,6 +30,8 @@ const CKSSEG: u64 = 0xffff_ffff_c000_0000;
 pub trait CodeMemory {
     /// Word `index` of the code becomes `word`.
     fn set(&mut self, index: usize, word: u32);
+    /// Word `index` is written as it is.
+    fn rewrite(&mut self, index: usize);
     /// The guest's code at `pc` has no block any more: no entry of the jump table leads there.
     fn gone(&mut self, pc: u64);
 }
@@ -117,6 +118,28 @@ pub struct CodeCache {
     draft: Box<Draft>,
     made: u64,
     dropped: u64,
+    /// Blocks there are of code in mapped segments.
+    mapped: usize,
+}
+
+/// Whether an address is in a mapped segment.
+pub(crate) const fn is_mapped(va: u64) -> bool {
+    va >= CKSSEG || va >> 62 != 2 && va >> 31 != !0 >> 31
+}
+
+/// Changes a word that is, or was, a branch. QEMU may have been interrupted behind it, and then keeps its delay slot by
+/// itself, with the branch's target in it: writing to the slot too makes it forget that.
+fn set_branch(memory: &mut impl CodeMemory, index: usize, word: u32) {
+    memory.set(index, word);
+    memory.rewrite(index + 1);
+}
+
+/// So many values; `None` if there is no memory for them.
+fn filled<T: Clone>(value: T, count: usize) -> Option<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(count).ok()?;
+    all.resize(count, value);
+    Some(all)
 }
 
 impl CodeCache {
@@ -124,7 +147,7 @@ impl CodeCache {
     pub const MIN_WORDS: usize = PARTS * MAX_WORDS;
 
     /// An empty cache for code of so many words, which lie where `layout` says; `None` if it says
-    /// something impossible, or they are too few. This is all the memory that it ever takes.
+    /// something impossible, they are too few, or there is no memory for its records. This is all the memory that it ever takes.
     #[must_use]
     pub fn new(layout: Layout, words: usize) -> Option<Self> {
         if words < Self::MIN_WORDS || !layout.is_possible(words) {
@@ -158,15 +181,16 @@ impl CodeCache {
             share,
             parts: [Used::default(); PARTS],
             current: 0,
-            blocks: vec![block; PARTS * share.blocks],
-            points: vec![point; PARTS * share.points],
-            ways: vec![way; PARTS * share.exits],
-            keys: vec![NONE; buckets],
-            pages: vec![NONE; buckets],
-            sites: vec![Site { pc: 0, seen: Seen::Nothing }; SITES],
+            blocks: filled(block, PARTS * share.blocks)?,
+            points: filled(point, PARTS * share.points)?,
+            ways: filled(way, PARTS * share.exits)?,
+            keys: filled(NONE, buckets)?,
+            pages: filled(NONE, buckets)?,
+            sites: filled(Site { pc: 0, seen: Seen::Nothing }, SITES)?,
             draft: Box::new(Draft::new()),
             made: 0,
             dropped: 0,
+            mapped: 0,
         })
     }
 
@@ -277,6 +301,7 @@ impl CodeCache {
         let (by_key, by_page) = (self.key_bucket(key), self.page_bucket(key.page));
         Self::enlist(&mut self.blocks, &mut self.keys[by_key], id, |block| &mut block.by_key);
         Self::enlist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
+        self.mapped += usize::from(is_mapped(key.pc));
         BlockId(id)
     }
 
@@ -359,11 +384,11 @@ impl CodeCache {
         let from = self.blocks[block as usize].start as usize;
         let branch = from + usize::from(way.branch);
         // In any case the exit itself: who stands there goes on from there.
-        memory.set(from + usize::from(way.word), asm::j(self.address(start)));
+        set_branch(memory, from + usize::from(way.word), asm::j(self.address(start)));
         if way.branch != NO_BRANCH
             && let Some(word) = asm::branch_to(branch_word, branch, start)
         {
-            memory.set(branch, word);
+            set_branch(memory, branch, word);
         }
         let way = &mut self.ways[exit.0 as usize];
         (way.to, way.next, way.previous) = (to.0, first, NONE);
@@ -386,12 +411,13 @@ impl CodeCache {
 
     /// What guest addresses of mapped segments mean has changed.
     pub fn forget_mapped(&mut self, memory: &mut impl CodeMemory) {
+        if self.mapped == 0 {
+            return;
+        }
         for part in 0..PARTS {
             for n in 0..self.parts[part].blocks {
                 let id = part * self.share.blocks + n;
-                let pc = self.blocks[id].key.pc;
-                if self.blocks[id].alive && (pc >= CKSSEG || pc >> 62 != 2 && pc >> 31 != !0 >> 31)
-                {
+                if self.blocks[id].alive && is_mapped(self.blocks[id].key.pc) {
                     self.drop_block(memory, id as u32);
                 }
             }
@@ -515,6 +541,7 @@ impl CodeCache {
         Self::delist(&mut self.blocks, &mut self.keys[by_key], id, |block| &mut block.by_key);
         Self::delist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
         self.blocks[id as usize].alive = false;
+        self.mapped -= usize::from(is_mapped(key.pc));
         self.dropped += 1;
         memory.gone(key.pc);
     }
@@ -527,9 +554,9 @@ impl CodeCache {
         }
         let from = self.blocks[block as usize].start as usize;
         if way.branch != NO_BRANCH {
-            memory.set(from + usize::from(way.branch), branch_word);
+            set_branch(memory, from + usize::from(way.branch), branch_word);
         }
-        memory.set(from + usize::from(way.word), BREAK);
+        set_branch(memory, from + usize::from(way.word), BREAK);
         match self.ways.get_mut(previous as usize) {
             Some(previous) => previous.next = next,
             None => self.blocks[to as usize].incoming = next,

@@ -1,9 +1,8 @@
 //! Branches, jumps, and their delay slots.
 
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
-use super::build::{Builder, LINK, Scratch, Way, is_kept};
+use super::build::{Builder, LINK, Reach, Scratch, Way, is_kept};
 use super::form::{Form, form, reads_and_writes};
-use super::layout::Class;
 use super::stand::Kind;
 use crate::emulate::branch;
 use crate::isa::{Insn, Op};
@@ -15,8 +14,8 @@ const RA: u32 = 31;
 enum Slot {
     /// In the real delay slot, as it is.
     Same(u32),
-    /// There too: an access of this class, whose alias is made before the branch.
-    Access(u32, Class),
+    /// There too: an access that reaches so far, whose alias is made before the branch.
+    Access(u32, Reach),
     /// Before the branch.
     Before(Form, u32),
 }
@@ -51,9 +50,9 @@ impl Builder<'_> {
             Form::Nothing => Some(Slot::Same(NOP)),
             Form::Plain { .. } if !kept => Some(Slot::Same(word)),
             Form::Load { .. } | Form::Store => {
-                let class = self.class(index, field(word, S))?;
+                let reach = self.reach(index, field(word, S))?;
                 if !kept {
-                    return Some(Slot::Access(word, class));
+                    return Some(Slot::Access(word, reach));
                 }
                 let keeps = matches!(form, Form::Load { keeps: true });
                 (!keeps || !is_kept(field(word, T))).then_some(Slot::Before(form, word))
@@ -71,8 +70,8 @@ impl Builder<'_> {
     fn before(&mut self, slot: &Slot, index: usize) -> Option<u32> {
         match *slot {
             Slot::Same(word) => Some(word),
-            Slot::Access(word, class) => {
-                self.alias(field(word, S), class);
+            Slot::Access(word, reach) => {
+                self.alias(field(word, S), reach);
                 Some(with(word, S, K0))
             }
             Slot::Before(form, word) => {

@@ -82,10 +82,28 @@ impl Class {
     }
 }
 
-/// The guest address behind a real one in a window. Where classes share a window, it is that of one of
+/// What a guest address with these bits 63:59 is XORed with at a site whose accesses are of several classes: it gives the
+/// alias of each guest address, but of xuseg, which is itself, and an address that supervisor mode refuses where none is.
+#[must_use]
+pub const fn mixed(bits: u64) -> u64 {
+    match bits {
+        0 => 0,
+        0b10010 => Class::Uncached.constant(),
+        0b10011 => Class::Cached.constant(),
+        0b11000 => Class::Xkseg.constant(),
+        0b11111 => Class::Compat.constant(),
+        // Into XKPHYS.
+        _ => (bits ^ 0b10000) << 59,
+    }
+}
+
+/// The guest address behind a real one in a window, or in xuseg. Where classes share a window, it is that of one of
 /// them: they mean the same memory.
 #[must_use]
 pub fn guest_address(real: u64) -> Option<u64> {
+    if real < 1 << SEGBITS {
+        return Some(real);
+    }
     let class = Class::ALL.into_iter().find(|class| class.window().contains(&real))?;
     Some(real ^ class.constant())
 }
@@ -156,8 +174,12 @@ pub mod slot {
     const CONSTANTS: u16 = 32;
     /// CP0 registers, as `dmfc0` reads them.
     const CP0: u16 = 128;
+    /// Constants by bits 63:59 of an address ([`super::mixed`]).
+    pub const MIXED: u16 = 512;
+    /// How many of them there are.
+    pub const MIXED_COUNT: u16 = 32;
     /// Doublewords used.
-    pub const COUNT: usize = CP0 as usize / 8 + REGISTERS.len();
+    pub const COUNT: usize = MIXED as usize / 8 + MIXED_COUNT as usize;
 
     /// The registers that have places in the page: number and selector.
     pub const REGISTERS: [(u8, u8); 27] = [
@@ -272,6 +294,25 @@ mod tests {
     }
 
     #[test]
+    fn where_classes_mix_each_address_finds_its_alias_or_none() {
+        for (class, range) in guest_ranges() {
+            for va in [range.start, range.start + 0x1234_5678, range.end - 7] {
+                let real = va ^ mixed(va >> 59);
+                match class {
+                    Some(Class::User) => assert_eq!(real, va),
+                    Some(class) => assert_eq!(real, va ^ class.constant(), "{va:#x}"),
+                    None => assert!(is_dead(real), "{va:#x} becomes {real:#x}"),
+                }
+            }
+        }
+        for bits in 0..32u64 {
+            let known = [0, 0b10010, 0b10011, 0b11000, 0b11111].contains(&bits);
+            let real = bits << 59 ^ mixed(bits);
+            assert!(known || real >> 62 == 2, "{bits:#b}");
+        }
+    }
+
+    #[test]
     fn windows_are_apart_by_more_than_an_offset_reaches() {
         for class in Class::ALL {
             let window = class.window();
@@ -310,9 +351,11 @@ mod tests {
         seen.extend(slot::REGISTERS.map(|(number, select)| {
             slot::register(number.into(), select.into()).expect("it has one").0
         }));
-        assert_eq!(seen.iter().max(), Some(&(8 * slot::COUNT as u16 - 8)));
+        assert!(seen.iter().max() < Some(&slot::MIXED));
+        assert!(8 * slot::COUNT as u64 <= abi::PAGE_SIZE);
         assert_eq!(slot::register(12, 0), Some((slot::STATUS, true)));
         assert_eq!(slot::register(4, 2), Some((slot::USER_LOCAL, true)));
+        seen.extend((0..slot::MIXED_COUNT).map(|n| slot::MIXED + 8 * n));
         let count = seen.len();
         seen.sort_unstable();
         seen.dedup();

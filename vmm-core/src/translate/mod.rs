@@ -11,13 +11,21 @@ mod cache;
 mod control;
 mod form;
 mod layout;
+mod own;
+#[cfg(test)]
 mod page;
 mod stand;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use build::Source;
+pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
-pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
+pub(crate) use form::{Form, form};
+pub use layout::{
+    Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, mixed, slot,
+};
+pub(crate) use own::{Code, Own};
+#[cfg(test)]
 pub use page::PageImage;
 pub use stand::{Kind, Resume, Stand, after_slot};

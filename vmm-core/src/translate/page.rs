@@ -1,6 +1,6 @@
-//! What the VCPU page says, and taking it back.
+//! What the VCPU page says, and taking it back: the simple way, which [`super::Own`] is tested against.
 
-use super::layout::{Class, slot};
+use super::layout::{Class, mixed, slot};
 use crate::cpu::Vcpu;
 
 /// Cause.IP.
@@ -27,6 +27,9 @@ impl PageImage {
         image.set(slot::MAIN, main.constant());
         for class in Class::ALL {
             image.set(slot::constant(class), class.constant());
+        }
+        for bits in 0..slot::MIXED_COUNT {
+            image.set(slot::MIXED + 8 * bits, mixed(bits.into()));
         }
         for (number, select) in slot::REGISTERS {
             let (number, select) = (number.into(), select.into());

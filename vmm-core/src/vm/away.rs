@@ -188,8 +188,11 @@ impl<M> Vm<M> {
         self.scatter(true);
         out.push(VERSION);
         out.extend(shape(&self.params));
-        let Policy { user, kernel, exceptions } = self.policy;
-        let policy = u64::from(user) | u64::from(kernel) << 1 | u64::from(exceptions) << 2;
+        let Policy { user, kernel, exceptions, translated } = self.policy;
+        let policy = u64::from(user)
+            | u64::from(kernel) << 1
+            | u64::from(exceptions) << 2
+            | u64::from(translated) << 3;
         out.extend([self.warped(), self.spent.load(Ordering::Relaxed), policy]);
     }
 
@@ -216,15 +219,19 @@ impl<M> Vm<M> {
         words.count(&mut warped)?;
         words.count(&mut spent)?;
         words.u64(&mut policy)?;
-        check(policy < 8, "what runs directly")?;
+        check(policy < 16, "what runs directly")?;
         if !words.0.is_empty() {
             return Err(StateError::Long);
         }
-        let [user, kernel, exceptions] = [0, 1, 2].map(|bit| policy >> bit & 1 != 0);
-        let policy = Policy { user, kernel, exceptions };
+        let [user, kernel, exceptions, translated] = [0, 1, 2, 3].map(|bit| policy >> bit & 1 != 0);
+        let policy = Policy { user, kernel, exceptions, translated };
         check(
-            params.engine == super::Engine::Auto || policy == Policy::NEVER,
+            params.engine != super::Engine::Interpreter || policy == Policy::NEVER,
             "what runs directly, in a VM that is interpreted",
+        )?;
+        check(
+            !translated || params.engine == super::Engine::Translator,
+            "what is translated, in a VM that is not",
         )?;
         let vm = Self {
             devices: Devices::away(home, warped, params.endian),

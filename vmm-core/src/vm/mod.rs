@@ -29,7 +29,7 @@ mod visits;
 
 use crate::board::Board;
 use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
-use crate::direct::{L2TLB_SIZE, Policy};
+use crate::direct::{L2TLB_SIZE, Policy, TRANSLATION_HEAP};
 use crate::endian::Endian;
 use crate::image::{ImageError, Images, Plan};
 use crate::interp::{Around, CodeMap, UnreachableVector};
@@ -55,6 +55,8 @@ pub enum Engine {
     Auto,
     /// The interpreter only.
     Interpreter,
+    /// As [`Engine::Auto`], and kernel mode by the translator where it can't run directly.
+    Translator,
 }
 
 /// What a VM is made of.
@@ -162,9 +164,10 @@ const fn code_pages(memory: u64, vcpus: u32) -> usize {
 /// pages, the L2TLB where it finds its alignment, and half a megabyte for TLB and cached translations; and
 /// as much for the devices.
 #[must_use]
-pub const fn heap_needed(memory: u64, vcpus: u32) -> usize {
+pub const fn heap_needed(memory: u64, vcpus: u32, engine: Engine) -> usize {
     const SMALL: usize = 1 << 19;
-    let each = code_pages(memory, vcpus) * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL;
+    let translated = if matches!(engine, Engine::Translator) { TRANSLATION_HEAP } else { 0 };
+    let each = code_pages(memory, vcpus) * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL + translated;
     SMALL + vcpus as usize * each
 }
 
@@ -186,10 +189,12 @@ impl<M: GuestMemory> Vm<M> {
         let runners = (0..params.vcpus).map(|number| Runner::new(number, &params, plan.entry()));
         let runners = runners.collect();
         let policy = match params.engine {
-            Engine::Auto => {
-                Policy { user: true, kernel: plan.is_supervisor_linked(), exceptions: false }
-            }
             Engine::Interpreter => Policy::NEVER,
+            engine => {
+                let kernel = plan.is_supervisor_linked();
+                let translated = engine == Engine::Translator && !kernel;
+                Policy { user: true, kernel, exceptions: false, translated }
+            }
         };
         let board = Board::new(params.endian, params.epoch_s, params.console_rate);
         let vm = Self {

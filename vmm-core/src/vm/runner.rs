@@ -124,7 +124,7 @@ impl Runner {
             let mut port = Port { devices: &vm.devices, own };
             let around = vm.around(&mut port, time);
             // Where it goes on directly, the direct engine looks at time and interrupts itself.
-            if !vm.policy.takes(vcpu) {
+            if !vm.policy.takes(vcpu) && !vm.policy.translated {
                 match interp::run_until(vcpu, around, vm.policy, left) {
                     interp::Exit::Direct => {}
                     other => return Stop::Engine(other),
@@ -352,6 +352,12 @@ impl Runner {
     #[must_use]
     pub fn direct_counters(&self) -> Option<&direct::Counters> {
         self.direct.as_deref().map(Direct::counters)
+    }
+
+    /// What translation has counted, if it has begun.
+    #[must_use]
+    pub fn translations(&self) -> Option<&direct::Translations> {
+        self.direct.as_deref().and_then(Direct::translations)
     }
 
     /// The VCPU.

@@ -310,8 +310,12 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
     let clock_scale = t.number("clock_scale", 1..=1_000_000)?;
     let restart = t.word("restart", &restarts)?;
     let autostart = t.word("start", &[("auto", true), ("manual", false)])?;
-    let engine =
-        t.word("engine", &[("auto", Engine::Auto), ("interpreter", Engine::Interpreter)])?;
+    let engines = [
+        ("auto", Engine::Auto),
+        ("interpreter", Engine::Interpreter),
+        ("translator", Engine::Translator),
+    ];
+    let engine = t.word("engine", &engines)?;
     let cpu = t.word("cpu", &[("honeycomb", Cpu::Honeycomb), ("generic", Cpu::Generic)])?;
     // A mistyped `name` or `kernel` is better reported as the unknown key it is.
     t.finish()?;
@@ -447,7 +451,7 @@ mod tests {
             ),
             (
                 "[[vm]]\nname = \"a\"\nkernel = \"b\"\nengine = \"direct\"\n",
-                "dir/m.toml:4: [[vm]] engine: \"direct\" is not one of \"auto\", \"interpreter\"",
+                "dir/m.toml:4: [[vm]] engine: \"direct\" is not one of \"auto\", \"interpreter\", \"translator\"",
             ),
             (
                 "[[vm]]\nname = \"a\"\nkernel = \"b\"\ncpu = \"r10000\"\n",

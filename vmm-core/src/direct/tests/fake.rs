@@ -6,11 +6,12 @@ use crate::cpu::tlb::{Entry as TlbEntry, LO_G};
 use crate::cpu::{Access, CpuModel, Status, Vcpu};
 use crate::direct::{Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped};
 use crate::endian::Endian;
+use crate::interp::tests::machine::MEMORY;
 use crate::interp::{self, Exit};
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use abi::{Gpa, PAGE_SIZE};
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 /// What a machine address of guest memory has on top of the guest's.
 const SHIFT: u64 = 0x8000_0000;
@@ -40,13 +41,16 @@ impl Bus for Nothing {
     }
 }
 
-/// Machine memory: the guest's, elsewhere.
-struct Elsewhere<'a>(&'a dyn GuestMemory);
+/// Machine memory: the guest's, elsewhere, and pages of the program's own.
+struct Elsewhere<'a>(&'a dyn GuestMemory, &'a [Page]);
 
-// SAFETY: as for the memory behind it.
+// SAFETY: as for the memory behind it; own pages stay where they are while the CPU runs.
 unsafe impl GuestMemory for Elsewhere<'_> {
     fn resolve(&self, gpa: Gpa, access: Access) -> Option<Page> {
-        self.0.resolve(Gpa(gpa.0.checked_sub(SHIFT)?), access)
+        match gpa.0.checked_sub(SHIFT) {
+            Some(at) => self.0.resolve(Gpa(at), access),
+            None => self.1.get((gpa.0 / PAGE_SIZE).checked_sub(1)? as usize).copied(),
+        }
     }
 }
 
@@ -70,6 +74,8 @@ pub struct Fake<'a> {
     spaces: Spaces,
     pub entries: u64,
     pub completed: u64,
+    /// Pages of the program's own, which lie from [`PAGE_SIZE`] on.
+    own: RefCell<Vec<Page>>,
 }
 
 impl<'a> Fake<'a> {
@@ -77,7 +83,8 @@ impl<'a> Fake<'a> {
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 8);
         outer.write_cp0(6, 0, WIRED.into(), 0);
         let spaces = Spaces::new();
-        Self { outer, memory, steps, limit: 0, spaces, entries: 0, completed: 0 }
+        let own = RefCell::default();
+        Self { outer, memory, steps, limit: 0, spaces, entries: 0, completed: 0, own }
     }
 
     fn entry(tag: u64, lo: [u64; 2]) -> TlbEntry {
@@ -121,12 +128,16 @@ impl RealCpu for Fake<'_> {
         outer.set_entry_hi(u64::from(entry.asid));
         outer.cp0.ll_addr = NO_LINK;
         outer.link = None;
+        // Code that is no guest's may be another now.
+        outer.code.clear();
+        outer.soft.flush();
         let completed = loop {
             let now = self.steps.0.get() + vcpu.retired();
             if now + super::MARGIN >= self.limit && !self.outer.in_slot {
                 break true;
             }
-            let memory = Elsewhere(self.memory);
+            let own = self.own.borrow().clone();
+            let memory = Elsewhere(self.memory, &own);
             let was_in_slot = self.outer.in_slot;
             let exit = interp::run(&mut self.outer, &memory, &mut Nothing, &Zero, 1);
             assert_eq!(exit, Exit::Limit);
@@ -175,8 +186,16 @@ impl RealCpu for Fake<'_> {
 
     fn machine_page(&self, page: Page) -> u64 {
         let start = self.memory.resolve(Gpa(0), Access::Read).expect("memory begins at 0");
-        let offset = page.base().as_ptr().addr() - start.base().as_ptr().addr();
-        SHIFT + offset as u64
+        let offset = page.base().as_ptr().addr().wrapping_sub(start.base().as_ptr().addr());
+        if (offset as u64) < MEMORY {
+            return SHIFT + offset as u64;
+        }
+        let mut own = self.own.borrow_mut();
+        let index = own.iter().position(|known| *known == page).unwrap_or_else(|| {
+            own.push(page);
+            own.len() - 1
+        });
+        (index as u64 + 1) * PAGE_SIZE
     }
 
     fn install(&mut self, entry_hi: u64, lo: [u64; 2]) {

@@ -5,6 +5,7 @@ pub(crate) mod fake;
 mod moves;
 mod programs;
 pub(crate) mod random;
+mod translated;
 
 use crate::cpu::{CpuModel, Vcpu};
 use crate::direct::{self, Counters, Direct, Exit, Policy};
@@ -94,7 +95,7 @@ pub(crate) fn assert_same(one: &mut Machine, other: &mut Machine, what: &str) {
 }
 
 /// All that may run directly does.
-const ALL: Policy = Policy { user: true, kernel: true, exceptions: true };
+const ALL: Policy = Policy { user: true, kernel: true, exceptions: true, translated: false };
 
 /// What a test's machine is like.
 pub(crate) fn machine(model: CpuModel, endian: Endian) -> Machine {

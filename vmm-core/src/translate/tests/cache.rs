@@ -5,6 +5,7 @@ struct Nowhere;
 
 impl CodeMemory for Nowhere {
     fn set(&mut self, _: usize, _: u32) {}
+    fn rewrite(&mut self, _: usize) {}
     fn gone(&mut self, _: u64) {}
 }
 

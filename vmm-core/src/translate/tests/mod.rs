@@ -4,5 +4,5 @@
 
 mod counts;
 mod programs;
-mod random;
-mod rig;
+pub(crate) mod random;
+pub(crate) mod rig;

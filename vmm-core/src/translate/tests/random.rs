@@ -134,7 +134,7 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
     out.push(word);
 }
 
-fn prepared(seed: u64) -> Machine {
+pub fn prepared(seed: u64) -> Machine {
     let mut random = Random(seed);
     let model = if seed & 1 == 0 { CpuModel::honeycomb() } else { CpuModel::mips64r2_generic() };
     let endian = if seed & 2 == 0 { Endian::Little } else { Endian::Big };

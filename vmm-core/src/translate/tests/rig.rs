@@ -107,6 +107,8 @@ impl CodeMemory for Code<'_> {
         self.outer.code.written(self.frames.at(at), at, 4);
     }
 
+    fn rewrite(&mut self, _: usize) {}
+
     fn gone(&mut self, pc: u64) {
         let entry = TABLE + 8 * (TABLE_ENTRY * Layout::table_index(pc)) as u64;
         if self.frames.get64(entry) == pc {
@@ -582,7 +584,7 @@ impl Rig {
 
     /// General registers, HI, LO, slot, Status, EPC, UserLocal, Cause, BadVAddr, EntryHi,
     /// ErrorEPC.
-    fn seen(cpu: &Vcpu) -> [u64; 42] {
+    pub fn seen(cpu: &Vcpu) -> [u64; 42] {
         let cp0 = cpu.cp0();
         let (hi, lo) = cpu.hi_lo();
         let mut seen = [0; 42];

@@ -1,0 +1,304 @@
+//! A VCPU's own pages: the memory behind VCPU page, jump table and code cache.
+//!
+//! The guest can write the first two. So nothing is read from the jump table, and what is read from the VCPU page
+//! is what the guest could have written to the registers themselves.
+
+use super::cache::CodeMemory;
+use super::layout::{Class, Layout, TABLE_ENTRIES, TABLE_ENTRY, mixed, slot};
+use crate::cpu::{Status, Vcpu};
+use crate::emulate::Data;
+use crate::endian::Endian;
+use crate::interp::Hot;
+use crate::mem::{OwnPages, Page};
+use abi::PAGE_SIZE;
+
+/// Page numbers: of the VCPU page, the jump table, the code.
+const PAGE: usize = 0;
+const TABLE: usize = 2;
+const CODE: usize = TABLE + TABLE_PAGES;
+const TABLE_PAGES: usize = TABLE_ENTRIES * ENTRY_BYTES / PAGE_SIZE as usize;
+/// Bytes of an entry of the jump table.
+const ENTRY_BYTES: usize = 8 * TABLE_ENTRY;
+/// The PC of an entry that is none: not aligned.
+const NO_PC: u64 = !0;
+/// Guest `$k0`, and Cause.IP.
+const K0: usize = 26;
+const LINES: u32 = 0xff00;
+
+const _: () = assert!(TABLE_PAGES.is_multiple_of(2));
+
+/// Where a register is in the VCPU page.
+const fn place(number: u8, select: u8) -> u16 {
+    let mut at = 0;
+    while slot::REGISTERS[at].0 != number || slot::REGISTERS[at].1 != select {
+        at += 1;
+    }
+    slot::STATUS + 8 * at as u16
+}
+
+/// The pages.
+#[derive(Debug)]
+pub(crate) struct Own {
+    layout: Layout,
+    words: usize,
+    endian: Endian,
+    pages: OwnPages,
+    page: Page,
+    /// The registers that seldom change, as they are in the page.
+    seldom: [u64; 8],
+}
+
+/// The code, to be written, and the places where control comes to it.
+pub(crate) struct Code<'a> {
+    pub own: &'a Own,
+    /// Where it is counted how often they are reached.
+    pub hot: Option<&'a Hot>,
+}
+
+impl CodeMemory for Code<'_> {
+    fn set(&mut self, index: usize, word: u32) {
+        let at = 4 * index as u64;
+        if let Some(page) = self.own.pages.page(CODE + (at / PAGE_SIZE) as usize) {
+            word.store(page, at % PAGE_SIZE, self.own.endian);
+        }
+    }
+
+    fn rewrite(&mut self, index: usize) {
+        let at = 4 * index as u64;
+        if let Some(page) = self.own.pages.page(CODE + (at / PAGE_SIZE) as usize) {
+            page.store32(at, page.load32(at));
+        }
+    }
+
+    fn gone(&mut self, pc: u64) {
+        self.own.set_jump(pc, None);
+        if let Some(hot) = self.hot {
+            hot.cool(pc);
+        }
+    }
+}
+
+impl Own {
+    /// Those for `words` words of code, where `layout` says; `None` if there is no memory for them.
+    pub fn new(layout: Layout, words: usize, endian: Endian) -> Option<Self> {
+        let code = (4 * words as u64).div_ceil(2 * PAGE_SIZE) as usize * 2;
+        let pages = OwnPages::new(CODE + code)?;
+        let page = pages.page(PAGE)?;
+        let own = Self { layout, words, endian, pages, page, seldom: [!0; 8] };
+        own.put(slot::MAIN, layout.main.constant());
+        for class in Class::ALL {
+            own.put(slot::constant(class), class.constant());
+        }
+        for bits in 0..slot::MIXED_COUNT {
+            own.put(slot::MIXED + 8 * bits, mixed(bits.into()));
+        }
+        own.clear_jumps();
+        Some(own)
+    }
+
+    fn put(&self, place: u16, value: u64) {
+        value.store(self.page, place.into(), self.endian);
+    }
+
+    fn get(&self, place: u16) -> u64 {
+        u64::load(self.page, place.into(), self.endian)
+    }
+
+    /// The pair of pages around a real address, and whether they may be written; `None`: that is none of theirs.
+    pub fn pair(&self, real: u64) -> Option<([Option<Page>; 2], bool)> {
+        let Layout { page, table, code, .. } = self.layout;
+        let ranges = [
+            (page, PAGE_SIZE, PAGE, true),
+            (table, TABLE_PAGES as u64 * PAGE_SIZE, TABLE, true),
+            (code, 4 * self.words as u64, CODE, false),
+        ];
+        let inside =
+            |(start, size, ..): &(u64, u64, usize, bool)| real.wrapping_sub(*start) < *size;
+        let (start, size, first, writable) = ranges.into_iter().find(inside)?;
+        let even = (real - start) / (2 * PAGE_SIZE) * 2;
+        let odd = (even + 1) * PAGE_SIZE < size;
+        let first = first + even as usize;
+        let odd = if odd { self.pages.page(first + 1) } else { None };
+        Some(([self.pages.page(first), odd], writable))
+    }
+
+    /// Jumps to `pc` go to the code at `address`, or to the monitor, if they did not go to another PC.
+    pub fn set_jump(&self, pc: u64, address: Option<u64>) {
+        let at = ENTRY_BYTES * Layout::table_index(pc);
+        let Some(page) = self.pages.page(TABLE + at / PAGE_SIZE as usize) else { return };
+        let at = at as u64 % PAGE_SIZE;
+        match address {
+            Some(address) => {
+                for (n, word) in (0..).zip([pc, address, self.layout.main.constant()]) {
+                    word.store(page, at + 8 * n, self.endian);
+                }
+            }
+            None if u64::load(page, at, self.endian) == pc => {
+                NO_PC.store(page, at, self.endian);
+            }
+            None => {}
+        }
+    }
+
+    /// All jumps go to the monitor.
+    pub fn clear_jumps(&self) {
+        for n in 0..TABLE_ENTRIES {
+            let at = ENTRY_BYTES * n;
+            if let Some(page) = self.pages.page(TABLE + at / PAGE_SIZE as usize) {
+                NO_PC.store(page, at as u64 % PAGE_SIZE, self.endian);
+            }
+        }
+    }
+
+    /// Emitted code finds the VCPU's registers.
+    pub fn lend(&mut self, cpu: &mut Vcpu) {
+        const STATUS: u16 = place(12, 0);
+        const EPC: u16 = place(14, 0);
+        const ERROR_EPC: u16 = place(30, 0);
+        const USER_LOCAL: u16 = place(4, 2);
+        let cp0 = cpu.cp0();
+        let sign_extend = |value: u32| value as i32 as u64;
+        for (place, value) in [
+            (slot::K0, cpu.gpr(K0)),
+            (slot::K1, cpu.gpr(K0 + 1)),
+            (slot::PENDING, (cp0.cause.bits() & LINES).into()),
+            (STATUS, sign_extend(cp0.status.bits())),
+            (EPC, cp0.epc),
+            (ERROR_EPC, cp0.error_epc),
+            (USER_LOCAL, cp0.user_local),
+            (const { place(0, 0) }, sign_extend(cp0.index)),
+            (const { place(4, 0) }, cp0.context),
+            (const { place(5, 0) }, sign_extend(cp0.page_mask)),
+            (const { place(8, 0) }, cp0.bad_vaddr),
+            (const { place(10, 0) }, cp0.entry_hi),
+            (const { place(11, 0) }, sign_extend(cp0.compare)),
+            (const { place(20, 0) }, cp0.xcontext),
+        ] {
+            self.put(place, value);
+        }
+        let seldom = [
+            cp0.entry_lo[0],
+            cp0.entry_lo[1],
+            cp0.wired.into(),
+            cp0.hwrena.into(),
+            cp0.ebase,
+            cp0.ll_addr,
+            u64::from(cp0.int_ctl) << 32 | u64::from(cp0.config[0]),
+            cp0.shadow_sets(),
+        ];
+        if seldom != self.seldom {
+            self.seldom = seldom;
+            for (number, select) in slot::REGISTERS {
+                // None of them depends on time.
+                let value = cpu.read_cp0(number.into(), select.into(), 0);
+                self.put(place(number, select), value);
+            }
+        }
+    }
+
+    /// The VCPU has what emitted code has written.
+    pub fn take_back(&self, cpu: &mut Vcpu) {
+        cpu.set_gpr(K0, self.get(slot::K0));
+        cpu.set_gpr(K0 + 1, self.get(slot::K1));
+        let cp0 = cpu.cp0();
+        let status = self.get(slot::STATUS);
+        let same = Status::from_bits_retain(status as u32) == cp0.status;
+        let others = [(14, 0, cp0.epc), (30, 0, cp0.error_epc), (4, 2, cp0.user_local)];
+        if !same {
+            cpu.write_cp0(12, 0, status, 0);
+        }
+        for (number, select, old) in others {
+            let value = self.get(place(number, select));
+            if value != old {
+                cpu.write_cp0(number.into(), select.into(), value, 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuModel;
+    use crate::direct::tests::random::Random;
+    use crate::translate::tests::rig::layout;
+    use crate::translate::{CodeCache, PageImage};
+
+    #[test]
+    fn the_page_says_what_the_guest_would_read_and_comes_back() {
+        for (endian, model) in
+            [(Endian::Little, CpuModel::honeycomb()), (Endian::Big, CpuModel::mips64r2_generic())]
+        {
+            let layout = layout(Class::Compat, model.has_userlocal());
+            let mut cpu = Vcpu::with_code_pages(model, endian, 1);
+            let mut own = Own::new(layout, CodeCache::MIN_WORDS, endian).expect("memory for it");
+            let mut random = Random(1);
+            for _ in 0..2000 {
+                let (number, select) = random.pick(&slot::REGISTERS);
+                let value = random.next();
+                let value = if value & 1 == 0 { value as i32 as u64 } else { value };
+                cpu.write_cp0(number.into(), select.into(), value, 0);
+                cpu.set_gpr(K0 + (value >> 8 & 1) as usize, value);
+                own.lend(&mut cpu);
+                let mut image = PageImage::of(&mut cpu, layout.main);
+                for (n, &word) in image.words.iter().enumerate() {
+                    assert_eq!(own.get(8 * n as u16), word, "doubleword {n}");
+                }
+                // What a guest may have done to it.
+                let first = slot::STATUS as usize / 8;
+                let at = random.next() as usize % (first + slot::REGISTERS.len());
+                let at = if at < first { at % 2 } else { at };
+                image.words[at] = value;
+                own.put(8 * at as u16, value);
+                let mut other = Vcpu::with_code_pages(model, endian, 1);
+                other.set_gpr(1, 7);
+                own.take_back(&mut other);
+                let mut simple = Vcpu::with_code_pages(model, endian, 1);
+                simple.set_gpr(1, 7);
+                image.take_back(&mut simple);
+                for (number, select) in slot::REGISTERS {
+                    let [one, two] = [&mut other, &mut simple]
+                        .map(|cpu| cpu.read_cp0(number.into(), select.into(), 0));
+                    assert_eq!(one, two, "register {number}, {select}");
+                }
+                assert_eq!(other.gpr(K0), simple.gpr(K0));
+                // (The page is what it was.)
+                own.seldom = [!0; 8];
+            }
+        }
+    }
+
+    #[test]
+    fn own_pages_are_where_the_layout_says_and_code_is_not_writable() {
+        let layout = layout(Class::Cached, true);
+        let own = Own::new(layout, CodeCache::MIN_WORDS, Endian::Big).expect("memory for it");
+        let size = 4 * CodeCache::MIN_WORDS as u64;
+        let mut seen = Vec::new();
+        for (start, size, writable) in [
+            (layout.page, PAGE_SIZE, true),
+            (layout.table, 0x4000, true),
+            (layout.code, size, false),
+        ] {
+            for at in (start..start + size).step_by(PAGE_SIZE as usize) {
+                let (pair, may_be_written) = own.pair(at + 8).expect("a page of its own");
+                assert_eq!(may_be_written, writable, "{at:#x}");
+                let page = pair[(at / PAGE_SIZE % 2) as usize].expect("this half too");
+                assert!(!seen.contains(&page), "{at:#x} is another's");
+                seen.push(page);
+            }
+            assert!(own.pair(start - 1).is_none());
+            assert!(own.pair(start + size.next_multiple_of(2 * PAGE_SIZE)).is_none());
+        }
+        own.set_jump(0x1234, Some(layout.code));
+        own.set_jump(0x1234 + 4 * TABLE_ENTRIES as u64, None);
+        let (pair, _) = own.pair(layout.table).expect("the table");
+        let first = pair[0].expect("its first page");
+        let at = (ENTRY_BYTES * Layout::table_index(0x1234)) as u64 % PAGE_SIZE;
+        let second =
+            own.pages.page(TABLE + ENTRY_BYTES * Layout::table_index(0x1234) / PAGE_SIZE as usize);
+        assert_eq!(second.map(|page| u64::load(page, at, Endian::Big)), Some(0x1234));
+        own.set_jump(0x1234, None);
+        assert_eq!(second.map(|page| u64::load(page, at, Endian::Big)), Some(NO_PC));
+        assert_eq!(u64::load(first, 0, Endian::Big), NO_PC);
+    }
+}
