@@ -36,6 +36,8 @@ struct Cli {
 enum Command {
     /// Fetches what the project lacks into its own cache, and does only this.
     Setup(setup::Args),
+    /// Makes an initramfs for the stock guest from Debian packages, by their names.
+    Root(setup::root::Args),
     /// Reports host, versions, cache, and what is missing with its remedy.
     Doctor(doctor::Args),
     /// Builds PROM and monitor for both endiannesses (or one).
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let result = match &cli.command {
         Command::Setup(args) => setup::main(args),
+        Command::Root(args) => setup::root::main(args),
         Command::Doctor(args) => doctor::main(args),
         Command::Build(args) => build::main(args),
         Command::Run(args) => run::main(args),

@@ -7,8 +7,12 @@ use std::process::{Command, Output};
 
 /// Runs `cargo xtask run` in a folder, with a cache of its own that nothing should need.
 fn run(folder: &Path, args: &[&str]) -> Output {
+    xtask(folder, &[&["run"], args].concat())
+}
+
+/// The same with any command.
+fn xtask(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .arg("run")
         .args(args)
         .current_dir(folder)
         .env("HONEYCOMB_CACHE", folder.join("cache"))
@@ -18,8 +22,11 @@ fn run(folder: &Path, args: &[&str]) -> Output {
 
 /// Checks that a run is refused with one line that contains `expected`.
 fn refused(folder: &Path, args: &[&str], expected: &str) {
-    let out = run(folder, args);
-    let text = String::from_utf8(out.stderr).unwrap();
+    is_refused(folder, args, expected, &run(folder, args));
+}
+
+fn is_refused(folder: &Path, args: &[&str], expected: &str, out: &Output) {
+    let text = String::from_utf8(out.stderr.clone()).unwrap();
     assert_eq!(out.status.code(), Some(2), "{args:?}: {text}");
     assert!(text.contains(expected), "{args:?}: {text:?} has no {expected:?}");
     assert_eq!(text.lines().count(), 1, "{args:?}: {text:?}");
@@ -53,6 +60,25 @@ fn configurations() {
         refused(folder.path(), &["--config", "m.toml"], expected);
     }
     refused(folder.path(), &["--config", "n.toml"], "n.toml: no such configuration file; check");
+}
+
+#[test]
+fn roots() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bad.lock"), "version = 1\npackages = [\n").unwrap();
+    fs::write(folder.path().join("old.lock"), "version = 0\npackages = []\nresolved = []\n")
+        .unwrap();
+    for (args, expected) in [
+        (&["gcc", "make"][..], "error: gcc: first name the file to make, for example root.cpio"),
+        (&["new.cpio"], "error: new.lock is not there: name packages"),
+        (&["bad.cpio"], "error: bad.lock: restore it, or remove it to have it made anew: line "),
+        (&["old.cpio", "make"], "version = 0: this xtask reads 1"),
+        (&["new.cpio", "make", "--add", "gone"], "error: --add gone: there is no such folder"),
+    ] {
+        let out = xtask(folder.path(), &[&["root"], args].concat());
+        is_refused(folder.path(), args, expected, &out);
+        assert!(!folder.path().join("new.cpio").exists(), "{args:?}");
+    }
 }
 
 #[test]

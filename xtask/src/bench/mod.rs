@@ -6,6 +6,7 @@ mod cells;
 mod figures;
 mod layouts;
 mod machine;
+mod overhead;
 mod recovery;
 
 use anyhow::Result;
@@ -24,6 +25,8 @@ enum What {
     Cells(cells::Args),
     /// A VM that depends on one cell, on a machine of one cell and of eight.
     Layouts(layouts::Args),
+    /// What a VM costs, phase by phase, beside the bare machine.
+    Overhead(overhead::Args),
     /// What it costs the survivors that a node has died.
     Recovery(recovery::Args),
 }
@@ -36,6 +39,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Cells(args) => cells::main(args),
         What::Layouts(args) => layouts::main(args),
+        What::Overhead(args) => overhead::main(args),
         What::Recovery(args) => recovery::main(args),
     }
 }

@@ -101,6 +101,14 @@ pub fn guest(image: &str, endian: Endian) -> Result<PathBuf> {
     package(&toolchain, name, image, endian)
 }
 
+/// Builds a program of ours for a stock Linux guest, a package below `tests/guests`, and returns its ELF.
+///
+/// # Errors
+/// As [`monitor`].
+pub fn program(name: &str, endian: Endian) -> Result<PathBuf> {
+    package(&toolchain::toolchain()?, name, name, endian)
+}
+
 /// Builds a plugin for QEMU (a package below `tests/plugins`), for the host, and returns the library
 /// that QEMU loads.
 ///

@@ -19,6 +19,10 @@ pub struct Count {
     pub out: PathBuf,
     /// Functions of the monitor that are counted apart.
     pub functions: Vec<String>,
+    /// Functions that are counted together: `NAME=PART`, all with the part in their name. The first that fits counts.
+    pub groups: Vec<String>,
+    /// Addresses that are counted apart: `NAME:FIRST-LAST`.
+    pub ranges: Vec<String>,
 }
 
 /// The PROM's vectors, 0x80 bytes apart.
@@ -84,6 +88,16 @@ impl Count {
                 add(&format!("range={}:{:#x}-{last:#x}", symbol.name, symbol.at));
             }
         }
+        for symbol in kernel.iter().filter(|symbol| symbol.is_code && symbol.size > 0) {
+            if let Some(name) = group(&self.groups, &symbol.name)
+                && !SPINNING.iter().any(|name| symbol.name.contains(name))
+            {
+                add(&format!("range={name}:{:#x}-{:#x}", symbol.at, symbol.at + symbol.size - 1));
+            }
+        }
+        for range in &self.ranges {
+            add(&format!("range={range}"));
+        }
         Ok(["-plugin".into(), argument])
     }
 
@@ -96,6 +110,14 @@ impl Count {
         let text = std::fs::read_to_string(&self.out).with_context(name)?;
         summary(&text).with_context(name)
     }
+}
+
+/// The group that a function belongs to.
+fn group<'a>(groups: &'a [String], function: &str) -> Option<&'a str> {
+    groups.iter().find_map(|group| {
+        let (name, part) = group.split_once('=')?;
+        function.contains(part).then_some(name)
+    })
 }
 
 /// A symbol of PROM or monitor.
@@ -271,6 +293,19 @@ pub fn check(out: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_belong_to_the_first_group_that_fits() {
+        let groups = ["devices=board::rtc", "monitor=kernel::", "all=::", "none"].map(String::from);
+        for (function, expected) in [
+            ("vmm_core::board::rtc::Rtc::read", Some("devices")),
+            ("<kernel::host::Host as cell::host::Host>::now", Some("monitor")),
+            ("vmm_core::isa::decode", Some("all")),
+            ("memcpy", None),
+        ] {
+            assert_eq!(group(&groups, function), expected, "{function}");
+        }
+    }
 
     #[test]
     fn counts_are_told_by_marker() {

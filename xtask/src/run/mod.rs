@@ -125,6 +125,12 @@ pub struct Args {
     /// Count the monitor's functions with this in their name apart; may be repeated.
     #[arg(long, value_name = "NAME", requires = "count", hide_short_help = true)]
     count_function: Vec<String>,
+    /// Count the monitor's functions with PART in their name together, as NAME; may be repeated.
+    #[arg(long, value_name = "NAME=PART", requires = "count", hide_short_help = true)]
+    count_group: Vec<String>,
+    /// Count what is executed at these addresses apart; may be repeated.
+    #[arg(long, value_name = "NAME:FIRST-LAST", requires = "count", hide_short_help = true)]
+    count_range: Vec<String>,
     /// Run a monitor with this seeded mistake (docs/faults.md, "Judging the judge").
     #[arg(long, value_name = "NAME", value_parser = crate::build::parse_mutant, hide_short_help = true)]
     mutant: Option<Seeded>,
@@ -199,10 +205,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let monitor = std::fs::read(&built.kernel_elf)
         .with_context(|| built.kernel_elf.display().to_string())
         .and_then(|elf| Monitor::flatten(&elf))?;
-    let count = args
-        .count
-        .as_ref()
-        .map(|out| Count { out: out.clone(), functions: args.count_function.clone() });
+    let count = args.count.as_ref().map(|out| Count {
+        out: out.clone(),
+        functions: args.count_function.clone(),
+        groups: args.count_group.clone(),
+        ranges: args.count_range.clone(),
+    });
     let mut options = options(args, built.boot_elf.clone());
     if let Some(count) = &count {
         count::check(&count.out)?;

@@ -7,7 +7,7 @@
 
 use super::cache::Store;
 use super::lock::Artefact;
-use super::sources::Mirror;
+use super::sources::{Mirror, VARIABLE};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -39,6 +39,7 @@ const GIVEN: [&str; 13] = [
 pub struct Apt {
     config: PathBuf,
     mirror: Mirror,
+    arch: String,
 }
 
 impl Apt {
@@ -73,7 +74,7 @@ impl Apt {
         write("status", &given(arch))?;
         let config =
             write("apt.conf", &(inherited()? + &private(&root.display().to_string(), arch)))?;
-        let apt = Self { config, mirror: mirror.clone() };
+        let apt = Self { config, mirror: mirror.clone(), arch: arch.to_owned() };
         apt.run("apt-get", &["-q", "update"])?;
         Ok(apt)
     }
@@ -116,6 +117,36 @@ impl Apt {
         Ok(found)
     }
 
+    /// The index of each suite that has packages of the architecture: the suite's name, and the text.
+    ///
+    /// # Errors
+    /// None has, or what was just fetched can't be read.
+    pub fn indices(&self) -> Result<Vec<(String, String)>> {
+        let lists = self.config.with_file_name("lists");
+        let blame = || format!("cannot read {}", lists.display());
+        let mut files: Vec<_> =
+            std::fs::read_dir(&lists).and_then(Iterator::collect).with_context(blame)?;
+        files.sort_by_key(std::fs::DirEntry::file_name);
+        let mut indices = Vec::new();
+        for file in files {
+            let name = file.file_name();
+            if let Some(suite) = suite_of(&name.to_string_lossy()) {
+                let text = std::fs::read_to_string(file.path()).with_context(blame)?;
+                indices.push((suite.to_owned(), text));
+            }
+        }
+        if indices.is_empty() {
+            // apt takes a mirror that does not answer for one that will, some day.
+            bail!(
+                "{} does not answer, or has no packages for {}; check the network and apt's proxy settings, or set \
+                 {VARIABLE} to another mirror",
+                self.mirror.main,
+                self.arch
+            );
+        }
+        Ok(indices)
+    }
+
     /// The suite that a version is in.
     fn suite(&self, artefact: &Artefact) -> Result<String> {
         let table = self.run("apt-cache", &["madison", &artefact.name])?;
@@ -153,7 +184,7 @@ fn private(root: &str, arch: &str) -> String {
     format!(
         "APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\n\
          APT::Sandbox::User \"root\";\nAcquire::ForceHash \"SHA256\";\n\
-         Acquire::Languages \"none\";\n\
+         Acquire::Languages \"none\";\nAcquire::GzipIndexes \"false\";\n\
          Acquire::AllowInsecureRepositories \"false\";\n\
          Acquire::AllowDowngradeToInsecureRepositories \"false\";\n\
          APT::Get::AllowUnauthenticated \"false\";\n\
@@ -180,6 +211,12 @@ fn given(arch: &str) -> String {
         .expect("a String takes everything");
         text
     })
+}
+
+/// The suite of an index, by the name that apt gives its file.
+fn suite_of(file: &str) -> Option<&str> {
+    let (_, rest) = file.strip_suffix("_Packages")?.rsplit_once("_dists_")?;
+    rest.split('_').next()
 }
 
 /// Parses `'URI' FILE SIZE SHA256:HASH`.
@@ -270,6 +307,14 @@ mod tests {
         assert_eq!(parse_madison(table, "1.85").as_deref(), Some("bookworm"));
         assert_eq!(parse_madison(table, "1.96").as_deref(), Some("bookworm-security"));
         assert_eq!(parse_madison(table, "1.9"), None);
+    }
+
+    #[test]
+    fn the_suite_of_an_index_is_found() {
+        let name = "m.example_debian_dists_bookworm-security_main_binary-mips64el_Packages";
+        assert_eq!(suite_of(name), Some("bookworm-security"));
+        assert_eq!(suite_of("m.example_debian_dists_bookworm_InRelease"), None);
+        assert_eq!(suite_of("lock"), None);
     }
 
     #[test]

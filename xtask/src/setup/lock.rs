@@ -118,7 +118,7 @@ impl Artefact {
     }
 
     /// Checks that nothing in it can lead out of the cache or the mirror, or match any file.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let is_plain = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.~:_".contains(c))
@@ -214,12 +214,7 @@ impl Lock {
     /// # Errors
     /// One line that says what is wrong, and where.
     pub fn parse(text: &str) -> Result<Self> {
-        let lock: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| {
-                1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()
-            });
-            anyhow::anyhow!("line {line}: {}", error.message().replace('\n', " "))
-        })?;
+        let lock: Self = toml::from_str(text).map_err(|error| Self::at_line(text, &error))?;
         ensure!(lock.version == LAYOUT, "version = {}: this xtask reads {LAYOUT}", lock.version);
         for group in Group::ALL {
             let artefacts = lock.packages.get(&group).map_or(&[][..], Vec::as_slice);
@@ -233,6 +228,14 @@ impl Lock {
             }
         }
         Ok(lock)
+    }
+
+    /// A mistake in a file of TOML, in one line and with its line.
+    pub fn at_line(text: &str, error: &toml::de::Error) -> anyhow::Error {
+        let line = error.span().map_or(1, |span| {
+            1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()
+        });
+        anyhow::anyhow!("line {line}: {}", error.message().replace('\n', " "))
     }
 
     /// The artefacts of a group.

@@ -8,6 +8,7 @@ pub mod guest;
 pub mod lock;
 pub mod qemu;
 mod renew;
+pub mod root;
 mod sources;
 pub mod toolchain;
 mod unpack;

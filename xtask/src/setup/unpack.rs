@@ -80,6 +80,25 @@ pub fn unpack(group: Group, artefact: &Artefact, file: &Path, into: &Path) -> Re
     bail!("cannot unpack {} into {}: {cause}; {remedy}", file.display(), into.display())
 }
 
+/// One of the two tar streams in a package file: `--fsys-tarfile`, its files, or `--ctrl-tarfile`, what it says of
+/// itself.
+///
+/// # Errors
+/// The file is damaged, or dpkg is missing.
+pub fn stream(file: &Path, which: &str) -> Result<Vec<u8>> {
+    let dpkg = Command::new("dpkg-deb")
+        .arg(which)
+        .arg(file)
+        .env("LC_ALL", "C")
+        .output()
+        .context("cannot run dpkg-deb: install dpkg")?;
+    if dpkg.status.success() {
+        return Ok(dpkg.stdout);
+    }
+    let (cause, remedy) = explain(&String::from_utf8_lossy(&dpkg.stderr));
+    bail!("cannot unpack {}: {cause}; {remedy}", file.display())
+}
+
 /// Cause and remedy in what a tool said.
 fn explain(said: &str) -> (String, &'static str) {
     // tar names first the file that it could write only half of.

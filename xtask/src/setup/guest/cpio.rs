@@ -26,6 +26,24 @@ impl Archive {
         self.entry(path, REGULAR | permissions, (0, 0), contents);
     }
 
+    /// A number for the names of one file: see [`Self::one_of`].
+    pub fn inode(&mut self) -> u32 {
+        self.entries = self.entries.wrapping_add(1);
+        self.entries
+    }
+
+    /// One of the names of a file that has `links`. The last of them carries the contents, those before none.
+    pub fn one_of(
+        &mut self,
+        path: &str,
+        permissions: u32,
+        inode: u32,
+        links: u32,
+        contents: &[u8],
+    ) {
+        self.numbered(path, REGULAR | permissions, (inode, links), (0, 0), contents);
+    }
+
     /// A symbolic link.
     pub fn link(&mut self, path: &str, target: &str) {
         self.entry(path, LINK | 0o777, (0, 0), target.as_bytes());
@@ -39,32 +57,31 @@ impl Archive {
     /// The finished archive.
     pub fn finish(mut self) -> Vec<u8> {
         // The number of the entry that ends an archive is 0 by custom, so that archives compare.
-        self.entries = u32::MAX;
-        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.numbered("TRAILER!!!", 0, (0, 1), (0, 0), &[]);
         self.bytes
+    }
+
+    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
+        let links = if mode & 0o170_000 == DIRECTORY { 2 } else { 1 };
+        let number = self.inode();
+        self.numbered(path, mode, (number, links), device, contents);
     }
 
     /// Appends one entry: a header of 110 ASCII characters, the name, the contents, each padded to
     /// four bytes. All numbers are eight hexadecimal digits.
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
-        self.entries = self.entries.wrapping_add(1);
-        let links = if mode & 0o170_000 == DIRECTORY { 2 } else { 1 };
+    fn numbered(
+        &mut self,
+        path: &str,
+        mode: u32,
+        (number, links): (u32, u32),
+        device: (u32, u32),
+        contents: &[u8],
+    ) {
         let size = u32::try_from(contents.len()).expect("newc holds files below 4 GB");
         let name_size = u32::try_from(path.len() + 1).expect("names are short");
         let (owner, group, time, check) = (0, 0, 0, 0);
         let fields = [
-            self.entries,
-            mode,
-            owner,
-            group,
-            links,
-            time,
-            size,
-            0,
-            0,
-            device.0,
-            device.1,
-            name_size,
+            number, mode, owner, group, links, time, size, 0, 0, device.0, device.1, name_size,
             check,
         ];
         self.bytes.extend(b"070701");
@@ -130,6 +147,21 @@ pub mod tests {
                 ("bin/sh".into(), 0o120_777, (0, 0), b"busybox".to_vec()),
             ]
         );
+    }
+
+    #[test]
+    fn names_of_one_file_share_number_and_contents() {
+        let mut archive = Archive::default();
+        let inode = archive.inode();
+        archive.one_of("a", 0o755, inode, 2, &[]);
+        archive.file("b", 0o644, b"other");
+        archive.one_of("c", 0o755, inode, 2, b"text");
+        let bytes = archive.finish();
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        let header = "0707010000000100 0081ed 0000000000000000 00000002".replace(' ', "");
+        assert_eq!(text.matches(&header).count(), 2, "{text}");
+        let contents: Vec<_> = read(&bytes).into_iter().map(|entry| entry.3).collect();
+        assert_eq!(contents, [&b""[..], b"other", b"text"]);
     }
 
     #[test]

@@ -65,14 +65,23 @@ pub fn begin(busybox: &[u8], path: &str, commands: &str) -> Result<Archive> {
     for applet in applets(busybox)? {
         archive.link(&format!("bin/{applet}"), "busybox");
     }
-    archive.file("etc/inittab", 0o644, INITTAB.as_bytes());
-    archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
-    archive.file("etc/group", 0o644, b"root:x:0:\n");
-    archive.file("etc/profile", 0o644, settings(path).as_bytes());
-    archive.file("etc/shell", 0o755, shell().as_bytes());
-    let init = format!("#!/bin/sh\n{}{INIT}{commands}exec init\n", settings(path));
-    archive.file("init", 0o755, init.as_bytes());
+    for (name, permissions, text) in texts(path, commands) {
+        archive.file(name, permissions, text.as_bytes());
+    }
     Ok(archive)
+}
+
+/// The files that make a system of a busybox: path, permission bits, contents.
+pub fn texts(path: &str, commands: &str) -> [(&'static str, u32, String); 6] {
+    let init = format!("#!/bin/sh\n{}{INIT}{commands}exec init\n", settings(path));
+    [
+        ("etc/inittab", 0o644, INITTAB.into()),
+        ("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n".into()),
+        ("etc/group", 0o644, "root:x:0:\n".into()),
+        ("etc/profile", 0o644, settings(path)),
+        ("etc/shell", 0o755, shell()),
+        ("init", 0o755, init),
+    ]
 }
 
 /// What `/init` itself can't do without.
@@ -81,7 +90,7 @@ const ESSENTIAL: [&str; 9] =
 
 /// The names of the applets in a busybox, from the table it looks them up in: a sorted sequence of
 /// strings, ended by an empty one. A program for another architecture can't be asked.
-fn applets(busybox: &[u8]) -> Result<Vec<&str>> {
+pub fn applets(busybox: &[u8]) -> Result<Vec<&str>> {
     // `[` sorts before all letters and each busybox with a shell has it.
     let start = busybox
         .windows(4)

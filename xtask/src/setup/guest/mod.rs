@@ -1,6 +1,6 @@
 //! The stock guest: Debian's kernel as packaged and unpacked, and a first file system of our own.
 
-mod cpio;
+pub mod cpio;
 pub mod debian;
 pub mod initramfs;
 pub mod vmlinux;
