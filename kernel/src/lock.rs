@@ -1,14 +1,21 @@
 //! The monitor's lock: a spin lock that knows its owner.
 //!
-//! A lock that its owner takes again, or whose holder is dead, must not become silence: the former
-//! panics with the lock's name, and the path that reports a panic breaks what it needs.
+//! A lock that its owner takes again, or whose holder is dead, must not become silence: both
+//! panic with the lock's name, and the path that reports a panic breaks what it needs.
 
-use crate::page::cpu;
+use crate::page::{cpu, park_if_told};
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Nobody's.
 const FREE: u64 = u64::MAX;
+
+/// So often a CPU looks at a lock that is another's: a few seconds of its own computing, while locks are held for microseconds. Not a time,
+/// since a host that lets its CPUs wait lets the holder wait with them.
+const PATIENCE: u32 = 1 << 27;
+
+/// Whether this CPU has been told to park is looked at so much less often.
+const TOLD: u32 = 1 << 12;
 
 /// A value that one CPU at a time may use. Never taken by interrupt handlers.
 pub(crate) struct Lock<T> {
@@ -26,14 +33,14 @@ impl<T> Lock<T> {
     /// Takes the lock, waiting for another CPU to release it.
     ///
     /// # Panics
-    /// When this CPU holds it already: that would wait for ever.
+    /// When this CPU holds it already, or nobody who still computes does: that would wait for ever.
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let me = cpu();
         assert!(self.owner.load(Ordering::Relaxed) != me, "the lock `{}` taken twice", self.name);
         let inner = loop {
             match self.inner.try_lock() {
                 Some(inner) => break inner,
-                None => wait_for_lock(&self.inner),
+                None => assert!(wait_for_lock(&self.inner), "the lock `{}` stays taken", self.name),
             }
         };
         self.owner.store(me, Ordering::Relaxed);
@@ -51,14 +58,21 @@ impl<T> Lock<T> {
     }
 }
 
-/// Waits while a lock is another's. A function of its own, so that instructions spent here can be told from those that
-/// do something (docs/counting.md).
+/// Waits while a lock is another's; whether it has become free. Memory that was overwritten may say for ever that it is not.
+/// A function of its own, so that instructions spent here can be told from those that do something (docs/counting.md).
 #[cold]
 #[inline(never)]
-fn wait_for_lock<T>(lock: &spin::mutex::SpinMutex<T>) {
-    while lock.is_locked() {
+fn wait_for_lock<T>(lock: &spin::mutex::SpinMutex<T>) -> bool {
+    for look in 1..=PATIENCE {
+        if !lock.is_locked() {
+            return true;
+        }
+        if look % TOLD == 0 {
+            park_if_told();
+        }
         core::hint::spin_loop();
     }
+    false
 }
 
 /// The lock, held.
