@@ -2,7 +2,8 @@
 //!
 //! A VM that a dead cell ran VCPUs of ends when the cells have agreed; but the CPUs of that cell go on until they find out themselves,
 //! and what they still run has translations of the VM's pages. So these are *held*: nobody gets them before the CPUs have stopped. The
-//! same is so of pages that the cell had borrowed, which are quarantined ([`crate::loan`]).
+//! same is so of pages that the cell had borrowed, which are quarantined ([`crate::loan`]). VCPUs of its own VMs may have visited a third
+//! cell and used them from there: until that has said that it does not run them any more, or, if it has died too, its CPUs have stopped.
 //!
 //! Then *lost lines* are discarded: what a CPU alone had in its cache when its node died. It can be part of what the CPU could write, so of
 //! pages that are held or quarantined, which nobody reads before they are written anew. If one is part of anything else, whoever has it
@@ -57,12 +58,12 @@ impl Held {
 }
 
 impl<M: Machine> LocalCell<M> {
-    /// Frees what dead cells could reach of which all CPUs have stopped.
+    /// Frees what dead cells could reach once all of their CPUs have stopped, and no other cell runs anything that was theirs.
     pub(super) fn end_quarantines(&mut self) {
-        for cell in self.held.unfenced {
-            if self.out.machine.is_fenced(cell) {
-                self.end_quarantine(cell);
-            }
+        let (cells, machine) = (self.held.unfenced, &self.out.machine);
+        let stopped = !cells.is_empty() && cells.into_iter().all(|cell| machine.is_fenced(cell));
+        if stopped && machine.is_settled() {
+            cells.into_iter().for_each(|cell| self.end_quarantine(cell));
         }
         self.discard_unread();
     }
@@ -74,7 +75,7 @@ impl<M: Machine> LocalCell<M> {
         }
     }
 
-    /// All CPUs of `cell` have stopped since it died.
+    /// All CPUs of `cell` have stopped since it died, and nobody runs what was its.
     pub(super) fn end_quarantine(&mut self, cell: CellId) {
         if !self.held.unfenced.has(cell) {
             return;

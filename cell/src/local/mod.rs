@@ -146,8 +146,8 @@ pub trait Machine {
     /// last one.
     fn settled(&mut self, epoch: Epoch);
 
-    /// Whether all cells that live have said so of the last agreement. Until they have nobody is brought back: what still runs may
-    /// use memory of whom that would be.
+    /// Whether all cells that live have said so of the last agreement. Until they have nobody is brought back, and no page is used
+    /// that a dead cell had borrowed: what still runs may use it, or memory of whom that would be.
     fn is_settled(&self) -> bool {
         true
     }

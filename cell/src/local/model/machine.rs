@@ -336,6 +336,16 @@ impl Machine for Bed {
         self.ground.borrow_mut().settled[usize::from(self.cell.0)] = Some(epoch);
     }
 
+    fn is_settled(&self) -> bool {
+        let ground = self.ground.borrow();
+        let agreed = ground.agreed[usize::from(self.cell.0)];
+        let says = |cell: CellId| ground.settled[usize::from(cell.0)];
+        agreed.is_none_or(|live| {
+            let has = |cell| ground.up.has(cell) && says(cell) == Some(live.epoch);
+            live.cells.into_iter().all(has)
+        })
+    }
+
     fn park(&mut self) {
         let ground = &mut *self.ground.borrow_mut();
         let effects = ground.pending[usize::from(self.cell.0)].len();

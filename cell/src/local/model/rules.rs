@@ -68,6 +68,8 @@ pub struct Truth {
     tellers: BTreeMap<(CellId, u16, CellId), u8>,
     /// Pages that CPUs of dead cells may still reach.
     pub reach: BTreeMap<CellId, Vec<Mpa>>,
+    /// The life of a VM of which a second CPU of each cell has a VCPU.
+    pub on_cpu: BTreeMap<CellId, (VmId, u64)>,
     /// Lines that were lost with them: of each page that they could reach one.
     pub lost: BTreeSet<Mpa>,
 }
@@ -92,6 +94,7 @@ impl Truth {
             told: CellSet::NONE,
             tellers: BTreeMap::new(),
             reach: BTreeMap::new(),
+            on_cpu: BTreeMap::new(),
             lost: BTreeSet::new(),
         }
     }
@@ -245,10 +248,14 @@ impl Truth {
             let last = self.vms.get(&vm);
             last.is_some_and(|&(_, last, fate)| (last, fate) == (serial, Fate::Lives))
         };
-        if let Some((vm, serial, _)) = self.stamps.insert(at, page)
-            && (vm, serial) != (page.0, page.1)
-            && lives(vm, serial)
-        {
+        let Some((vm, serial, _)) = self.stamps.insert(at, page) else { return Ok(()) };
+        if (vm, serial) == (page.0, page.1) {
+            return Ok(());
+        }
+        if self.on_cpu.values().any(|life| *life == (vm, serial)) {
+            return broken("a page was used that a VCPU of another VM can still reach");
+        }
+        if lives(vm, serial) {
             return broken("a page was taken that another VM has");
         }
         Ok(())

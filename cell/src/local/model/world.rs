@@ -193,6 +193,7 @@ impl<'a> World<'a> {
             self.hung = self.hung.without(id);
             self.turns[index] = None;
             let ground = &mut *self.ground.borrow_mut();
+            ground.truth.on_cpu.remove(&id);
             let Being::Cell(cell) = being else { continue };
             // What a dead one had lent nobody uses any more once that is back, though it may be recorded yet.
             let borrowed = |mpa: &Mpa| {
@@ -310,12 +311,15 @@ impl<'a> World<'a> {
                 let second = CpuId(first.0 + 1);
                 if let Some(Next::Run(turn)) = self.with_cell(id, |cell| cell.step(second)) {
                     self.check_turn(id, &turn)?;
+                    let life = (turn.vcpu.of.vm, turn.vcpu.of.serial);
+                    self.ground.borrow_mut().truth.on_cpu.insert(id, life);
                     self.turns[index] = Some(turn);
                 }
             }
             Doing::Back => {
                 if let Some(turn) = self.turns[index].take() {
                     self.bring_back(id, CpuId(first.0 + 1), turn);
+                    self.ground.borrow_mut().truth.on_cpu.remove(&id);
                 }
             }
             Doing::Command(number) => {
@@ -359,6 +363,7 @@ impl<'a> World<'a> {
         };
         let up = self.up();
         self.ground.borrow_mut().agreed[index] = Some(live);
+        self.ground.borrow_mut().settled[index] = Some(live.epoch);
         self.ground.borrow_mut().truth.agrees(id, live, up)?;
         let (cpus, memmap) = (self.cpus(id), self.memmap(id));
         let mut cell = LocalCell::new(bed, id, &cpus, &self.config, memmap, *members);
