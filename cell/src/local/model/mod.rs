@@ -12,6 +12,7 @@ mod verdict;
 mod world;
 
 use crate::local::LocalCell;
+use crate::memmap::Owner;
 use crate::talk::CellSet;
 use crate::talk::model::explore::{Broken, explore};
 use crate::talk::model::{LIMIT, report};
@@ -80,6 +81,68 @@ fn a_vm_that_lives_ends_with_a_line_of_its_memory() {
     assert_eq!(cell.forgotten_line(), None);
     let ground = world.ground.borrow();
     assert!(!ground.truth.lost.contains(&line), "it can be used again");
+}
+
+/// A borrower dies and its CPUs stop; a third cell's CPU still has a VCPU that uses the loan.
+#[test]
+fn a_loan_is_not_over_while_a_third_cell_uses_it() {
+    let wide = cases::Vm { pages: 3, vcpus: 3, ..cases::spread(0b111) };
+    // The home has but one page for it.
+    let case = Case {
+        cpus: 2,
+        vms: vec![wide, cases::local(0, 3)],
+        commands: vec![(0, "migrate 0.1 3")],
+        deaths: 1,
+        late_stops: true,
+        ..Case::default()
+    };
+    let config = Rc::new(case.config());
+    let mut world = World::new(&case, &config);
+    let [home, third, lender] = [0, 1, 2].map(CellId);
+    let turn = |world: &mut World, cell, doings: &[Doing]| {
+        for doing in doings {
+            world.act(Action::Does(cell, *doing)).expect("it is in order");
+            world.flush(cell);
+        }
+    };
+    let lent = |world: &World| {
+        let ground = world.ground.borrow();
+        let pages: Vec<_> = ground.truth.pages_of(VmId(0), 1).collect();
+        pages.into_iter().find(|page| ground.home_of(*page) == Some(lender))
+    };
+    let page = (0..100).find_map(|_| {
+        for cell in [home, third, lender] {
+            let talks = [home, third, lender].map(|from| Doing::Talk(Some(from)));
+            let talks: Vec<_> =
+                talks.into_iter().filter(|talk| *talk != Doing::Talk(Some(cell))).collect();
+            turn(&mut world, cell, &[Doing::Look(CellSet::NONE)]);
+            turn(&mut world, cell, &talks);
+        }
+        turn(&mut world, home, &[Doing::Step, Doing::Command(0)]);
+        let visits = world.ground.borrow().truth.on_cpu.contains_key(&third);
+        turn(&mut world, third, if visits { &[] } else { &[Doing::Take] });
+        lent(&world).filter(|_| visits)
+    });
+    let page = page.expect("a page that is lent, and a VCPU in the third cell");
+    let owner = |world: &World| {
+        let cell = world.cell(lender).expect("it lives");
+        cell.frames().look(|map| map.owner(page)).expect("a page of it")
+    };
+    world.act(Action::Dies(home)).expect("a death");
+    world.act(Action::Stops(home)).expect("its CPUs stop");
+    let look = |world: &mut World| {
+        for _ in 0..4 {
+            for (cell, other) in [(third, lender), (lender, third)] {
+                turn(world, cell, &[Doing::Look(CellSet::one(home)), Doing::Talk(Some(other))]);
+            }
+        }
+    };
+    look(&mut world);
+    assert!(!world.cell(lender).is_some_and(|cell| cell.live.has(home)), "they have agreed");
+    assert!(matches!(owner(&world), Owner::Quarantined { .. }), "the third cell uses it");
+    turn(&mut world, third, &[Doing::Back]);
+    look(&mut world);
+    assert_eq!(owner(&world), Owner::Free);
 }
 
 #[test]
