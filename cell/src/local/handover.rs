@@ -273,14 +273,13 @@ impl<M: Machine> LocalCell<M> {
         carried.times.migrations += 1;
         let to = self.queue_up(who, &carried);
         let further = carried.goal.filter(|goal| self.cell_of(goal.cpu) != Some(self.out.cell));
+        // Also of one that is here on its way: who knows whether it gets there.
+        let (vcpu, from, to) = (who.index, carried.from.0, to.0);
+        self.report(who.vm, |vm| Kind::VcpuMigrated { vm, vcpu, from, to });
         match further {
             // By way of its home.
             Some(goal) => self.send_off(who, goal),
-            None => {
-                let (vcpu, from, to) = (who.index, carried.from.0, to.0);
-                self.report(who.vm, |vm| Kind::VcpuMigrated { vm, vcpu, from, to });
-                self.depart(who);
-            }
+            None => self.depart(who),
         }
         self.came_back(who.vm);
     }
