@@ -235,7 +235,7 @@ impl Desk {
     /// A cell lives no more: whom to ask next.
     pub fn lost(&mut self, cell: CellId) -> Vec<Sent> {
         self.live.retain(|live| *live != cell);
-        self.give_up(|asked| asked.cell == cell, "it is lost")
+        self.give_up(|asked| asked.cell == cell, "it is lost", Result::Elsewhere)
     }
 
     /// A VM is in another cell from now on.
@@ -258,20 +258,24 @@ impl Desk {
     /// It is `now`: whom to ask instead of those who do not answer.
     pub fn late(&mut self, now: u64) -> Vec<Sent> {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
-            self.give_up(|_| true, "it does not answer")
+            self.give_up(|_| true, "it does not answer", Result::Refused)
         } else {
             Vec::new()
         }
     }
 
-    fn give_up(&mut self, of: impl Fn(&Asked) -> bool, why: &str) -> Vec<Sent> {
+    /// `of_a_vm`: what that means where a VM is looked for. (What has died has none.)
+    fn give_up(&mut self, of: impl Fn(&Asked) -> bool, why: &str, of_a_vm: Result) -> Vec<Sent> {
         let Some(question) = &mut self.question else { return Vec::new() };
         for asked in question.asked.iter_mut().filter(|asked| asked.result.is_none() && of(asked)) {
-            asked.result = Some(Result::Refused);
-            asked.text = match question.kind {
-                Kind::All => format!("{why}\n"),
-                _ => format!("cell {}: {why}\n", asked.cell),
+            let (result, text) = match question.kind {
+                Kind::All => (Result::Refused, format!("{why}\n")),
+                Kind::One => (Result::Refused, format!("cell {}: {why}\n", asked.cell)),
+                Kind::Vm { .. } | Kind::Move { .. } => {
+                    (of_a_vm, format!("cell {}: {why}\n", asked.cell))
+                }
             };
+            (asked.result, asked.text) = (Some(result), text);
         }
         self.go_on()
     }
@@ -541,10 +545,16 @@ mod tests {
         // It dies with a question open.
         let sent = cluster.desk.ask("stop v2", 0).unwrap();
         assert_eq!(sent.len(), 1);
-        assert_eq!(cluster.desk.lost(CellId(2)), []);
-        assert_eq!(cluster.desk.answer().unwrap(), "cell 2: it is lost\n");
-        assert_eq!(cluster.type_in("mem", false).matches("cell").count(), 3);
+        // The others might have the VM.
+        let asked = cluster.desk.lost(CellId(2));
+        assert_eq!(asked.len(), 3);
+        for (cell, order) in asked {
+            let (id, result, text) = cluster.obey(cell, &order);
+            assert_eq!(cluster.desk.answered(cell, id, result, &text, false), []);
+        }
         let lost = "VM `v2` is in no cell: it was lost with the one it was in\n";
+        assert_eq!(cluster.desk.answer().unwrap(), lost);
+        assert_eq!(cluster.type_in("mem", false).matches("cell").count(), 3);
         assert_eq!(cluster.type_in("stop v2", false), lost);
         assert_eq!(cluster.type_in("start v2", false), "start v2 in 0\n");
         // Of its permitted cells only 1 lives.
