@@ -429,7 +429,9 @@ impl Driver<'_> {
         let name = &vm.name;
         if lost >> home.0 & 1 != 0 {
             // Whether anybody still says so or not.
-            self.machine.vms.entry(name.clone()).or_default().lives = false;
+            let seen = self.machine.vms.entry(name.clone()).or_default();
+            seen.lives = false;
+            seen.text.clear();
             outcome.lost_vms.push(name.clone());
             return Ok(());
         }

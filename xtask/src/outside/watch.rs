@@ -239,7 +239,9 @@ impl Machine {
                             ));
                         }
                     }
-                    Cause::CellLost | Cause::Quit | Cause::Stopped => {}
+                    // With its memory turning to garbage it may have printed anything.
+                    Cause::CellLost => vm.text.clear(),
+                    Cause::Quit | Cause::Stopped => {}
                     _ => self
                         .wrong
                         .push(format!("VM {name} has ended with cause {}", cause.as_str())),
