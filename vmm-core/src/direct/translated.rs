@@ -101,6 +101,7 @@ impl Translation {
             code: 0xffff_ffff_c010_0000,
             main: Class::Cached,
             user_local: vcpu.model.has_userlocal(),
+            xkseg: Layout::has_xkseg(vcpu.model.segbits),
         };
         let own = Own::new(layout, WORDS, vcpu.endian)?;
         let cache = CodeCache::new(layout, WORDS)?;

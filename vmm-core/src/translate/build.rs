@@ -340,6 +340,7 @@ impl Builder<'_> {
     pub(super) fn reach(&self, index: usize, base: u32) -> Option<Reach> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
+            Seen::One(Class::Xkseg) if !self.layout.xkseg => None,
             Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
             Seen::One(class) => Some(Reach::One(class)),
             Seen::Mixed => Some(Reach::Mixed),
@@ -349,7 +350,12 @@ impl Builder<'_> {
             }
             Seen::Nothing => {
                 let class = Class::of(self.source.gpr[base as usize])?;
-                (class != Class::User || !is_kept(base)).then_some(Reach::One(class))
+                let possible = match class {
+                    Class::User => !is_kept(base),
+                    Class::Xkseg => self.layout.xkseg,
+                    _ => true,
+                };
+                possible.then_some(Reach::One(class))
             }
         }
     }
@@ -365,11 +371,25 @@ impl Builder<'_> {
         self.alias = Some((base, Reach::Mixed));
     }
 
-    /// `$k0` is the alias of what register `base` holds.
-    pub(super) fn alias(&mut self, base: u32, reach: Reach) {
-        if self.alias == Some((base, reach)) {
-            return;
+    /// The register that has the alias of what register `base` holds: `$k0`, or for a user address that one itself, once it is
+    /// known to be one.
+    pub(super) fn alias(&mut self, base: u32, reach: Reach) -> u32 {
+        if reach == Reach::One(Class::User) {
+            if self.alias != Some((base, reach)) {
+                self.put(asm::dsrl(K0, base, 40));
+                self.put(asm::tne(K0, ZERO));
+                self.alias = Some((base, reach));
+            }
+            return base;
         }
+        if self.alias != Some((base, reach)) {
+            self.make_alias(base, reach);
+        }
+        K0
+    }
+
+    /// `$k0` is the alias of what register `base` holds, which is no user address unless it may be any.
+    fn make_alias(&mut self, base: u32, reach: Reach) {
         let Reach::One(class) = reach else { return self.alias_mixed(base) };
         if is_kept(base) {
             self.load_kept(base);
@@ -378,10 +398,6 @@ impl Builder<'_> {
             self.k1 = if main { Scratch::Main } else { Scratch::Unknown };
             self.put(asm::xor(K0, K0, K1));
             return;
-        }
-        if class == Class::User {
-            self.put(asm::dsrl(K0, base, 40));
-            self.put(asm::tne(K0, ZERO));
         }
         if class == self.layout.main {
             self.restore();
@@ -409,8 +425,8 @@ impl Builder<'_> {
                 let Some(reach) = self.reach(index, base).filter(|_| !keeps || !is_kept(rt)) else {
                     return false;
                 };
-                self.alias(base, reach);
-                let word = with(word, S, K0);
+                let alias = self.alias(base, reach);
+                let word = with(word, S, alias);
                 if is_kept(rt) {
                     self.put(with(word, T, K0));
                     self.store_kept(rt);
@@ -422,8 +438,8 @@ impl Builder<'_> {
             Form::Store => {
                 let base = field(word, S);
                 let Some(reach) = self.reach(index, base) else { return false };
-                self.alias(base, reach);
-                let mut word = with(word, S, K0);
+                let alias = self.alias(base, reach);
+                let mut word = with(word, S, alias);
                 if is_kept(rt) {
                     self.page();
                     self.put(asm::ld(K1, kept(rt), K1));

@@ -71,8 +71,8 @@ impl Builder<'_> {
         match *slot {
             Slot::Same(word) => Some(word),
             Slot::Access(word, reach) => {
-                self.alias(field(word, S), reach);
-                Some(with(word, S, K0))
+                let alias = self.alias(field(word, S), reach);
+                Some(with(word, S, alias))
             }
             Slot::Before(form, word) => {
                 if !self.simple(form, word, index + 1) {

@@ -49,7 +49,8 @@ impl Class {
             Self::Uncached => 0xd000_0180_0000_0000,
             Self::Compat => 0xbfff_fe3f_0000_0000,
             Self::Xkseg => 0x8000_0200_0000_0000,
-            Self::User => 0x4000_0300_0000_0000,
+            // It is where it is: what is emitted for it looks whether the address is one of them.
+            Self::User => 0,
         }
     }
 
@@ -79,21 +80,6 @@ impl Class {
         let (start, size) = self.guest();
         let real = start ^ self.constant();
         real..real + size
-    }
-}
-
-/// What a guest address with these bits 63:59 is XORed with at a site whose accesses are of several classes: it gives the
-/// alias of each guest address, but of xuseg, which is itself, and an address that supervisor mode refuses where none is.
-#[must_use]
-pub const fn mixed(bits: u64) -> u64 {
-    match bits {
-        0 => 0,
-        0b10010 => Class::Uncached.constant(),
-        0b10011 => Class::Cached.constant(),
-        0b11000 => Class::Xkseg.constant(),
-        0b11111 => Class::Compat.constant(),
-        // Into XKPHYS.
-        _ => (bits ^ 0b10000) << 59,
     }
 }
 
@@ -130,6 +116,9 @@ pub struct Layout {
     pub main: Class,
     /// The VCPU has UserLocal.
     pub user_local: bool,
+    /// Its xkseg has no more addresses than [`Class::Xkseg`]: else they are none, here, since those beyond would meet other
+    /// windows.
+    pub xkseg: bool,
 }
 
 /// Entries of the jump table.
@@ -149,6 +138,27 @@ impl Layout {
             && inside(self.table, self.table.saturating_add(0x8000))
             && inside(self.code, end)
             && self.code >> 28 == (end - 1) >> 28
+    }
+
+    /// What [`Layout::xkseg`] is for a VCPU with so many bits of an address in a segment.
+    #[must_use]
+    pub const fn has_xkseg(segbits: u32) -> bool {
+        segbits == SEGBITS
+    }
+
+    /// What a guest address with these bits 63:59 is XORed with at a site whose accesses are of several classes: it gives the
+    /// alias of each guest address, and an address that supervisor mode refuses where none is.
+    #[must_use]
+    pub const fn mixed(&self, bits: u64) -> u64 {
+        match bits {
+            0 => Class::User.constant(),
+            0b10010 => Class::Uncached.constant(),
+            0b10011 => Class::Cached.constant(),
+            0b11000 if self.xkseg => Class::Xkseg.constant(),
+            0b11111 => Class::Compat.constant(),
+            // Into XKPHYS.
+            _ => (bits ^ 0b10000) << 59,
+        }
     }
 
     /// The entry of the jump table for a guest PC.
@@ -174,7 +184,7 @@ pub mod slot {
     const CONSTANTS: u16 = 32;
     /// CP0 registers, as `dmfc0` reads them.
     const CP0: u16 = 128;
-    /// Constants by bits 63:59 of an address ([`super::mixed`]).
+    /// Constants by bits 63:59 of an address ([`super::Layout::mixed`]).
     pub const MIXED: u16 = 512;
     /// How many of them there are.
     pub const MIXED_COUNT: u16 = 32;
@@ -235,7 +245,7 @@ pub mod slot {
     pub const USER_LOCAL: u16 = CP0 + 8 * (WRITTEN as u16 - 1);
 }
 
-const _: () = assert!(XSSEG + (1 << REAL_SEGBITS) >= Class::User.window().end);
+const _: () = assert!(XSSEG + (1 << REAL_SEGBITS) >= Class::Xkseg.window().end);
 
 #[cfg(test)]
 mod tests {
@@ -262,14 +272,18 @@ mod tests {
     fn live() -> Vec<Range<u64>> {
         let mut ranges: Vec<_> =
             Class::ALL.iter().map(|c| c.window().start..c.window().end - 1).collect();
-        ranges.push(0..(1 << SEGBITS) - 1);
         ranges.push(CKSSEG..CKSSEG_END - 1);
         ranges
     }
 
+    /// Kernel classes: of a user address it is looked whether it is one.
+    fn guesses() -> impl Iterator<Item = Class> {
+        Class::ALL.into_iter().filter(|class| *class != Class::User)
+    }
+
     #[test]
     fn a_wrong_guess_faults_whatever_the_address() {
-        for guess in Class::ALL {
+        for guess in guesses() {
             for (class, range) in guest_ranges() {
                 if class == Some(guess) {
                     continue;
@@ -294,12 +308,25 @@ mod tests {
     }
 
     #[test]
+    fn a_wild_pointer_above_xkseg_does_not_become_a_user_address() {
+        for beyond in [0x100_0000_0000u64, 0x200_0000_0000] {
+            for va in [0, 0x2_0000, 0x1234_5678, (1 << SEGBITS) - 8] {
+                let real = ((3 << 62 | beyond) + va) ^ Class::Xkseg.constant();
+                assert!(is_dead(real), "{real:#x}");
+            }
+        }
+    }
+
+    #[test]
     fn where_classes_mix_each_address_finds_its_alias_or_none() {
+        let wide = crate::translate::tests::rig::layout(Class::Compat, true, false);
+        let layout = Layout { xkseg: true, ..wide };
+        let mixed = |bits| layout.mixed(bits);
+        assert!(is_dead(3 << 62 ^ wide.mixed(0b11000)));
         for (class, range) in guest_ranges() {
             for va in [range.start, range.start + 0x1234_5678, range.end - 7] {
                 let real = va ^ mixed(va >> 59);
                 match class {
-                    Some(Class::User) => assert_eq!(real, va),
                     Some(class) => assert_eq!(real, va ^ class.constant(), "{va:#x}"),
                     None => assert!(is_dead(real), "{va:#x} becomes {real:#x}"),
                 }
@@ -317,7 +344,7 @@ mod tests {
         for class in Class::ALL {
             let window = class.window();
             for near in [REACH, 8, 1] {
-                assert!(is_dead(window.start - near), "below {class:?}");
+                assert!(is_dead(window.start.wrapping_sub(near)), "below {class:?}");
                 assert!(is_dead(window.end + near - 1), "above {class:?}");
             }
         }

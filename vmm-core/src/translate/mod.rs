@@ -22,9 +22,7 @@ pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
 pub(crate) use form::{Form, form};
-pub use layout::{
-    Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, mixed, slot,
-};
+pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
 pub(crate) use own::{Code, Own};
 #[cfg(test)]
 pub use page::PageImage;

@@ -4,7 +4,7 @@
 //! is what the guest could have written to the registers themselves.
 
 use super::cache::CodeMemory;
-use super::layout::{Class, Layout, TABLE_ENTRIES, TABLE_ENTRY, mixed, slot};
+use super::layout::{Class, Layout, TABLE_ENTRIES, TABLE_ENTRY, slot};
 use crate::cpu::{Status, Vcpu};
 use crate::emulate::Data;
 use crate::endian::Endian;
@@ -90,7 +90,7 @@ impl Own {
             own.put(slot::constant(class), class.constant());
         }
         for bits in 0..slot::MIXED_COUNT {
-            own.put(slot::MIXED + 8 * bits, mixed(bits.into()));
+            own.put(slot::MIXED + 8 * bits, layout.mixed(bits.into()));
         }
         own.clear_jumps();
         Some(own)
@@ -229,7 +229,7 @@ mod tests {
         for (endian, model) in
             [(Endian::Little, CpuModel::honeycomb()), (Endian::Big, CpuModel::mips64r2_generic())]
         {
-            let layout = layout(Class::Compat, model.has_userlocal());
+            let layout = layout(Class::Compat, model.has_userlocal(), true);
             let mut cpu = Vcpu::with_code_pages(model, endian, 1);
             let mut own = Own::new(layout, CodeCache::MIN_WORDS, endian).expect("memory for it");
             let mut random = Random(1);
@@ -240,7 +240,7 @@ mod tests {
                 cpu.write_cp0(number.into(), select.into(), value, 0);
                 cpu.set_gpr(K0 + (value >> 8 & 1) as usize, value);
                 own.lend(&mut cpu);
-                let mut image = PageImage::of(&mut cpu, layout.main);
+                let mut image = PageImage::of(&mut cpu, &layout);
                 for (n, &word) in image.words.iter().enumerate() {
                     assert_eq!(own.get(8 * n as u16), word, "doubleword {n}");
                 }
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn own_pages_are_where_the_layout_says_and_code_is_not_writable() {
-        let layout = layout(Class::Cached, true);
+        let layout = layout(Class::Cached, true, true);
         let own = Own::new(layout, CodeCache::MIN_WORDS, Endian::Big).expect("memory for it");
         let size = 4 * CodeCache::MIN_WORDS as u64;
         let mut seen = Vec::new();

@@ -1,6 +1,6 @@
 //! What the VCPU page says, and taking it back: the simple way, which [`super::Own`] is tested against.
 
-use super::layout::{Class, mixed, slot};
+use super::layout::{Class, Layout, slot};
 use crate::cpu::Vcpu;
 
 /// Cause.IP.
@@ -16,20 +16,20 @@ pub struct PageImage {
 }
 
 impl PageImage {
-    /// What emitted code is to find: the VCPU's registers, and the constants, with that of `main` as
+    /// What emitted code is to find: the VCPU's registers, and the constants, with that of the main class as
     /// [`slot::MAIN`].
     #[must_use]
-    pub fn of(cpu: &mut Vcpu, main: Class) -> Self {
+    pub fn of(cpu: &mut Vcpu, layout: &Layout) -> Self {
         let mut image = Self { words: [0; slot::COUNT] };
         image.set(slot::K0, cpu.gpr(K0));
         image.set(slot::K1, cpu.gpr(K0 + 1));
         image.set(slot::PENDING, (cpu.cp0().cause.bits() & LINES).into());
-        image.set(slot::MAIN, main.constant());
+        image.set(slot::MAIN, layout.main.constant());
         for class in Class::ALL {
             image.set(slot::constant(class), class.constant());
         }
         for bits in 0..slot::MIXED_COUNT {
-            image.set(slot::MIXED + 8 * bits, mixed(bits.into()));
+            image.set(slot::MIXED + 8 * bits, layout.mixed(bits.into()));
         }
         for (number, select) in slot::REGISTERS {
             let (number, select) = (number.into(), select.into());

@@ -53,7 +53,10 @@ fn catch_up(reference: &mut Machine, machine: &Machine, really: bool, what: &str
             return;
         }
         if reference.cpu.pc() == machine.cpu.pc() {
-            nearly = differences(machine, reference);
+            let differences = differences(machine, reference);
+            if nearly.is_empty() || differences.len() < nearly.len() {
+                nearly = differences;
+            }
         }
         if trail.len() < 60 {
             trail.push(reference.cpu.pc());

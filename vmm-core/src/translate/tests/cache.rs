@@ -15,6 +15,7 @@ const LAYOUT: Layout = Layout {
     code: CKSSEG + 0x10_0000,
     main: Class::Cached,
     user_local: true,
+    xkseg: true,
 };
 
 #[test]

@@ -39,13 +39,14 @@ const WAIT: u32 = 0x4200_0020;
 const _: () = assert!(4 * WORDS as u64 <= FRAMES - CODE);
 
 /// Where things lie for a main class.
-pub const fn layout(main: Class, user_local: bool) -> Layout {
+pub const fn layout(main: Class, user_local: bool, xkseg: bool) -> Layout {
     Layout {
         page: 0xffff_ffff_c001_0000,
         table: 0xffff_ffff_c002_0000,
         code: 0xffff_ffff_c004_0000,
         main,
         user_local,
+        xkseg,
     }
 }
 
@@ -154,6 +155,8 @@ pub struct Rig {
     frames: Frames,
     pub cache: CodeCache,
     pub counts: Counts,
+    /// After so many words the real TLB is emptied, each time: whatever comes next faults. 0: never.
+    pub jolt: u64,
 }
 
 /// Where the real CPU is to be set off.
@@ -176,9 +179,11 @@ impl Rig {
         }
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
         outer.write_cp0(6, 0, WIRED.into(), 0);
-        let layout = layout(main, machine.cpu.model().has_userlocal());
+        let model = machine.cpu.model();
+        let layout = layout(main, model.has_userlocal(), Layout::has_xkseg(model.segbits));
         let cache = CodeCache::new(layout, WORDS).expect("a possible layout");
-        let mut rig = Self { machine, outer, frames, cache, counts: Counts::default() };
+        let counts = Counts::default();
+        let mut rig = Self { machine, outer, frames, cache, counts, jolt: 0 };
         rig.forget_real();
         rig
     }
@@ -309,7 +314,7 @@ impl Rig {
     /// The real CPU gets the VCPU's registers, and goes on at `address`.
     fn load(&mut self, address: u64) {
         let Self { machine, outer, frames, cache, .. } = self;
-        let image = PageImage::of(&mut machine.cpu, cache.layout().main);
+        let image = PageImage::of(&mut machine.cpu, cache.layout());
         for (at, &word) in (PAGE..).step_by(8).zip(&image.words) {
             frames.set64(at, word);
         }
@@ -420,12 +425,18 @@ impl Rig {
             }
             let before = self.outer.retired();
             let memory = Machinery(&self.frames, &self.machine.memory);
-            let exit = interp::run(&mut self.outer, &memory, &mut Nothing, &Zero, left);
+            let run = if self.jolt == 0 { left } else { left.min(self.jolt) };
+            let exit = interp::run(&mut self.outer, &memory, &mut Nothing, &Zero, run);
             let ran = self.outer.retired() - before;
             self.counts.words += ran;
             left = left.saturating_sub(ran);
             if !self.outer.cp0().status.contains(Status::EXL) {
                 assert_eq!(exit, Exit::Limit);
+                if left > 0 {
+                    self.forget_real();
+                    next = Next::Continue;
+                    continue;
+                }
                 let address = self.outer.pc() - if self.outer.in_slot { 4 } else { 0 };
                 let stand = self.cache.stand(address).expect("inside a block");
                 self.settle(&stand);
