@@ -30,8 +30,8 @@ pub enum Executor {
     Vm {
         /// PROM and monitor.
         built: Built,
-        /// The VM's engine is the interpreter.
-        interpreted: bool,
+        /// The VM's engine.
+        engine: vm::Engine,
     },
 }
 
@@ -83,6 +83,8 @@ pub struct Totals {
     pub instructions: u64,
     /// Exceptions taken by streams.
     pub exceptions: u64,
+    /// What the VMs that came to their ends say of themselves, summed.
+    pub counters: BTreeMap<String, u64>,
     /// What differed.
     pub differences: Vec<Difference>,
     /// How long it took.
@@ -120,7 +122,7 @@ impl Pair {
         let endian = setting.endian;
         let vm = match &setting.executor {
             Executor::Interpreter => None,
-            Executor::Vm { built, interpreted } => {
+            Executor::Vm { built, engine } => {
                 let qemu = qemu.clone();
                 let command = move || qemu.command();
                 let supervisor = setting.profile == Profile::Supervisor;
@@ -129,12 +131,12 @@ impl Pair {
                 let boot_elf = dir.path().join("boot");
                 std::fs::copy(&built.boot_elf, &boot_elf).context("can't copy the PROM")?;
                 built.boot_elf = boot_elf;
-                Some(vm::Machine::new(endian, &built, supervisor, *interpreted, command)?)
+                Some(vm::Machine::new(endian, &built, supervisor, *engine, command)?)
             }
         };
         let place = match setting.profile {
             Profile::Everything => Place::Rom,
-            Profile::User | Profile::Supervisor => Place::Ram,
+            Profile::User | Profile::Supervisor | Profile::Translator => Place::Ram,
         };
         let qemu = Machine::new(endian, place, dir.path(), move || qemu.command())?;
         Ok(Self { setting, qemu, model: Model::new(endian, place), vm, _dir: dir })
@@ -201,6 +203,9 @@ impl Pair {
         if let Some(vm) = &mut self.vm {
             stuck.extend(all(first, &mut ours, |at, rest| {
                 let end = vm.run(at, rest)?;
+                for (name, value) in &vm.counters {
+                    *sums.counters.entry(name.clone()).or_default() += value;
+                }
                 Ok((end, format!("the VM hung or died in this case\n{}\n", vm.last_words)))
             })?);
         }
@@ -223,6 +228,9 @@ impl Pair {
         totals.instructions += sums.instructions;
         totals.exceptions += sums.exceptions;
         totals.differences.extend(sums.differences);
+        for (name, value) in sums.counters {
+            *totals.counters.entry(name).or_default() += value;
+        }
         for (drop, n) in sums.dropped {
             *totals.dropped.entry(drop).or_default() += n;
         }

@@ -75,8 +75,10 @@ pub struct Case {
     pub tlb: Vec<[u64; 4]>,
     /// Where the stream's first instruction is seen.
     pub code: u64,
-    /// This many exceptions end the case.
+    /// This many exceptions end the case, or a round of it.
     pub max_traps: u64,
+    /// How often the stream is run.
+    pub rounds: u64,
     /// The stream.
     pub units: Vec<Unit>,
     /// Seed of the scratch memory.
@@ -137,6 +139,7 @@ impl Case {
         put(layout::input::CODE_START, code_page);
         put(layout::input::CODE_END, code_page + layout::PAGE as u64);
         put(layout::input::MAX_TRAPS, self.max_traps);
+        put(layout::input::ROUNDS, self.rounds);
         put(layout::input::TLB_COUNT, self.tlb.len() as u64);
         for (i, &value) in self.cp0.iter().enumerate() {
             put(layout::input::CP0 + 8 * i as i32, value);

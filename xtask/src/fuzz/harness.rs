@@ -6,6 +6,9 @@
 //! over the culprit (over branch and delay slot, if it was in one) and goes on. `break`, an exception
 //! outside the stream, or too many of them end the case; then all state is written to the result page.
 //!
+//! A case may have several rounds: then it is run again, with all but TLB and memory as at first, and the
+//! last round's state is written.
+//!
 //! The handler takes over without losing a register: `$26` goes to ErrorEPC, the rest to the control
 //! block. Vector stubs are copied to every EBase that streams use; those of the ROM serve BEV = 1.
 
@@ -115,11 +118,12 @@ fn code(place: Place) -> Vec<u32> {
     let next = a.label();
     let advance = a.label();
     a.bind(next);
-    set_up(&mut a, advance);
+    let again = set_up(&mut a, advance);
     let end = a.label();
     a.bind(handler);
     handle(&mut a, end);
     a.bind(end);
+    count_round(&mut a, again);
     dump(&mut a);
     a.bind(advance);
     control_base(&mut a);
@@ -225,8 +229,9 @@ fn stop_time(a: &mut Asm) {
     a.mtc0(ZERO, cp0::COMPARE);
 }
 
-/// Loads the state of the next slot, and enters its stream; leaves for `skip` when it holds no case.
-fn set_up(a: &mut Asm, skip: Label) {
+/// Loads the state of the next slot, and enters its stream; leaves for `skip` when it holds no case. Where the next round
+/// of the slot that `$26` points to begins.
+fn set_up(a: &mut Asm, skip: Label) -> Label {
     let go = a.label();
     control_base(a);
     a.ld(V0, CONTROL_LOW + control::INDEX, K0);
@@ -246,12 +251,16 @@ fn set_up(a: &mut Asm, skip: Label) {
     a.li32(V1, layout::kseg0(layout::SLOTS) as i32);
     a.daddu(V0, V0, V1);
     a.sd(V0, CONTROL_LOW + control::SLOT, K0);
+    a.ld(V1, input::ROUNDS, V0);
+    a.sd(V1, CONTROL_LOW + control::ROUNDS, K0);
     a.sd(ZERO, CONTROL_LOW + control::TRAPS, K0);
     a.ld(V1, input::SKIP, V0);
     a.bne(V1, ZERO, skip);
     a.daddu(K0, V0, ZERO);
     // From here on $26 is the slot.
     settle(a);
+    let again = a.label();
+    a.bind(again);
     a.li32(V0, STATUS_CU1 | STATUS_ERL);
     a.ld(V1, input::STATUS, K0);
     a.or(V0, V0, V1);
@@ -281,6 +290,20 @@ fn set_up(a: &mut Asm, skip: Label) {
         a.ld(r, input::GPR + 8 * r as i32, K0);
     }
     a.eret();
+    again
+}
+
+/// A round is over: on to the next at `again`, if there is one. `$26` is the control block, as at the end of [`handle`].
+fn count_round(a: &mut Asm, again: Label) {
+    let last = a.label();
+    a.ld(V0, CONTROL_LOW + control::ROUNDS, K0);
+    a.daddiu(V0, -1, V0);
+    a.beq(V0, ZERO, last);
+    a.sd(V0, CONTROL_LOW + control::ROUNDS, K0);
+    a.sd(ZERO, CONTROL_LOW + control::TRAPS, K0);
+    a.b(again);
+    a.ld(K0, CONTROL_LOW + control::SLOT, K0);
+    a.bind(last);
 }
 
 /// Sets up the TLB, and what only exceptions and `tlbp` can write: the stream's code begins with a

@@ -58,6 +58,8 @@ pub mod control {
     pub const SAVE_K0: i32 = 64;
     /// Where to go on after an exception of the harness's own; 0 while a stream runs.
     pub const EXPECTED: i32 = 72;
+    /// How often the current case is still to be run, this time included.
+    pub const ROUNDS: i32 = 80;
 }
 
 /// Marks pages of a VM in the machine's RAM, at [`MARK_OFFSET`] of the control block and of every result
@@ -101,6 +103,9 @@ pub mod input {
     pub const SKIP: i32 = 0x238;
     /// How many TLB entries follow, from index 0; the others are written as unused.
     pub const TLB_COUNT: i32 = 0x240;
+    /// How often the stream is run, one time after another: the TLB and memory are as the time before left them, and what the
+    /// last time left is the result.
+    pub const ROUNDS: i32 = 0x248;
     /// CP0 registers, in the order of [`super::CP0_INPUT`].
     pub const CP0: i32 = 0x280;
     /// TLB entries of four doublewords: EntryHi, EntryLo0, EntryLo1, PageMask.

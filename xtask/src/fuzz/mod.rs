@@ -41,6 +41,8 @@ enum Engine {
     User,
     /// A VM on the monitor, with streams of a kernel in a supervisor segment
     Supervisor,
+    /// A VM whose kernel mode is translated, with streams of a kernel, each run several times
+    Translator,
 }
 
 /// Compares what executes guests with QEMU's own CPU on random instruction streams.
@@ -52,6 +54,7 @@ Examples:
   cargo xtask fuzz --seed 7 --start 500000          go on from case 500,000
   cargo xtask fuzz --seed 7 --case 512345           one case, reduced to what differs
   cargo xtask fuzz --engine user                    in a VM on the monitor, which executes user mode directly
+  cargo xtask fuzz --engine translator              in a VM whose kernel mode is translated
   cargo xtask fuzz --float --cases 10000000         the FPU's instructions, one at a time
 
 Exit status: 0 all equal, 1 some differ, 2 a set-up problem.")]
@@ -74,7 +77,7 @@ pub struct Args {
     /// What is compared with bare QEMU, and with which streams
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
-    /// The VM of --engine user or supervisor is interpreted
+    /// The VM of --engine user, supervisor or translator is interpreted
     #[arg(long)]
     interpreted: bool,
     /// Batches at once; default: one a processor of the host
@@ -131,13 +134,18 @@ fn setting(args: &Args) -> Result<Setting> {
         Engine::Interpreter => Profile::Everything,
         Engine::User => Profile::User,
         Engine::Supervisor => Profile::Supervisor,
+        Engine::Translator => Profile::Translator,
+    };
+    let engine = match args.engine {
+        _ if args.interpreted => vm::Engine::Interpreter,
+        Engine::Translator => vm::Engine::Translator,
+        _ => vm::Engine::Auto,
     };
     let executor = match args.engine {
         Engine::Interpreter => Executor::Interpreter,
-        Engine::User | Engine::Supervisor => Executor::Vm {
-            built: crate::build::monitor(args.endian)?,
-            interpreted: args.interpreted,
-        },
+        Engine::User | Engine::Supervisor | Engine::Translator => {
+            Executor::Vm { built: crate::build::monitor(args.endian)?, engine }
+        }
     };
     Ok(Setting { endian: args.endian, profile, seed: args.seed, executor })
 }
@@ -188,16 +196,27 @@ fn summarise(plan: &Plan, version: &str, totals: &Totals) {
     for (drop, count) in &totals.dropped {
         println!("  not compared: {count} that {}", drop.reason());
     }
+    let counter = |name: &str| totals.counters.get(name).copied().unwrap_or_default();
+    if let interpreted @ 1.. = counter("instructions") {
+        let native = totals.instructions.saturating_sub(interpreted);
+        println!(
+            "  executed by the real CPU: {}% of the instructions, {} blocks translated",
+            native * 100 / totals.instructions.max(1),
+            counter("blocks")
+        );
+    }
 }
 
 /// What executed the streams, before a summary; nothing: the interpreter.
 const fn what(setting: &Setting) -> &'static str {
-    match (setting.profile, &setting.executor) {
-        (_, Executor::Interpreter) => "",
-        (Profile::User, Executor::Vm { interpreted: false, .. }) => "user mode in a VM, ",
-        (Profile::User, Executor::Vm { .. }) => "user mode in an interpreted VM, ",
-        (_, Executor::Vm { interpreted: false, .. }) => "supervisor segments in a VM, ",
-        (_, Executor::Vm { .. }) => "supervisor segments in an interpreted VM, ",
+    let Executor::Vm { engine, .. } = &setting.executor else { return "" };
+    match (setting.profile, engine) {
+        (Profile::User, vm::Engine::Interpreter) => "user mode in an interpreted VM, ",
+        (Profile::User, _) => "user mode in a VM, ",
+        (Profile::Translator, vm::Engine::Interpreter) => "kernel mode in an interpreted VM, ",
+        (Profile::Translator, _) => "kernel mode in a translated VM, ",
+        (_, vm::Engine::Interpreter) => "supervisor segments in an interpreted VM, ",
+        (..) => "supervisor segments in a VM, ",
     }
 }
 
@@ -208,8 +227,9 @@ fn again(setting: &Setting, case: u64) -> String {
         Profile::Everything => {}
         Profile::User => out.push_str(" --engine user"),
         Profile::Supervisor => out.push_str(" --engine supervisor"),
+        Profile::Translator => out.push_str(" --engine translator"),
     }
-    if matches!(setting.executor, Executor::Vm { interpreted: true, .. }) {
+    if matches!(setting.executor, Executor::Vm { engine: vm::Engine::Interpreter, .. }) {
         out.push_str(" --interpreted");
     }
     format!("{out} --case {case}")

@@ -145,7 +145,13 @@ pub enum Profile {
     User,
     /// Those of a kernel in a supervisor segment.
     Supervisor,
+    /// Those of a kernel in any segment, run often enough that their code counts as worth translating.
+    Translator,
 }
+
+/// How often the streams of [`Profile::Translator`] are run: a place is translated when it has been reached 8 times,
+/// so that a path that is the same in each round is in emitted code from the tenth on at the latest.
+const ROUNDS: u64 = 12;
 
 /// A case's frame: what the units need to know.
 #[derive(Clone, Debug)]
@@ -318,7 +324,8 @@ fn kind(rng: &mut Rng, profile: Profile) -> Kind {
 /// Where the code is seen: directly, or through TLB entry 0.
 fn code_address(rng: &mut Rng, frame: &Frame, status: &mut u32, tlb: &mut [u64; 4]) -> u64 {
     let pa = frame.pa + layout::CODE as u64;
-    if frame.profile != Profile::Supervisor && frame.mode == 0 && rng.chance(40) {
+    let unmapped = if frame.profile == Profile::Translator { 65 } else { 40 };
+    if frame.profile != Profile::Supervisor && frame.mode == 0 && rng.chance(unmapped) {
         return match rng.below(4) {
             0 => 0xffff_ffff_a000_0000 | pa,
             1 => {
@@ -362,7 +369,7 @@ pub fn frame(rng: &mut Rng, profile: Profile, number: u64) -> (Frame, Case) {
     let mode = match profile {
         Profile::Everything => mode,
         Profile::User => 2,
-        Profile::Supervisor => 0,
+        Profile::Supervisor | Profile::Translator => 0,
     };
     let fr = rng.chance(75);
     let wide_base = kind == Kind::ExceptionBase && rng.chance(50);
@@ -454,6 +461,7 @@ pub fn frame(rng: &mut Rng, profile: Profile, number: u64) -> (Frame, Case) {
         tlb,
         code,
         max_traps: layout::MAX_TRAPS,
+        rounds: if profile == Profile::Translator { ROUNDS } else { 1 },
         units: Vec::new(),
         scratch: rng.bits(),
     };

@@ -2,14 +2,17 @@
 //!
 //! What is left out, and why, stands in `docs/differential.md`.
 
-use super::asm::{Asm, reg::ZERO};
+use super::asm::{
+    Asm,
+    reg::{RA, ZERO},
+};
 use super::case::{Case, Fix, Unit};
 use super::rng::Rng;
 use super::state::{
     self, CODE_REGISTER, Frame, INDEX_REGISTER, Kind, POINTERS, Profile, SAFE_POINTER,
 };
 use super::table::{self, Field, Op, Width};
-use super::values;
+use super::{layout, values};
 
 /// The case `number` under `seed`.
 pub fn case(profile: Profile, seed: u64, number: u64) -> Case {
@@ -80,6 +83,7 @@ impl Generator {
                 use table::Kind::*;
                 matches!(k, Float | Move | Control | Indexed(_))
             }),
+            3 if self.frame.profile == Profile::Translator && self.rng.chance(12) => self.changed(),
             3 => self.branch(at),
             _ => self.system(at),
         }
@@ -461,6 +465,45 @@ impl Generator {
         Unit::plain(words)
     }
 
+    /// A subroutine in the page of data, made anew in each round, and called often enough to be worth translating: code that
+    /// changes without an announcement, reached by a jump from another page.
+    fn changed(&mut self) -> Unit {
+        let at = layout::kseg0(self.frame.pa + layout::SCRATCH as u64)
+            + self.rng.pick(&[0x000, 0x020, 0xfc0, 0xfe0]);
+        let (base, left, word, round) = (12, 13, 14, 15);
+        let result = loop {
+            let result = self.destination();
+            if ![base, left, RA].contains(&result) {
+                break result;
+            }
+        };
+        let calls = 1 + self.rng.below32(16);
+        Unit::assemble(|a| {
+            a.li32(base, at as u32 as i32);
+            // result = round, which is counted in memory.
+            a.ld(round, 0x10, base);
+            a.daddiu(round, 1, round);
+            a.sd(round, 0x10, base);
+            a.andi(round, 0xff, round);
+            a.li32(word, (0x0d << 26 | result << T) as i32);
+            a.or(word, word, round);
+            a.sw(word, 0, base);
+            // jr $ra; addiu left, left, -1
+            a.li32(word, (RA << S | 0x08) as i32);
+            a.sw(word, 4, base);
+            a.li32(word, (0x09 << 26 | left << S | left << T | 0xffff) as i32);
+            a.sw(word, 8, base);
+            a.addiu(left, calls as i32, ZERO);
+            let call = a.label();
+            a.bind(call);
+            // jalr base
+            a.word(base << S | RA << D | 0x09);
+            a.nop();
+            a.bne(left, ZERO, call);
+            a.nop();
+        })
+    }
+
     /// A load-linked with its store-conditional to the same address.
     fn linked(&mut self) -> Unit {
         let double = self.rng.chance(50);
@@ -503,11 +546,11 @@ mod tests {
     use super::*;
     use crate::endian::Endian;
     use crate::fuzz::harness::Place;
-    use crate::fuzz::layout;
     use crate::fuzz::model::Model;
     use std::collections::BTreeSet;
 
-    const PROFILES: [Profile; 3] = [Profile::Everything, Profile::User, Profile::Supervisor];
+    const PROFILES: [Profile; 4] =
+        [Profile::Everything, Profile::User, Profile::Supervisor, Profile::Translator];
 
     #[test]
     fn every_instruction_occurs_and_no_other() {

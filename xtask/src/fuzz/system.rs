@@ -2,7 +2,7 @@
 
 use super::asm::{cp0, reg::ZERO};
 use super::case::Unit;
-use super::state::{self, CODE_REGISTER, status};
+use super::state::{self, CODE_REGISTER, Profile, status};
 use super::stream::{D, Generator, S, T};
 use super::{layout, table, values};
 
@@ -191,6 +191,8 @@ impl Generator {
         let misaligned = 2 * self.rng.below32(0x100) + 1;
         let narrow = self.narrow();
         let to = match self.rng.below(7) {
+            // QEMU sets BadVAddr only the first time.
+            0 if self.frame.profile == Profile::Translator => Some(0x7000_0000),
             0 => None,
             // A constant of 64 bits can't be made in a 32-bit user mode.
             2..4 if narrow && self.user() => Some(0x7000_0000),

@@ -11,7 +11,9 @@ use super::qemu::{End, Watch};
 use crate::build::Built;
 use crate::endian::Endian;
 use crate::run::embedded::{Prepared, Running};
+use crate::run::stats;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::process::Command;
 
 /// The machine: one CPU, and one VM with QEMU's own processor model.
@@ -29,6 +31,36 @@ cpu = "generic"
 
 const _: () = assert!(layout::RAM_SIZE == 128 << 20);
 
+/// The machine's end: when the VM has ended, and has said what it has counted.
+const SCRIPT: &str = r#"
+console monitor
+expect "VM `fuzz` ended" 1000000
+send stats fuzz
+expect "honeycomb> " 60
+"#;
+
+/// What executes the VM's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// What the monitor takes by itself.
+    Auto,
+    /// The interpreter.
+    Interpreter,
+    /// The translator, where nothing runs directly.
+    Translator,
+}
+
+impl Engine {
+    /// As a configuration has it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Interpreter => "interpreter",
+            Self::Translator => "translator",
+        }
+    }
+}
+
 /// A machine whose VM runs batches.
 pub struct Machine {
     endian: Endian,
@@ -39,12 +71,13 @@ pub struct Machine {
     prepared: Prepared,
     /// What the last machine printed, if it did not come to its end.
     pub last_words: String,
+    /// What the VM of the last one counted, if it did.
+    pub counters: BTreeMap<String, u64>,
 }
 
 impl Machine {
     /// A machine of the built programs. `supervisor`: its VM's kernel is linked in a supervisor segment.
-    /// `interpreted`: without direct execution. `command` makes the
-    /// command of the QEMU binary.
+    /// `command` makes the command of the QEMU binary.
     ///
     /// # Errors
     /// The monitor's image is wrong.
@@ -52,17 +85,17 @@ impl Machine {
         endian: Endian,
         built: &Built,
         supervisor: bool,
-        interpreted: bool,
+        engine: Engine,
         command: impl Fn() -> Command + Send + 'static,
     ) -> Result<Self> {
-        let engine = if interpreted { "interpreter" } else { "auto" };
-        let configuration = format!("{CONFIGURATION}engine = \"{engine}\"\n");
+        let configuration = format!("{CONFIGURATION}engine = \"{}\"\n", engine.name());
         Ok(Self {
             endian,
             supervisor,
             command: Box::new(command),
-            prepared: Prepared::new(built, endian, &configuration)?,
+            prepared: Prepared::new(built, endian, &configuration, SCRIPT)?,
             last_words: String::new(),
+            counters: BTreeMap::new(),
         })
     }
 
@@ -75,8 +108,11 @@ impl Machine {
         let kernel = kernel(self.endian, self.supervisor, first, slots);
         let mut running = self.prepared.start((self.command)(), kernel)?;
         self.last_words.clear();
+        self.counters.clear();
         let how = self.watch(&mut running, end)?;
-        if how != End::Complete {
+        if how == End::Complete {
+            self.counters = running.words().lines().filter_map(stats::counter).collect();
+        } else {
             self.last_words = running.words();
         }
         let result = self.find(&running, first as u64).context("the first slot's mark has gone")?;

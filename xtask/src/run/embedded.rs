@@ -7,6 +7,7 @@ use super::pack::{self, Mode, Monitor};
 use super::plan::{Flags, Plan};
 use super::qemu::{Options, Qemu};
 use super::ram::Ram;
+use super::script;
 use super::spec::Spec;
 use crate::build::Built;
 use crate::endian::Endian;
@@ -23,20 +24,24 @@ pub struct Prepared {
     monitor: Monitor,
     options: Options,
     endian: Endian,
+    script: Vec<u8>,
 }
 
 impl Prepared {
     /// A machine of the built programs that runs the one VM of a configuration, whose `kernel` is any
-    /// name: its image is given at each start.
+    /// name: its image is given at each start. The machine ends as `script` says.
     ///
     /// # Errors
-    /// The configuration or the monitor's image is wrong.
-    pub fn new(built: &Built, endian: Endian, configuration: &str) -> Result<Self> {
+    /// The configuration, the script or the monitor's image is wrong.
+    pub fn new(built: &Built, endian: Endian, configuration: &str, script: &str) -> Result<Self> {
         let spec = Spec::parse(Path::new("the built-in configuration"), configuration)?;
         let elf = std::fs::read(&built.kernel_elf)
             .with_context(|| built.kernel_elf.display().to_string())?;
+        let plan = Plan::new(Some(spec), &Flags::default())?;
+        let names: Vec<_> = plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
         Ok(Self {
-            plan: Plan::new(Some(spec), &Flags::default())?,
+            script: script::embedded(script, &names, endian)?,
+            plan,
             monitor: Monitor::flatten(&elf)?,
             options: Options {
                 boot_elf: built.boot_elf.clone(),
@@ -60,7 +65,7 @@ impl Prepared {
         };
         let ram = Ram::new(Ram::size_of(&self.plan.layout))?;
         let mode = Mode { icount: false, seed: 0, epoch_s: 0, stay: false };
-        pack::pack(&ram, &self.plan, &images, &self.monitor, &[], mode)?;
+        pack::pack(&ram, &self.plan, &images, &self.monitor, &self.script, mode)?;
         let names = self.plan.vms.iter().map(|vm| vm.name.value.clone()).collect();
         let drain = Drain::new(&ram, &self.plan.layout, names);
         let qemu = Qemu::start(qemu, &self.plan, &self.options, &ram, self.endian)?;

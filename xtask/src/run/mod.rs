@@ -27,6 +27,7 @@ pub mod session;
 pub mod size;
 mod source;
 pub mod spec;
+pub mod stats;
 mod symbols;
 mod table;
 pub mod terminal;

@@ -50,6 +50,15 @@ pub fn read(file: &Path, vms: &[String], endian: Endian) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Compiles a script of this program's own, which is small.
+///
+/// # Errors
+/// The first line that is wrong.
+pub fn embedded(text: &str, vms: &[String], endian: Endian) -> Result<Vec<u8>> {
+    let steps = compile(text, vms, endian).map_err(|(line, error)| error.context(line))?;
+    Ok(encode(&steps))
+}
+
 /// A script whose every `expect` waits `times` as long.
 ///
 /// # Errors
