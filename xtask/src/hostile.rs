@@ -1,10 +1,11 @@
-//! `cargo xtask hostile`: a VM that runs made-up code in every mode that the monitor executes directly, one
+//! `cargo xtask hostile`: a VM that runs made-up code in every mode that the monitor executes directly, or translates, one
 //! life after another, beside two others that check themselves.
 //!
 //! Nothing outside the hostile VM may change: the others' checksums and memory, the monitor's code and
 //! constants, its records of machine pages. A seed makes a run: the same one goes the same way.
 
 use crate::endian::Endian;
+use crate::run::stats::counter;
 use crate::test::place::Place;
 use crate::test::process;
 use anyhow::Result;
@@ -20,6 +21,7 @@ Examples:
   cargo xtask hostile                            1000 lives, little-endian
   cargo xtask hostile --endian big --lives 5000
   cargo xtask hostile --seed 7                   others
+  cargo xtask hostile --engine translator        kernel mode is translated, not executed as it is
 
 Exit status: 0 nothing outside them changed, 1 not so, 2 a set-up problem.")]
 pub struct Args {
@@ -29,29 +31,60 @@ pub struct Args {
     /// What their seeds are made from.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// What executes their kernel mode.
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
     /// The machine's byte order.
     #[arg(long, default_value_t)]
     endian: Endian,
 }
 
+/// What executes the kernel mode of VMs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    /// The CPU, where it can
+    #[default]
+    Direct,
+    /// The translator
+    Translator,
+}
+
+impl Engine {
+    /// The last part of the names of kernels that are linked for it, and its name in a configuration.
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Direct => ("", "auto"),
+            Self::Translator => ("-kseg0", "translator"),
+        }
+    }
+}
+
 /// The hostile VM, one that checks its kernel's sums and memory, and one whose processes do.
-const CONFIG: &str = r#"
+fn config(engine: Engine) -> String {
+    let (link, engine) = engine.names();
+    format!(
+        r#"
 [[vm]]
 name = "wild"
-kernel = "hello"
+kernel = "hello{link}"
 memory = "8M"
 cmdline = "do=wild"
 start = "manual"
+engine = "{engine}"
 [[vm]]
 name = "work"
-kernel = "hello"
+kernel = "hello{link}"
 memory = "8M"
 cmdline = "do=work"
+engine = "{engine}"
 [[vm]]
 name = "irix"
-kernel = "irix"
+kernel = "irix{link}"
 memory = "16M"
-"#;
+engine = "{engine}"
+"#
+    )
+}
 
 /// Lives between two self-checks of the others.
 const BETWEEN: u32 = 25;
@@ -128,7 +161,7 @@ impl Summary {
     }
 
     /// What is missing of a run of so many lives.
-    fn judge(mut self, lives: u32) -> Vec<String> {
+    fn judge(mut self, lives: u32, engine: Engine) -> Vec<String> {
         let begun: u64 = self.lives.values().sum();
         if begun != u64::from(lives) {
             self.wrong.push(format!("{begun} hostile VMs ran their code, of {lives}"));
@@ -137,20 +170,17 @@ impl Summary {
         if self.checks != (checks, checks + 1) {
             self.wrong.push(format!("self-checks passed: {:?}, not {checks} of each", self.checks));
         }
-        for name in ["entries", "emulated"] {
-            if self.counters.get(name).is_none_or(|count| *count < u64::from(lives)) {
+        let names: &[&str] = match engine {
+            Engine::Direct => &["entries", "emulated"],
+            Engine::Translator => &["entries", "emulated", "blocks", "interpreted"],
+        };
+        for name in names {
+            if self.counters.get(*name).is_none_or(|count| *count < u64::from(lives)) {
                 self.wrong.push(format!("too little ran directly: {:?}", self.counters));
             }
         }
         self.wrong
     }
-}
-
-/// A line of `stats`: a name of one or more words, then a number.
-fn counter(line: &str) -> Option<(String, u64)> {
-    let (name, value) = line.trim().rsplit_once("  ")?;
-    let value = value.trim().parse().ok()?;
-    Some((name.trim().into(), value))
 }
 
 /// Runs the command.
@@ -159,9 +189,12 @@ fn counter(line: &str) -> Option<(String, u64)> {
 /// A file can't be written, or the run can't be started.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let (lives, seed, endian) = (args.lives, args.seed, args.endian);
-    let name = format!("hostile-{endian}-{lives}-{seed}");
+    let name = match args.engine {
+        Engine::Direct => format!("hostile-{endian}-{lives}-{seed}"),
+        Engine::Translator => format!("hostile-translator-{endian}-{lives}-{seed}"),
+    };
     let place = Place::new(&name)?;
-    let config = place.write("machine.toml", CONFIG)?;
+    let config = place.write("machine.toml", &config(args.engine))?;
     let script = place.write("script", &script(lives))?;
     let (mut command, _) =
         process::xtask(&["run", "--icount", "--config", &config, "--script", &script]);
@@ -180,7 +213,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let _ =
         writeln!(text, "beside them: {} self-checks, {} rounds", summary.checks.0, summary.rounds);
     print!("{text}");
-    let mut wrong = summary.judge(lives);
+    let mut wrong = summary.judge(lives, args.engine);
     if !ended.status.is_some_and(|status| status.success()) {
         wrong.extend(process::tail(&ended.output, 25));
     }
@@ -210,7 +243,7 @@ monitor| the monitor's 7 bytes of code and constants are as in its image: 12
 
     #[test]
     fn a_run_is_judged_by_all_that_it_must_say() {
-        assert_eq!(Summary::new(GOOD).judge(1), [""; 0]);
+        assert_eq!(Summary::new(GOOD).judge(1, Engine::Direct), [""; 0]);
         assert_eq!(Summary::new(GOOD).rounds, 64);
         assert_eq!(Summary::new(GOOD).counters["LL/SC loops"], 0);
         for (line, other) in [
@@ -221,8 +254,15 @@ monitor| the monitor's 7 bytes of code and constants are as in its image: 12
             ("are as in its image: 12\nmonitor", "DAMAGED\nmonitor"),
         ] {
             assert!(GOOD.contains(line));
-            assert!(!Summary::new(&GOOD.replace(line, other)).judge(1).is_empty(), "{other}");
+            assert!(
+                !Summary::new(&GOOD.replace(line, other)).judge(1, Engine::Direct).is_empty(),
+                "{other}"
+            );
         }
-        assert!(!Summary::new(GOOD).judge(2).is_empty());
+        assert!(!Summary::new(GOOD).judge(2, Engine::Direct).is_empty());
+        assert!(!Summary::new(GOOD).judge(1, Engine::Translator).is_empty());
+        let translated = "monitor|   blocks        9\nmonitor|   interpreted   20\n";
+        let good = GOOD.to_string() + translated;
+        assert_eq!(Summary::new(&good).judge(1, Engine::Translator), [""; 0]);
     }
 }

@@ -80,8 +80,9 @@ pub fn mutated(endian: Endian, seeded: Option<Seeded>) -> Result<Built> {
 
 /// Our own guests, packages below `tests/guests`: image, its package, and the package of the programs
 /// that are a part of it, which has to be built before.
-pub const GUESTS: [(&str, &str, Option<&str>); 3] = [
+pub const GUESTS: [(&str, &str, Option<&str>); 4] = [
     ("hello", "hello", None),
+    ("hello-kseg0", "hello", None),
     ("irix", "irix", Some("irix-user")),
     ("irix-kseg0", "irix", Some("irix-user")),
 ];

@@ -149,7 +149,7 @@ pub struct Args {
 /// When there is none of the name, or it can't be had.
 pub fn built_in(name: &str, endian: Endian) -> Result<images::BuiltIn> {
     match name {
-        "hello" | "irix" | "irix-kseg0" => {
+        "hello" | "hello-kseg0" | "irix" | "irix-kseg0" => {
             Ok(images::BuiltIn { kernel: crate::build::guest(name, endian)?, initrd: None })
         }
         "linux" | "debian" => {

@@ -73,7 +73,7 @@ pub enum Kernel {
 }
 
 /// Names of built-in images.
-pub const BUILT_IN: [&str; 5] = ["linux", "debian", "hello", "irix", "irix-kseg0"];
+pub const BUILT_IN: [&str; 6] = ["linux", "debian", "hello", "hello-kseg0", "irix", "irix-kseg0"];
 
 impl MemoryKind {
     /// Its name in a configuration.

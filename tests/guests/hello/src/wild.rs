@@ -21,8 +21,12 @@ const DOOR_PHYSICAL: u64 = 0x0f_f000;
 const DOOR: u64 = 0xffff_ffff_c000_0000;
 
 /// More places to point at: the monitor, its per-CPU pages, PROM and machine memory as the machine's
-/// own kernel mode would see them, this guest's mapped segments.
-const DIRECT_PLACES: [u64; 14] = [
+/// own kernel mode would see them, this guest's mapped segments; and what a translator that takes it for cached memory makes
+/// its page of registers, its table of jumps, and the code itself.
+const DIRECT_PLACES: [u64; 17] = [
+    0x27ff_fe7f_c001_0000,
+    0x27ff_fe7f_c002_0000,
+    0x27ff_fe7f_c010_0000,
     0xffff_ffff_e000_0000,
     0xffff_ffff_e010_0000,
     0xffff_ffff_ffff_8000,

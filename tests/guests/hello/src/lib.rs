@@ -6,7 +6,7 @@
 //! and of big-endian machines, for which nobody packages a stock kernel.
 //!
 //! Commands come from its command line (`do=sum,off`: comma-separated) and then from its console.
-#![cfg_attr(target_os = "none", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_os = "none", no_std, feature(asm_experimental_arch))]
 
 #[cfg(target_os = "none")]
 mod bench;
@@ -20,8 +20,3 @@ mod probe;
 mod shell;
 #[cfg(target_os = "none")]
 mod wild;
-
-#[cfg(not(target_os = "none"))]
-fn main() {
-    eprintln!("hello is a guest kernel: it runs on the machine, not on the host");
-}
