@@ -101,6 +101,8 @@ pub struct Direct {
     deadline: u64,
     /// Where an instruction trapped after a load-linked, and how often in a row.
     linked: (u64, u32),
+    /// What the guest had no translation for when it ran last: its handler is about to have made one.
+    missed: Option<(u64, Access)>,
     /// How many instructions may still be interpreted for the sake of a link that the real CPU does
     /// not know.
     link_left: u64,
@@ -124,6 +126,7 @@ impl Direct {
             timer: None,
             deadline: 0,
             linked: (0, 0),
+            missed: None,
             link_left: 0,
             counters: Counters::default(),
             translation: None,
@@ -268,7 +271,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 return exit;
             }
             if policy.may_translate(vcpu) {
-                match self.translated(direct, vcpu, cpu, until) {
+                match self.translated(direct, vcpu, cpu, policy, until) {
                     Some(After::On) => continue,
                     Some(After::Exit(exit)) => return exit,
                     None => {}
@@ -305,6 +308,10 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
             let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
+            if let Some((va, access)) = direct.missed.take() {
+                // Else the real CPU would miss it once more.
+                fill.answer(cpu, vcpu, va, access);
+            }
             let mut answer =
                 |cpu: &mut R, vcpu: &mut Vcpu, va, access| fill.answer(cpu, vcpu, va, access);
             let trapped = cpu.enter(vcpu, l2, &entry, &mut answer);
@@ -420,18 +427,22 @@ impl<const BIG: bool> Engine<'_, BIG> {
         asid: u8,
     ) -> After {
         let va = trapped.bad_vaddr;
-        let Direct { l2, pages, counters, .. } = direct;
-        let count = &mut counters.filled;
-        let (mem, code) = (self.mem, self.code);
-        let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
-        if fill.answer(cpu, vcpu, va, access) {
-            return After::On;
+        // (A miss has been tried to be filled before.)
+        if trapped.cause >> 2 & 31 == 1 {
+            let Direct { l2, pages, counters, .. } = direct;
+            let count = &mut counters.filled;
+            let (mem, code) = (self.mem, self.code);
+            let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
+            if fill.answer(cpu, vcpu, va, access) {
+                return After::On;
+            }
         }
         let in_slot = trapped.cause >> 31 != 0;
         match vcpu.translate(va, access) {
             // A fetch is the interpreter's: it knows when a vector can never be fetched.
             Err(exception) if va != vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {
                 direct.counters.faults += 1;
+                direct.missed = Some((va, access));
                 reflect(vcpu, exception, in_slot);
                 After::On
             }

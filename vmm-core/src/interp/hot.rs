@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 /// How often a place is reached before it is hot.
-pub(crate) const THRESHOLD: u8 = if cfg!(test) { 2 } else { 8 };
+pub(crate) const THRESHOLD: u8 = if cfg!(test) { 2 } else { 4 };
 /// The count of a place that is never hot.
 const NEVER: u8 = u8::MAX;
 /// Places that are counted at a time; a power of two.
-const PLACES: usize = 8192;
+const PLACES: usize = 16384;
 
 #[derive(Clone, Debug)]
 struct Place {

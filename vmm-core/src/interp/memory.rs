@@ -174,7 +174,10 @@ impl<const BIG: bool> Context for Cx<'_, '_, BIG> {
     }
 
     fn now(&mut self) -> u64 {
-        self.engine.now(self.cpu)
+        let now = self.engine.now(self.cpu);
+        // Who sees that the timer's time has come is to see its line up too, wherever it looks next.
+        self.cpu.attention |= self.cpu.timer_deadline().is_some_and(|at| now >= at);
+        now
     }
 
     fn sample_interrupts(&mut self) {

@@ -27,6 +27,8 @@ const MAX_WAYS: usize = 64;
 const WAYS_OF_ONE: usize = 4;
 /// Ways out of a block that can be chained, at most.
 pub const MAX_EXITS: usize = MAX_WAYS + 1;
+/// Instructions that could be emitted between two that can't, at most, for all of them to be interpreted.
+const STRETCH: usize = 12;
 /// That an exit belongs to no branch.
 pub const NO_BRANCH: u16 = u16::MAX;
 
@@ -140,6 +142,8 @@ pub(super) struct Builder<'a> {
     /// `$k0` holds the alias of this register, for an access that reaches so far.
     pub(super) alias: Option<(u32, Reach)>,
     pub(super) k1: Scratch,
+    /// The base register of the last load-linked, unchanged, and what that reaches.
+    linked: Option<(u32, Reach)>,
     /// Registers that the block has written so far, as bits.
     written: u32,
 }
@@ -154,7 +158,7 @@ pub fn build(
 ) -> usize {
     (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
     let (alias, k1) = (None, Scratch::Main);
-    let mut builder = Builder { draft, layout, source, seen, alias, k1, written: 0 };
+    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked: None, written: 0 };
     let insns = builder.body();
     builder.ends();
     insns
@@ -182,20 +186,44 @@ impl Builder<'_> {
                         return index;
                     }
                 }
-                Form::Ends => {
-                    self.point(Kind::Plain, index);
-                    self.stop();
-                    return index + 1;
-                }
                 form => {
                     self.point(Kind::Plain, index);
-                    if !self.simple(form, word, index) {
-                        self.stop();
+                    if form != Form::Ends && self.simple(form, word, index) {
+                        index += 1;
+                        continue;
                     }
-                    index += 1;
+                    let (count, ends) = self.stretch(index);
+                    self.hand_over();
+                    index += count;
+                    if ends {
+                        return index;
+                    }
                 }
             }
         }
+    }
+
+    /// How many instructions, from `index` on, are handed to the interpreter together, and whether the block ends with them:
+    /// those between two of them are interpreted for less than it takes to come back and leave again.
+    fn stretch(&self, index: usize) -> (usize, bool) {
+        let (mut count, mut at) = (1, index);
+        loop {
+            let is_other = match form(self.insn(at).1) {
+                Form::Ends => return (at + 1 - index, true),
+                Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister => break,
+                Form::Interpret => true,
+                Form::Nothing => at + 1 - index == count + 1,
+                _ => false,
+            };
+            if is_other {
+                count = at + 1 - index;
+            }
+            at += 1;
+            if at - index >= count + STRETCH || at >= MAX_INSNS - 1 || !self.has(at) {
+                break;
+            }
+        }
+        (count, false)
     }
 
     /// What conditional branches to places behind the end need there.
@@ -279,6 +307,12 @@ impl Builder<'_> {
         self.put(word);
     }
 
+    /// To the runtime, which goes on behind what it has had interpreted.
+    fn hand_over(&mut self) {
+        self.put(BREAK);
+        (self.alias, self.k1, self.linked) = (None, Scratch::Main, None);
+    }
+
     /// To the runtime.
     pub(super) fn stop(&mut self) {
         self.restore();
@@ -331,9 +365,9 @@ impl Builder<'_> {
     /// Registers of these numbers (bits) have been written.
     pub(super) fn wrote(&mut self, registers: u32) {
         self.written |= registers;
-        if self.alias.is_some_and(|(base, _)| registers >> base & 1 != 0) {
-            self.alias = None;
-        }
+        let wrote = |&(base, _): &(u32, Reach)| registers >> base & 1 != 0;
+        self.alias = self.alias.filter(|alias| !wrote(alias));
+        self.linked = self.linked.filter(|linked| !wrote(linked));
     }
 
     /// What the access of instruction `index` reaches, with base register `base`.
@@ -447,6 +481,31 @@ impl Builder<'_> {
                     word = with(word, T, K1);
                 }
                 self.put(word);
+            }
+            Form::Linked if !is_kept(rt) => {
+                let base = field(word, S);
+                let reach = match self.reach(index, base) {
+                    Some(Reach::One(Class::User)) => Reach::Mixed,
+                    Some(reach) => reach,
+                    None => return false,
+                };
+                self.alias(base, reach);
+                self.put(with(word, S, K0));
+                self.linked = Some((base, reach));
+                self.wrote(1 << rt);
+            }
+            // One that goes elsewhere than its load-linked fails and does not trap: a wrong guess would never be seen. So
+            // the alias is the same, which has not faulted, or the one that is right for every address.
+            Form::Conditional if !is_kept(rt) => {
+                let base = field(word, S);
+                let linked = self.linked.filter(|&(linked, _)| linked == base);
+                let reach = linked.map_or(Reach::Mixed, |(_, reach)| reach);
+                if base == ZERO || is_kept(base) && reach == Reach::Mixed {
+                    return false;
+                }
+                self.alias(base, reach);
+                self.put(with(word, S, K0));
+                self.wrote(1 << rt);
             }
             Form::ReadPage(place, wide) => {
                 let low = if self.source.endian == Endian::Big { 4 } else { 0 };

@@ -14,11 +14,11 @@ use alloc::vec::Vec;
 /// Parts of a cache.
 const PARTS: usize = 8;
 /// Words for which there is one block's record.
-const WORDS_A_BLOCK: usize = 16;
+const WORDS_A_BLOCK: usize = 24;
 /// Words for which there is one exit's record.
-const WORDS_AN_EXIT: usize = 8;
+const WORDS_AN_EXIT: usize = 12;
 /// Words for which there is one point.
-const WORDS_A_POINT: usize = 1;
+const WORDS_A_POINT: usize = 2;
 /// Places to note what accesses have been seen to be; a power of two.
 const SITES: usize = 4096;
 /// No block, no exit.
@@ -367,6 +367,52 @@ impl CodeCache {
             kind && point.clean && !point.aside && point.insn == now.insn + 1
         });
         clean.map(|point| Resume::Clean(at(point)))
+    }
+
+    /// How many instructions are handed to the interpreter at a stand that is [`Kind::Plain`], of the word there.
+    #[must_use]
+    pub fn stretch(&self, stand: &Stand) -> u64 {
+        let block = &self.blocks[stand.block.0 as usize];
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        if now.aside {
+            return 1;
+        }
+        let next = points.get(usize::from(stand.point) + 1).filter(|next| !next.aside);
+        let end = next.map_or(block.insns, |next| next.insn);
+        u64::from(end.saturating_sub(now.insn)).max(1)
+    }
+
+    /// Where to go on when the instructions of a stretch have been interpreted; `None` if that is not in the block.
+    #[must_use]
+    pub fn behind_stretch(&self, stand: &Stand) -> Option<u64> {
+        let block = &self.blocks[stand.block.0 as usize];
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        let is_clean = |point: &&Point| {
+            let kind = matches!(point.kind, Kind::Plain | Kind::WithSlot);
+            kind && point.clean && !point.aside
+        };
+        let next = if now.aside {
+            points.iter().filter(is_clean).find(|point| point.insn == now.insn + 1)
+        } else {
+            points.get(usize::from(stand.point) + 1).filter(is_clean)
+        };
+        next.filter(|_| block.alive)
+            .map(|next| self.address(block.start as usize + usize::from(next.word)))
+    }
+
+    /// Where the jump to a register begins whose look-up has failed at a stand: all that is needed there are the guest's
+    /// registers.
+    #[must_use]
+    pub fn look_up_again(&self, stand: &Stand) -> Option<u64> {
+        let block = &self.blocks[stand.block.0 as usize];
+        let points = self.points(block);
+        let aside = points[usize::from(stand.point)];
+        let jump = points.iter().rfind(|point| !point.aside)?;
+        let is_jump = matches!(jump.kind, Kind::WithSlot | Kind::BegunWithSlot | Kind::SlotDone);
+        let same = aside.aside && (aside.insn, aside.kind) == (jump.insn, jump.kind);
+        (is_jump && same).then(|| self.address(block.start as usize + usize::from(jump.word)))
     }
 
     /// Where the guest goes by an exit.

@@ -3,6 +3,7 @@
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
 use super::build::{Builder, LINK, Reach, Scratch, Way, is_kept};
 use super::form::{Form, form, reads_and_writes};
+use super::layout::TABLE_ENTRIES;
 use super::stand::Kind;
 use crate::emulate::branch;
 use crate::isa::{Insn, Op};
@@ -176,10 +177,11 @@ impl Builder<'_> {
         }
         self.alias = None;
         self.k1 = Scratch::Unknown;
-        // The table's entry, by bits 10:2 of the target: its PC, its code, the main constant.
-        self.put(asm::dext(K0, rs, 2, 9));
+        // The table's entry, by the low bits of the target: its PC, its code, the main constant.
+        const BITS: u32 = TABLE_ENTRIES.trailing_zeros();
+        self.put(asm::dext(K0, rs, 2, BITS));
         self.put(asm::lui(K1, (self.layout.table >> 16) as u16));
-        self.put(asm::dins(K1, K0, 5, 9));
+        self.put(asm::dins(K1, K0, 5, BITS));
         self.put(asm::ld(K0, 0, K1));
         self.branch(asm::bne(K0, rs), Way::Stop(kind, index as u8));
         self.put(asm::ld(K0, 8, K1));

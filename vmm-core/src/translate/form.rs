@@ -53,6 +53,10 @@ pub enum Form {
     },
     /// A store of general registers: base in rs, source in rt.
     Store,
+    /// A load-linked: base in rs, destination in rt.
+    Linked,
+    /// A store-conditional: base in rs, source and destination in rt.
+    Conditional,
     /// A branch that compares rs, with rt or with zero.
     Branch {
         /// With rt.
@@ -93,8 +97,9 @@ pub fn form(insn: Insn) -> Form {
     const KEEPS: Fields = S_T.and(Fields::RD);
     let plain = |reads, writes| Form::Plain { reads, writes };
     match insn.op {
-        Op::Nop | Op::Pref => Form::Nothing,
-        // What others have done to code is seen when they have this VCPU interrupted, as they must.
+        // What this VCPU stores to code is noticed when it does …
+        Op::Nop | Op::Pref | Op::Synci => Form::Nothing,
+        // … and what others have done to code is seen when they have this VCPU interrupted, as they must.
         Op::Sync => plain(Fields::NONE, Fields::NONE),
         Op::Li => plain(Fields::NONE, Fields::RT),
         Op::Sll
@@ -174,6 +179,8 @@ pub fn form(insn: Insn) -> Form {
         }
         Op::Lwl | Op::Lwr | Op::Ldl | Op::Ldr => Form::Load { keeps: true },
         Op::Sb | Op::Sh | Op::Sw | Op::Sd | Op::Swl | Op::Swr | Op::Sdl | Op::Sdr => Form::Store,
+        Op::Ll | Op::Lld => Form::Linked,
+        Op::Sc | Op::Scd => Form::Conditional,
         Op::Beq | Op::Bne => Form::Branch { two: true, likely: false },
         Op::Beql | Op::Bnel => Form::Branch { two: true, likely: true },
         Op::Blez | Op::Bgtz | Op::Bltz | Op::Bgez => Form::Branch { two: false, likely: false },
@@ -210,8 +217,8 @@ fn page(insn: Insn) -> Option<(u16, bool)> {
 pub fn reads_and_writes(form: Form, word: u32) -> (u32, u32) {
     let (reads, writes) = match form {
         Form::Plain { reads, writes } => (reads, writes),
-        Form::Load { keeps: false } => (Fields::RS, Fields::RT),
-        Form::Load { keeps: true } => (Fields::RS.and(Fields::RT), Fields::RT),
+        Form::Load { keeps: false } | Form::Linked => (Fields::RS, Fields::RT),
+        Form::Load { keeps: true } | Form::Conditional => (Fields::RS.and(Fields::RT), Fields::RT),
         Form::Store | Form::Branch { two: true, .. } => (Fields::RS.and(Fields::RT), Fields::NONE),
         Form::Branch { two: false, .. } => (Fields::RS, Fields::NONE),
         Form::JumpRegister => (Fields::RS, Fields::RD),
@@ -248,8 +255,8 @@ mod tests {
         for word in [0x0c, 0x4200_0018, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
             assert_eq!(form(decode(word)), Form::Ends, "{word:#x}");
         }
-        // tlbp, cache, ll, mfc0 Cause, mtc0 Index, tlbwr
-        for word in [0x4200_0008, 0x2f << 26, 0x30 << 26, 0x4001_6800, 0x4081_0000, 0x4200_0006] {
+        // tlbp, cache, mfc0 Count, mtc0 Index, tlbwr
+        for word in [0x4200_0008, 0x2f << 26, 0x4001_4800, 0x4081_0000, 0x4200_0006] {
             assert_eq!(form(decode(word)), Form::Interpret, "{word:#x}");
         }
     }

@@ -122,7 +122,7 @@ pub struct Layout {
 }
 
 /// Entries of the jump table.
-pub const TABLE_ENTRIES: usize = 512;
+pub const TABLE_ENTRIES: usize = 2048;
 /// Doublewords of an entry: guest PC, address of the code, main constant, nothing.
 pub const TABLE_ENTRY: usize = 4;
 
@@ -135,7 +135,10 @@ impl Layout {
         (self.page | self.table) & 0xffff == 0
             && self.code & 3 == 0
             && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
-            && inside(self.table, self.table.saturating_add(0x8000))
+            && inside(
+                self.table,
+                self.table.saturating_add(8 * (TABLE_ENTRIES * TABLE_ENTRY) as u64),
+            )
             && inside(self.code, end)
             && self.code >> 28 == (end - 1) >> 28
     }
@@ -192,7 +195,7 @@ pub mod slot {
     pub const COUNT: usize = MIXED as usize / 8 + MIXED_COUNT as usize;
 
     /// The registers that have places in the page: number and selector.
-    pub const REGISTERS: [(u8, u8); 27] = [
+    pub const REGISTERS: [(u8, u8); 28] = [
         (12, 0),
         (14, 0),
         (30, 0),
@@ -211,6 +214,7 @@ pub mod slot {
         (12, 1),
         (12, 2),
         (12, 3),
+        (13, 0),
         (15, 0),
         (15, 1),
         (16, 0),

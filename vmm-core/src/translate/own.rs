@@ -172,6 +172,7 @@ impl Own {
             (const { place(8, 0) }, cp0.bad_vaddr),
             (const { place(10, 0) }, cp0.entry_hi),
             (const { place(11, 0) }, sign_extend(cp0.compare)),
+            (const { place(13, 0) }, sign_extend(cp0.cause.bits())),
             (const { place(20, 0) }, cp0.xcontext),
         ] {
             self.put(place, value);
@@ -189,7 +190,7 @@ impl Own {
         if seldom != self.seldom {
             self.seldom = seldom;
             for (number, select) in slot::REGISTERS {
-                // None of them depends on time.
+                // None of them depends on time (Cause is as it was when somebody looked last).
                 let value = cpu.read_cp0(number.into(), select.into(), 0);
                 self.put(place(number, select), value);
             }
@@ -276,7 +277,7 @@ mod tests {
         let mut seen = Vec::new();
         for (start, size, writable) in [
             (layout.page, PAGE_SIZE, true),
-            (layout.table, 0x4000, true),
+            (layout.table, (TABLE_PAGES as u64) * PAGE_SIZE, true),
             (layout.code, size, false),
         ] {
             for at in (start..start + size).step_by(PAGE_SIZE as usize) {

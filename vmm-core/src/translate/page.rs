@@ -34,7 +34,7 @@ impl PageImage {
         for (number, select) in slot::REGISTERS {
             let (number, select) = (number.into(), select.into());
             if let Some((place, _)) = slot::register(number, select) {
-                // None of them depends on time.
+                // None of them depends on time (Cause is as it was when somebody looked last).
                 image.set(place, cpu.read_cp0(number, select, 0));
             }
         }

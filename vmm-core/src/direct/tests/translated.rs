@@ -2,9 +2,12 @@
 
 use super::fake::{Fake, Steps};
 use super::{MARGIN, assert_same};
+use crate::cpu::CpuModel;
 use crate::direct::tests::random::Random;
 use crate::direct::{self, Direct, Exit, Policy, Translations};
-use crate::interp::tests::machine::{MEMORY, Machine};
+use crate::endian::Endian;
+use crate::interp::tests::machine::asm::*;
+use crate::interp::tests::machine::{MEMORY, Machine, START};
 use crate::interp::{self, Around};
 use crate::translate::tests::random::prepared;
 use crate::translate::tests::rig::Rig;
@@ -160,4 +163,86 @@ fn random_streams_run_as_interpreted() {
         assert!(count > streams / 10, "{all:?}");
     }
     assert!(completed > streams * 100, "{completed}");
+}
+
+/// `lld`, increment, `scd` until it succeeds, count; for ever. The base is not known where the block begins.
+const COUNT: [u32; 9] = [
+    r(0x25, 4, 6, 0),
+    i(0x34, 2, 4, 0),
+    i(0x19, 2, 2, 1),
+    i(0x3c, 2, 4, 0),
+    beq(2, 0, -4),
+    NOP,
+    i(0x19, 5, 5, 1),
+    beq(0, 0, -8),
+    NOP,
+];
+
+/// Counts at `at` for some runs of about `steps` steps each; how many there were.
+fn counted(at: u64, steps: u64) -> (u64, Direct) {
+    let mut machine = Machine::new(CpuModel::honeycomb(), Endian::Big, &COUNT);
+    machine.cpu.write_cp0(13, 0, 1 << 27, 0);
+    machine.cpu.set_gpr(6, at);
+    let clock = Steps::default();
+    let shared = &raw const machine.memory;
+    // SAFETY: the machine outlives the fake and stays where it is; both use its memory through shared references.
+    let mut fake = Fake::new(Endian::Big, unsafe { &*shared }, &clock);
+    let mut direct = Direct::new();
+    for n in 0..200 {
+        assert!(go(&mut machine, &mut direct, steps + n % 7, &mut fake, &clock));
+        let memory = machine.doubleword(at & 0xf_ffff);
+        // The count is one behind between store and increment.
+        let behind = memory - machine.cpu.gpr(5);
+        assert!(behind <= 1, "{memory} counted, {behind} behind");
+    }
+    (machine.doubleword(at & 0xf_ffff), direct)
+}
+
+#[test]
+fn load_linked_and_store_conditional_count_in_emitted_code() {
+    for at in [0x9800_0000_0002_0000, 0xffff_ffff_8002_0008] {
+        let (count, direct) = counted(at, 60);
+        let translations = direct.translations().expect("it was translated");
+        assert!(count > 1000, "{count}");
+        // Only at first, before they are hot, and where they were stopped.
+        assert!(translations.interpreted < 500, "{translations:?}");
+    }
+}
+
+#[test]
+fn a_store_conditional_to_watched_memory_gets_through() {
+    // Into the page of the code itself, to which every store is the interpreter's.
+    let (count, direct) = counted(START + 0x800, 200);
+    assert!(count > 100, "{count}");
+    assert!(direct.counters().linked > 0 && direct.translations().is_some_and(|t| t.written > 0));
+}
+
+#[test]
+fn who_has_seen_that_the_timers_time_has_come_sees_its_line() {
+    // Compare is Count and a little more; Count until it is there; Cause.TI is counted.
+    let program = [
+        mfc0(6, 9, 0),
+        i(0x09, 6, 6, 200),
+        0x4080_0000 | 6 << 16 | 11 << 11,
+        mfc0(2, 9, 0),
+        r(0x23, 3, 2, 6),
+        i(1, 0, 3, -3),
+        NOP,
+        mfc0(7, 13, 0),
+        i(0x1f, 7, 7, 0) | 30 << 6,
+        r(0x21, 8, 8, 7),
+        i(0x09, 9, 9, 1),
+        beq(0, 0, -12),
+        NOP,
+    ];
+    let mut machine = Machine::new(CpuModel::honeycomb(), Endian::Little, &program);
+    let clock = Steps::default();
+    let shared = &raw const machine.memory;
+    // SAFETY: the machine outlives the fake and stays where it is; both use its memory through shared references.
+    let mut fake = Fake::new(Endian::Little, unsafe { &*shared }, &clock);
+    let mut direct = Direct::new();
+    assert!(go(&mut machine, &mut direct, 200_000, &mut fake, &clock));
+    let (seen, rounds) = (machine.cpu.gpr(8), machine.cpu.gpr(9));
+    assert!(rounds > 50 && rounds - seen <= 1, "{seen} of {rounds}");
+    assert!(fake.completed > 1_000, "{}", fake.completed);
 }

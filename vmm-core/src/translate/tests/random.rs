@@ -9,7 +9,7 @@ use crate::endian::Endian;
 use crate::interp::Exit;
 use crate::interp::tests::machine::Machine;
 use crate::interp::tests::machine::asm::*;
-use crate::isa::decode;
+use crate::isa::{Op, decode};
 use crate::translate::Class;
 
 /// Guest instructions of a stream.
@@ -60,8 +60,8 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
         0..=9 => random.word(),
         10 | 11 => r(random.pick(&[0x2d, 0x2f, 0x21, 0x24, 0x25, 0x2b, 0x0a, 0x0b]), a, b, c),
         12 => i(random.pick(&[0x09, 0x19, 0x0c, 0x0d, 0x0f, 0x0a]), a, b, imm),
-        13 | 14 => i(random.pick(&[0x37, 0x23, 0x24, 0x25]), a, data, offset & !7),
-        15 | 16 => i(random.pick(&[0x3f, 0x2b, 0x28, 0x29]), a, data, offset & !7),
+        13 | 14 => i(random.pick(&[0x37, 0x23, 0x24, 0x25, 0x30, 0x34]), a, data, offset & !7),
+        15 | 16 => i(random.pick(&[0x3f, 0x2b, 0x28, 0x29, 0x38, 0x3c]), a, data, offset & !7),
         17 => i(random.pick(&[0x22, 0x26, 0x1a, 0x1b, 0x2a, 0x2e, 0x2c, 0x2d]), a, data, offset),
         // What kernels do with their scratch registers.
         18 => {
@@ -152,6 +152,20 @@ pub fn prepared(seed: u64) -> Machine {
     for at in 1..text.len() {
         if decode(text[at]).op.is_branch() && decode(text[at - 1]).op.is_branch() {
             text[at] = NOP;
+        }
+    }
+    // The link of a load-linked is lost where emitted code is stopped, so that its store-conditional does what the
+    // reference's does not; and its address is not noted.
+    for word in &mut text {
+        let insn = decode(*word);
+        let read = matches!(insn.op, Op::Mfc0 | Op::Dmfc0) && insn.imm as u32 >> 3 == 17;
+        let out = if !seed.is_multiple_of(3) {
+            matches!(insn.op, Op::Sc | Op::Scd) || read
+        } else {
+            matches!(insn.op, Op::Ll | Op::Lld)
+        };
+        if out {
+            *word = NOP;
         }
     }
     machine.place(0xffff_ffff_8001_0000, &text);

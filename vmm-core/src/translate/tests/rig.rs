@@ -14,7 +14,7 @@ use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use crate::translate::{
     BlockId, Class, CodeCache, CodeMemory, Key, Kind, Layout, PageImage, Resume, Source, Stand,
-    TABLE_ENTRY, after_slot, guest_address, is_dead,
+    TABLE_ENTRIES, TABLE_ENTRY, after_slot, guest_address, is_dead,
 };
 use abi::{Gpa, PAGE_SIZE};
 use core::ptr::NonNull;
@@ -174,7 +174,7 @@ impl Rig {
         for vector in [0x000, 0x080, 0x180] {
             frames.set32(vector, WAIT);
         }
-        for n in 0..0x4000 / 8 {
+        for n in 0..(TABLE_ENTRIES * TABLE_ENTRY) as u64 {
             frames.set64(TABLE + 8 * n, !0);
         }
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
@@ -287,7 +287,7 @@ impl Rig {
         });
         if tlb || flags != Self::flags(&machine.cpu) || asid != machine.cpu.asid() {
             cache.forget_mapped(&mut Code { frames, outer });
-            for n in 0..0x4000 / 8 {
+            for n in 0..(TABLE_ENTRIES * TABLE_ENTRY) as u64 {
                 frames.set64(TABLE + 8 * n, !0);
             }
             self.forget_real();
@@ -323,6 +323,8 @@ impl Rig {
         }
         let (hi, lo) = machine.cpu.hi_lo();
         outer.set_hi_lo(hi, lo);
+        // As by the `eret`.
+        outer.link = None;
         outer.set_status(Status::KX | Status::SX | Status::UX | Status::from_bits_retain(1 << 3));
         outer.set_pc(address);
     }
@@ -412,7 +414,8 @@ impl Rig {
                 let interrupted = self.interrupted();
                 let in_slot = self.machine.cpu.slot_target().is_some();
                 let pc = self.machine.cpu.pc();
-                match self.block(pc).filter(|_| !interrupted && !in_slot) {
+                let linked = self.machine.cpu.link.is_some();
+                match self.block(pc).filter(|_| !interrupted && !in_slot && !linked) {
                     Some(block) => self.enter(block),
                     None => {
                         left -= 1;
@@ -501,7 +504,7 @@ impl Rig {
                     && cpu.mode() == Mode::Kernel
                     && flags == Self::flags(cpu)
                     && dropped == self.cache.dropped();
-                if goes_on && !self.interrupted() {
+                if goes_on && self.machine.cpu.link.is_none() && !self.interrupted() {
                     match self.cache.resume(stand) {
                         Some(Resume::AsItWas(address)) => {
                             self.load(address);
@@ -526,6 +529,32 @@ impl Rig {
         Next::Look
     }
 
+    /// Instructions that are not emitted.
+    fn stretch(&mut self, stand: &Stand) -> Next {
+        self.settle(stand);
+        let end = stand.pc.wrapping_add(4 * self.cache.stretch(stand));
+        let (dropped, flags) = (self.cache.dropped(), Self::flags(&self.machine.cpu));
+        while !self.interrupted() {
+            self.interpret();
+            let cpu = &self.machine.cpu;
+            let stays = cpu.mode() == Mode::Kernel
+                && flags == Self::flags(cpu)
+                && dropped == self.cache.dropped();
+            if !stays || end.wrapping_sub(cpu.pc()) > end - stand.pc || self.interrupted() {
+                break;
+            }
+            if self.machine.cpu.pc() == end && self.machine.cpu.link.is_none() {
+                let Some(address) = self.cache.behind_stretch(stand) else { break };
+                self.load(address);
+                self.outer.set_gpr(26, !0);
+                self.outer.set_gpr(27, self.cache.layout().main.constant());
+                self.counts.resumed += 1;
+                return Next::Continue;
+            }
+        }
+        Next::Look
+    }
+
     /// A `break` of emitted code, at `epc`.
     fn way_out(&mut self, stand: &Stand, epc: u64) -> Next {
         let dropped = self.cache.dropped();
@@ -543,11 +572,12 @@ impl Rig {
                 return Next::Look;
             }
         }
+        if stand.kind == Kind::Plain && stand.exit.is_none() {
+            return self.stretch(stand);
+        }
         let insn = Self::word(&self.machine, stand.pc).map(decode);
-        if stand.exit.is_none()
-            && !matches!(stand.kind, Kind::Plain | Kind::Begun)
+        if let Some(again) = self.cache.look_up_again(stand)
             && let Some(insn) = insn.filter(|insn| matches!(insn.op, Op::Jr | Op::Jalr))
-            && !(26..28).contains(&insn.a.index())
         {
             let target = self.outer.gpr(insn.a.index() % 32);
             if let Some(to) = self.block(target)
@@ -559,6 +589,8 @@ impl Rig {
                 for (at, word) in (entry..).step_by(8).zip(words) {
                     self.frames.set64(at, word);
                 }
+                self.outer.set_pc(again);
+                return Next::Continue;
             }
         }
         self.by_interpreter(stand, false, false)

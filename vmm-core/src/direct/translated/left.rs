@@ -1,0 +1,277 @@
+//! What a trap of emitted code means.
+
+use super::{K0, Run, Way, segments};
+use crate::cpu::Mode;
+use crate::direct::{After, Exit, LINKED_BURST, RealCpu, Trapped};
+use crate::interp;
+use crate::isa::{Op, decode};
+use crate::translate::{Code, Kind, Resume, Stand, after_slot, guest_address};
+
+impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
+    /// What to do about a trap of emitted code.
+    pub(super) fn left(&mut self, trapped: Trapped) -> Way {
+        let (code, in_slot) = (trapped.cause >> 2 & 31, trapped.cause >> 31 != 0);
+        self.t.since = self.t.cache.dropped();
+        let Some(stand) = self.t.cache.stand(self.vcpu.pc) else {
+            // It has got lost, through a jump table or page that it has overwritten. So it stands where it is.
+            self.t.own.take_back(self.vcpu);
+            self.direct.dirty = true;
+            return Way::Settled(After::On);
+        };
+        let access = matches!(code, 1..=5);
+        let after = match code {
+            0 => {
+                self.direct.counters.interrupts += 1;
+                self.direct.dirty = true;
+                self.interrupted(&stand)
+            }
+            6 | 7 => match self.settle(&stand) {
+                After::On => After::Exit(Exit::Lost),
+                exit => exit,
+            },
+            9 if !in_slot && self.goes_on(&stand) => {
+                if !self.direct.dirty {
+                    return Way::Again;
+                }
+                self.interrupted(&stand)
+            }
+            _ if trapped.linked && self.is_stuck(&stand) => self.interpret_link(&stand),
+            9 if !in_slot => self.way_out(&stand),
+            _ => {
+                // In a window it was the guest's own fault, a device, or a page that is watched.
+                let right = code <= 3 && guest_address(trapped.bad_vaddr).is_some();
+                let astray = (access || code == 13) && !right;
+                self.by_interpreter(&stand, astray, in_slot)
+            }
+        };
+        Way::Settled(after)
+    }
+
+    /// Whether the code here goes round between load-linked and store-conditional without ever getting through.
+    fn is_stuck(&mut self, stand: &Stand) -> bool {
+        let Self { engine, direct, vcpu, .. } = &mut *self;
+        direct.is_stuck(vcpu.pc, true, || engine.before_conditional(vcpu, stand.pc))
+    }
+
+    /// The next instructions are the interpreter's: its link survives.
+    fn interpret_link(&mut self, stand: &Stand) -> After {
+        self.direct.counters.linked += 1;
+        match self.settle(stand) {
+            After::On => self.steps(LINKED_BURST),
+            exit => exit,
+        }
+    }
+
+    /// The monitor wants to look around.
+    fn interrupted(&mut self, stand: &Stand) -> After {
+        let (address, scratch) = (self.vcpu.pc, self.scratch());
+        let after = self.settle(stand);
+        if matches!(stand.kind, Kind::Plain | Kind::WithSlot | Kind::Link) {
+            self.t.note_next(self.vcpu, address, scratch);
+        }
+        after
+    }
+
+    fn scratch(&self) -> [u64; 2] {
+        [self.vcpu.gpr[K0], self.vcpu.gpr[K0 + 1]]
+    }
+
+    /// The VCPU becomes what the guest sees of it, where `stand` says.
+    fn settle(&mut self, stand: &Stand) -> After {
+        let vcpu = &mut *self.vcpu;
+        self.t.own.take_back(vcpu);
+        vcpu.set_pc(stand.pc);
+        let after = match stand.kind {
+            Kind::Plain | Kind::WithSlot | Kind::Link => After::On,
+            Kind::Begun => self.steps(1),
+            Kind::BegunWithSlot => self.with_slot(),
+            Kind::SlotDone => {
+                let gpr = core::array::from_fn(|number| vcpu.gpr(number));
+                let insn = self.engine.word_here(vcpu).map(decode);
+                if let Some(next) = insn.and_then(|insn| after_slot(insn, stand.pc, &gpr)) {
+                    vcpu.set_pc(next);
+                }
+                After::On
+            }
+        };
+        let vcpu = &mut *self.vcpu;
+        vcpu.attention |= vcpu.has_unmasked_interrupt() && vcpu.cp0.status.interrupts_enabled();
+        after
+    }
+
+    /// Executes so many instructions, less if control leaves the page or something wants attention, but not one less for
+    /// an interrupt that is pending already.
+    pub(super) fn steps(&mut self, count: u64) -> After {
+        let Self { engine, direct, vcpu, cpu, .. } = &mut *self;
+        direct.save_fpu(vcpu, *cpu);
+        if engine.has_posts(vcpu) {
+            engine.read_posts(vcpu);
+        }
+        let exit = engine.step(vcpu, count);
+        direct.dirty |= vcpu.timer_deadline() != direct.timer || vcpu.device_touched;
+        exit.map_or(After::On, |exit| match exit {
+            interp::Exit::Limit | interp::Exit::Direct => After::On,
+            other => After::Exit(other.into()),
+        })
+    }
+
+    /// Executes a branch with its delay slot.
+    fn with_slot(&mut self) -> After {
+        match self.steps(2) {
+            After::On if self.vcpu.in_slot => self.steps(1),
+            after => after,
+        }
+    }
+
+    /// The instruction at a stand is the interpreter's. Its access went `astray`, or it is none.
+    fn by_interpreter(&mut self, stand: &Stand, astray: bool, in_slot: bool) -> After {
+        self.t.counters.interpreted += 1;
+        let scratch = self.scratch();
+        let after = self.settle(stand);
+        if matches!(after, After::Exit(_)) {
+            return after;
+        }
+        if astray {
+            self.learn(stand, in_slot);
+        }
+        match stand.kind {
+            Kind::Plain | Kind::Link if self.vcpu.attention => After::On,
+            Kind::Plain | Kind::Link => {
+                let before = segments(self.vcpu);
+                let after = self.steps(1);
+                if self.has_come(stand.pc.wrapping_add(4), before)
+                    && let Some(resume) = self.t.cache.resume(stand)
+                {
+                    let (address, scratch) = match resume {
+                        Resume::AsItWas(address) => (address, scratch),
+                        Resume::Clean(address) => (address, self.clean()),
+                    };
+                    self.resume(address, scratch);
+                }
+                after
+            }
+            Kind::WithSlot => self.with_slot(),
+            // Settled by executing it.
+            Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone => After::On,
+        }
+    }
+
+    /// Scratch registers as they are between blocks.
+    fn clean(&self) -> [u64; 2] {
+        [0, self.t.cache.layout().main.constant()]
+    }
+
+    /// Whether control has come to `pc`, with nothing else changed that emitted code depends on.
+    fn has_come(&mut self, pc: u64, before: crate::cpu::Status) -> bool {
+        self.drop_written();
+        self.vcpu.pc == pc
+            && !self.vcpu.in_slot
+            && self.vcpu.mode == Mode::Kernel
+            && before == segments(self.vcpu)
+            && self.t.since == self.t.cache.dropped()
+    }
+
+    fn resume(&mut self, address: u64, scratch: [u64; 2]) {
+        self.t.counters.resumed += 1;
+        self.t.note_next(self.vcpu, address, scratch);
+    }
+
+    /// Instructions that are not emitted.
+    fn stretch(&mut self, stand: &Stand) -> After {
+        let count = self.t.cache.stretch(stand);
+        let after = self.settle(stand);
+        if matches!(after, After::Exit(_)) || self.vcpu.attention {
+            return after;
+        }
+        self.t.counters.interpreted += 1;
+        let (before, end) = (segments(self.vcpu), stand.pc.wrapping_add(4 * count));
+        loop {
+            let left = end.wrapping_sub(self.vcpu.pc) / 4;
+            let after = self.steps(left);
+            // What has changed the mode or a mask has ended the stretch early.
+            let inside = end.wrapping_sub(self.vcpu.pc) / 4;
+            let stays =
+                self.vcpu.mode == Mode::Kernel && !self.vcpu.attention && !self.vcpu.waiting;
+            let goes_on = stays && !self.vcpu.in_slot && (1..left).contains(&inside);
+            if matches!(after, After::Exit(_)) || !goes_on {
+                if self.has_come(end, before)
+                    && let Some(address) = self.t.cache.behind_stretch(stand)
+                {
+                    self.resume(address, self.clean());
+                }
+                return after;
+            }
+        }
+    }
+
+    /// The access at a stand did not go where its block sent it: that is noted, and if it is news the block is made
+    /// anew.
+    fn learn(&mut self, stand: &Stand, in_slot: bool) {
+        let with_slot = matches!(stand.kind, Kind::WithSlot | Kind::BegunWithSlot);
+        let vcpu = &mut *self.vcpu;
+        if !matches!(stand.kind, Kind::Plain | Kind::WithSlot) || vcpu.pc != stand.pc {
+            return;
+        }
+        let pc = if with_slot || in_slot { stand.pc.wrapping_add(4) } else { stand.pc };
+        vcpu.pc = pc;
+        let word = self.engine.word_here(vcpu);
+        vcpu.pc = stand.pc;
+        let Some(insn) = word.map(decode) else { return };
+        let va = vcpu.gpr(insn.a.index() % 32).wrapping_add(insn.simm());
+        if self.t.cache.note(pc, va) {
+            self.t.counters.guesses += 1;
+            // It is made anew as soon as it is entered again.
+            self.t.cache.remove(&mut Code { own: &self.t.own, hot: None }, stand.block);
+        }
+    }
+
+    /// A `break` of emitted code for which there is nothing else to do.
+    fn way_out(&mut self, stand: &Stand) -> After {
+        match stand.kind {
+            // It stands there now.
+            Kind::Plain | Kind::Link if stand.exit.is_some() => self.settle(stand),
+            Kind::Plain => self.stretch(stand),
+            _ => self.by_interpreter(stand, false, false),
+        }
+    }
+
+    /// Whether emitted code goes on at once after a `break`: an exit is chained now, or the jump table has what was
+    /// looked for.
+    fn goes_on(&mut self, stand: &Stand) -> bool {
+        let dropped = self.t.cache.dropped();
+        let (target, again) = if let Some(exit) = stand.exit {
+            (self.t.cache.target(exit), self.vcpu.pc)
+        } else {
+            let Some(again) = self.t.cache.look_up_again(stand) else { return false };
+            let Some(target) = self.jump_target(stand) else { return false };
+            (target, again)
+        };
+        // (The guest's registers only tell what its accesses will be.)
+        let address = core::mem::replace(&mut self.vcpu.pc, target);
+        let to = self.block();
+        self.vcpu.pc = address;
+        self.follow();
+        let Some(to) = to.filter(|_| dropped == self.t.cache.dropped()) else { return false };
+        match stand.exit {
+            Some(exit) => {
+                self.t.cache.chain(&mut Code { own: &self.t.own, hot: None }, exit, to);
+                self.t.counters.chained += 1;
+            }
+            None => {
+                self.t.own.set_jump(target, Some(self.t.cache.entry(to)));
+                self.t.counters.jumps += 1;
+            }
+        }
+        self.vcpu.pc = again;
+        true
+    }
+
+    /// Where the jump to a register at a stand goes.
+    fn jump_target(&mut self, stand: &Stand) -> Option<u64> {
+        let address = core::mem::replace(&mut self.vcpu.pc, stand.pc);
+        let insn = self.engine.word_here(self.vcpu).map(decode);
+        self.vcpu.pc = address;
+        let insn = insn.filter(|insn| matches!(insn.op, Op::Jr | Op::Jalr))?;
+        Some(self.vcpu.gpr(insn.a.index() % 32))
+    }
+}
