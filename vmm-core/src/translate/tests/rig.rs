@@ -254,6 +254,9 @@ impl Rig {
     fn interpret(&mut self) -> bool {
         self.counts.interpreted += 1;
         let Self { machine, cache, frames, outer, .. } = self;
+        // It does not see what emitted code stores.
+        machine.cpu.code.clear();
+        machine.cpu.soft.flush_fetch();
         let before = machine.cpu.pc();
         let flags = Self::flags(&machine.cpu);
         let insn = Self::word(machine, before).map(decode);
