@@ -149,8 +149,8 @@ pub enum Profile {
     Translator,
 }
 
-/// How often the streams of [`Profile::Translator`] are run: a place is translated when it has been reached 8 times,
-/// so that a path that is the same in each round is in emitted code from the tenth on at the latest.
+/// How often the streams of [`Profile::Translator`] are run: a place is translated when it has been reached four times
+/// (`vmm_core`'s `interp::hot`), so that a path that is the same in each round is in emitted code for most of them.
 const ROUNDS: u64 = 12;
 
 /// A case's frame: what the units need to know.
