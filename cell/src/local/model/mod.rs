@@ -112,11 +112,10 @@ fn a_loan_is_not_over_while_a_third_cell_uses_it() {
     };
     let page = (0..100).find_map(|_| {
         for cell in [home, third, lender] {
-            let talks = [home, third, lender].map(|from| Doing::Talk(Some(from)));
-            let talks: Vec<_> =
-                talks.into_iter().filter(|talk| *talk != Doing::Talk(Some(cell))).collect();
             turn(&mut world, cell, &[Doing::Look(CellSet::NONE)]);
-            turn(&mut world, cell, &talks);
+            for from in [home, third, lender].into_iter().filter(|from| *from != cell) {
+                turn(&mut world, cell, &[Doing::Talk(Some(from))]);
+            }
         }
         turn(&mut world, home, &[Doing::Step, Doing::Command(0)]);
         let visits = world.ground.borrow().truth.on_cpu.contains_key(&third);
