@@ -213,7 +213,6 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             vcpu.in_slot = false;
             // A store to a page that may be written, but could not until now.
             if trapped.cause >> 2 & 31 == 1 && answer(cpu, vcpu, trapped.bad_vaddr, Access::Write) {
-                direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
                 continue;
             }
             match self.left(trapped) {

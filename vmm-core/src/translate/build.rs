@@ -6,6 +6,7 @@
 use super::asm::{self, BREAK, D, K0, K1, NOP, S, T, ZERO, field, with};
 use super::form::{Form, form, reads_and_writes};
 use super::layout::{Class, Layout, slot};
+use super::reach::{Reach, Seen};
 use super::stand::{Kind, Point};
 use crate::emulate::Data;
 use crate::endian::Endian;
@@ -42,26 +43,6 @@ pub struct Source<'a> {
     pub endian: Endian,
     /// The guest's registers, as far as they are known: they tell what its accesses will be.
     pub gpr: &'a [u64; 32],
-}
-
-/// What is known of the accesses of one instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing.
-    Nothing,
-    /// They are of this class.
-    One(Class),
-    /// They are of several, or of one that has no window.
-    Mixed,
-}
-
-/// What an access is emitted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// This class.
-    One(Class),
-    /// Any, by the upper bits of the base.
-    Mixed,
 }
 
 /// A way out of a block that can be chained.
@@ -138,14 +119,14 @@ pub(super) struct Builder<'a> {
     pub(super) draft: &'a mut Draft,
     pub(super) layout: Layout,
     pub(super) source: &'a Source<'a>,
-    seen: &'a dyn Fn(u64) -> Seen,
+    pub(super) seen: &'a dyn Fn(u64) -> Seen,
     /// `$k0` holds the alias of this register, for an access that reaches so far.
     pub(super) alias: Option<(u32, Reach)>,
     pub(super) k1: Scratch,
     /// The base register of the last load-linked, unchanged, and what that reaches.
     linked: Option<(u32, Reach)>,
     /// Registers that the block has written so far, as bits.
-    written: u32,
+    pub(super) written: u32,
 }
 
 /// Makes a block; how many guest instructions it is about. `seen` says what is known of the accesses of
@@ -338,7 +319,7 @@ impl Builder<'_> {
     }
 
     /// Loads a doubleword of the VCPU page into `rt`, by way of `$k0` unless `$k1` is its address.
-    fn load_place(&mut self, load: fn(u32, u16, u32) -> u32, rt: u32, place: u16) {
+    pub(super) fn load_place(&mut self, load: fn(u32, u16, u32) -> u32, rt: u32, place: u16) {
         if self.k1 == Scratch::Page {
             self.put(load(rt, place, K1));
         } else {
@@ -368,79 +349,6 @@ impl Builder<'_> {
         let wrote = |&(base, _): &(u32, Reach)| registers >> base & 1 != 0;
         self.alias = self.alias.filter(|alias| !wrote(alias));
         self.linked = self.linked.filter(|linked| !wrote(linked));
-    }
-
-    /// What the access of instruction `index` reaches, with base register `base`.
-    pub(super) fn reach(&self, index: usize, base: u32) -> Option<Reach> {
-        match (self.seen)(self.pc(index)) {
-            _ if base == ZERO => None,
-            Seen::One(Class::Xkseg) if !self.layout.xkseg => None,
-            Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
-            Seen::One(class) => Some(Reach::One(class)),
-            Seen::Mixed => Some(Reach::Mixed),
-            // What is written in the block is not known; a stack stays where it is.
-            Seen::Nothing if self.written >> base & 1 != 0 && base != 29 => {
-                Some(Reach::One(self.layout.main))
-            }
-            Seen::Nothing => {
-                let class = Class::of(self.source.gpr[base as usize])?;
-                let possible = match class {
-                    Class::User => !is_kept(base),
-                    Class::Xkseg => self.layout.xkseg,
-                    _ => true,
-                };
-                possible.then_some(Reach::One(class))
-            }
-        }
-    }
-
-    /// `$k0` is the alias of what register `base` holds, whatever its class; the register is not in the VCPU page.
-    fn alias_mixed(&mut self, base: u32) {
-        self.page();
-        self.put(asm::dextu(K0, base, 59, 5));
-        self.put(asm::dins(K1, K0, 3, 5));
-        self.k1 = Scratch::Unknown;
-        self.put(asm::ld(K0, slot::MIXED, K1));
-        self.put(asm::xor(K0, base, K0));
-        self.alias = Some((base, Reach::Mixed));
-    }
-
-    /// The register that has the alias of what register `base` holds: `$k0`, or for a user address that one itself, once it is
-    /// known to be one.
-    pub(super) fn alias(&mut self, base: u32, reach: Reach) -> u32 {
-        if reach == Reach::One(Class::User) {
-            if self.alias != Some((base, reach)) {
-                self.put(asm::dsrl(K0, base, 40));
-                self.put(asm::tne(K0, ZERO));
-                self.alias = Some((base, reach));
-            }
-            return base;
-        }
-        if self.alias != Some((base, reach)) {
-            self.make_alias(base, reach);
-        }
-        K0
-    }
-
-    /// `$k0` is the alias of what register `base` holds, which is no user address unless it may be any.
-    fn make_alias(&mut self, base: u32, reach: Reach) {
-        let Reach::One(class) = reach else { return self.alias_mixed(base) };
-        if is_kept(base) {
-            self.load_kept(base);
-            let main = class == self.layout.main;
-            self.put(asm::ld(K1, slot::constant(class), K1));
-            self.k1 = if main { Scratch::Main } else { Scratch::Unknown };
-            self.put(asm::xor(K0, K0, K1));
-            return;
-        }
-        if class == self.layout.main {
-            self.restore();
-            self.put(asm::xor(K0, base, K1));
-        } else {
-            self.load_place(asm::ld, K0, slot::constant(class));
-            self.put(asm::xor(K0, base, K0));
-        }
-        self.alias = Some((base, reach));
     }
 
     /// An instruction without control flow; whether it could be emitted (else nothing has been).

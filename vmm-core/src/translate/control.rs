@@ -1,9 +1,10 @@
 //! Branches, jumps, and their delay slots.
 
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
-use super::build::{Builder, LINK, Reach, Scratch, Way, is_kept};
+use super::build::{Builder, LINK, Scratch, Way, is_kept};
 use super::form::{Form, form, reads_and_writes};
 use super::layout::TABLE_ENTRIES;
+use super::reach::Reach;
 use super::stand::Kind;
 use crate::emulate::branch;
 use crate::isa::{Insn, Op};

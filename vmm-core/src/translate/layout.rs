@@ -237,10 +237,15 @@ pub mod slot {
 
     /// The place of register `number`, `select`, if it has one, and whether emitted code writes it.
     #[must_use]
-    pub fn register(number: u32, select: u32) -> Option<(u16, bool)> {
-        let wanted = (u8::try_from(number).ok()?, u8::try_from(select).ok()?);
-        let at = REGISTERS.iter().position(|&register| register == wanted)?;
-        Some((CP0 + 8 * at as u16, at < WRITTEN))
+    pub const fn register(number: u32, select: u32) -> Option<(u16, bool)> {
+        let mut at = 0;
+        while at < REGISTERS.len() {
+            if REGISTERS[at].0 as u32 == number && REGISTERS[at].1 as u32 == select {
+                return Some((CP0 + 8 * at as u16, at < WRITTEN));
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Status.

@@ -14,6 +14,7 @@ mod layout;
 mod own;
 #[cfg(test)]
 mod page;
+mod reach;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -27,13 +27,9 @@ const LINES: u32 = 0xff00;
 
 const _: () = assert!(TABLE_PAGES.is_multiple_of(2));
 
-/// Where a register is in the VCPU page.
+/// Where a register is in the VCPU page that has a place there.
 const fn place(number: u8, select: u8) -> u16 {
-    let mut at = 0;
-    while slot::REGISTERS[at].0 != number || slot::REGISTERS[at].1 != select {
-        at += 1;
-    }
-    slot::STATUS + 8 * at as u16
+    slot::register(number as u32, select as u32).expect("it has a place").0
 }
 
 /// The pages.
@@ -57,15 +53,13 @@ pub(crate) struct Code<'a> {
 
 impl CodeMemory for Code<'_> {
     fn set(&mut self, index: usize, word: u32) {
-        let at = 4 * index as u64;
-        if let Some(page) = self.own.pages.page(CODE + (at / PAGE_SIZE) as usize) {
-            word.store(page, at % PAGE_SIZE, self.own.endian);
+        if let Some((page, at)) = self.own.find(CODE, 4 * index) {
+            word.store(page, at, self.own.endian);
         }
     }
 
     fn rewrite(&mut self, index: usize) {
-        let at = 4 * index as u64;
-        if let Some(page) = self.own.pages.page(CODE + (at / PAGE_SIZE) as usize) {
+        if let Some((page, at)) = self.own.find(CODE, 4 * index) {
             page.store32(at, page.load32(at));
         }
     }
@@ -96,6 +90,12 @@ impl Own {
         Some(own)
     }
 
+    /// The page of a byte, counted from page number `first` on, and where it is there.
+    fn find(&self, first: usize, byte: usize) -> Option<(Page, u64)> {
+        let page = self.pages.page(first + byte / PAGE_SIZE as usize)?;
+        Some((page, byte as u64 % PAGE_SIZE))
+    }
+
     fn put(&self, place: u16, value: u64) {
         value.store(self.page, place.into(), self.endian);
     }
@@ -124,9 +124,8 @@ impl Own {
 
     /// Jumps to `pc` go to the code at `address`, or to the monitor, if they did not go to another PC.
     pub fn set_jump(&self, pc: u64, address: Option<u64>) {
-        let at = ENTRY_BYTES * Layout::table_index(pc);
-        let Some(page) = self.pages.page(TABLE + at / PAGE_SIZE as usize) else { return };
-        let at = at as u64 % PAGE_SIZE;
+        let entry = ENTRY_BYTES * Layout::table_index(pc);
+        let Some((page, at)) = self.find(TABLE, entry) else { return };
         match address {
             Some(address) => {
                 for (n, word) in (0..).zip([pc, address, self.layout.main.constant()]) {
@@ -143,29 +142,24 @@ impl Own {
     /// All jumps go to the monitor.
     pub fn clear_jumps(&self) {
         for n in 0..TABLE_ENTRIES {
-            let at = ENTRY_BYTES * n;
-            if let Some(page) = self.pages.page(TABLE + at / PAGE_SIZE as usize) {
-                NO_PC.store(page, at as u64 % PAGE_SIZE, self.endian);
+            if let Some((page, at)) = self.find(TABLE, ENTRY_BYTES * n) {
+                NO_PC.store(page, at, self.endian);
             }
         }
     }
 
     /// Emitted code finds the VCPU's registers.
     pub fn lend(&mut self, cpu: &mut Vcpu) {
-        const STATUS: u16 = place(12, 0);
-        const EPC: u16 = place(14, 0);
-        const ERROR_EPC: u16 = place(30, 0);
-        const USER_LOCAL: u16 = place(4, 2);
         let cp0 = cpu.cp0();
         let sign_extend = |value: u32| value as i32 as u64;
         for (place, value) in [
             (slot::K0, cpu.gpr(K0)),
             (slot::K1, cpu.gpr(K0 + 1)),
             (slot::PENDING, (cp0.cause.bits() & LINES).into()),
-            (STATUS, sign_extend(cp0.status.bits())),
-            (EPC, cp0.epc),
-            (ERROR_EPC, cp0.error_epc),
-            (USER_LOCAL, cp0.user_local),
+            (slot::STATUS, sign_extend(cp0.status.bits())),
+            (const { place(14, 0) }, cp0.epc),
+            (const { place(30, 0) }, cp0.error_epc),
+            (slot::USER_LOCAL, cp0.user_local),
             (const { place(0, 0) }, sign_extend(cp0.index)),
             (const { place(4, 0) }, cp0.context),
             (const { place(5, 0) }, sign_extend(cp0.page_mask)),

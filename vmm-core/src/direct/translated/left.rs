@@ -4,7 +4,7 @@ use super::{K0, Run, Way, segments};
 use crate::cpu::Mode;
 use crate::direct::{After, Exit, LINKED_BURST, RealCpu, Trapped};
 use crate::interp;
-use crate::isa::{Op, decode};
+use crate::isa::{Insn, Op, decode};
 use crate::translate::{Code, Kind, Resume, Stand, after_slot, guest_address};
 
 impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
@@ -208,16 +208,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// anew.
     fn learn(&mut self, stand: &Stand, in_slot: bool) {
         let with_slot = matches!(stand.kind, Kind::WithSlot | Kind::BegunWithSlot);
-        let vcpu = &mut *self.vcpu;
-        if !matches!(stand.kind, Kind::Plain | Kind::WithSlot) || vcpu.pc != stand.pc {
+        if !matches!(stand.kind, Kind::Plain | Kind::WithSlot) || self.vcpu.pc != stand.pc {
             return;
         }
         let pc = if with_slot || in_slot { stand.pc.wrapping_add(4) } else { stand.pc };
-        vcpu.pc = pc;
-        let word = self.engine.word_here(vcpu);
-        vcpu.pc = stand.pc;
-        let Some(insn) = word.map(decode) else { return };
-        let va = vcpu.gpr(insn.a.index() % 32).wrapping_add(insn.simm());
+        let Some(insn) = self.insn_at(pc) else { return };
+        let va = self.vcpu.gpr(insn.a.index() % 32).wrapping_add(insn.simm());
         if self.t.cache.note(pc, va) {
             self.t.counters.guesses += 1;
             // It is made anew as soon as it is entered again.
@@ -268,10 +264,15 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// Where the jump to a register at a stand goes.
     fn jump_target(&mut self, stand: &Stand) -> Option<u64> {
-        let address = core::mem::replace(&mut self.vcpu.pc, stand.pc);
-        let insn = self.engine.word_here(self.vcpu).map(decode);
+        let insn = self.insn_at(stand.pc)?;
+        matches!(insn.op, Op::Jr | Op::Jalr).then(|| self.vcpu.gpr(insn.a.index() % 32))
+    }
+
+    /// The guest's instruction at `pc`.
+    fn insn_at(&mut self, pc: u64) -> Option<Insn> {
+        let address = core::mem::replace(&mut self.vcpu.pc, pc);
+        let word = self.engine.word_here(self.vcpu);
         self.vcpu.pc = address;
-        let insn = insn.filter(|insn| matches!(insn.op, Op::Jr | Op::Jalr))?;
-        Some(self.vcpu.gpr(insn.a.index() % 32))
+        word.map(decode)
     }
 }

@@ -1,0 +1,126 @@
+//! Where a guest stands in a block, and where it goes on there.
+
+use super::{Block, BlockId, CodeCache, ExitId};
+use crate::translate::stand::{Kind, Point, Resume, Stand};
+
+/// Whether emitted code can be entered at a point with scratch registers as they are between blocks.
+const fn is_clean(point: &Point) -> bool {
+    matches!(point.kind, Kind::Plain | Kind::WithSlot) && point.clean && !point.aside
+}
+
+impl CodeCache {
+    /// Where the guest stands when the word at `address` is about to be executed, or has caused an
+    /// exception (or its delay slot has); `None` if no block is there.
+    #[must_use]
+    pub fn stand(&self, address: u64) -> Option<Stand> {
+        let offset = address.wrapping_sub(self.layout.code);
+        let index = usize::try_from(offset / 4).ok()?;
+        let part = index / self.share.words;
+        let first = part * self.share.blocks;
+        let blocks = self.blocks.get(first..first + self.parts.get(part)?.blocks)?;
+        let at = blocks.partition_point(|block| block.start as usize <= index).checked_sub(1)?;
+        let block = &blocks[at];
+        let word = index - block.start as usize;
+        if !block.alive || word >= usize::from(block.words) || !offset.is_multiple_of(4) {
+            return None;
+        }
+        let points = self.points(block);
+        let point =
+            points.partition_point(|point| usize::from(point.word) <= word).checked_sub(1)?;
+        let (stands, word) = (points[point], word as u16);
+        let (first_exit, exits) = block.exits;
+        let exits = &self.ways[first_exit as usize..][..usize::from(exits)];
+        let exit = exits.iter().position(|way| way.exit.word == word);
+        let pc = match stands.kind {
+            Kind::Link => exits.get(usize::from(stands.insn))?.exit.target,
+            _ => block.key.pc.wrapping_add(4 * u64::from(stands.insn)),
+        };
+        Some(Stand {
+            pc,
+            kind: stands.kind,
+            exit: exit.map(|n| ExitId(first_exit + n as u32)),
+            block: BlockId((first + at) as u32),
+            word,
+            point: point as u16,
+        })
+    }
+
+    /// Where to go on when the one instruction of a stand that is [`Kind::Plain`] or [`Kind::Begun`] has been
+    /// interpreted, because of an exception there, and control went to the next; `None` if that has
+    /// no place in the block, or the block has gone meanwhile.
+    #[must_use]
+    pub fn resume(&self, stand: &Stand) -> Option<Resume> {
+        let block = self.living(stand)?;
+        if !matches!(stand.kind, Kind::Plain | Kind::Begun) {
+            return None;
+        }
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        let next = points.get(usize::from(stand.point) + 1);
+        if let Some(next) = next
+            && !now.aside
+            && !next.aside
+            && next.word == stand.word + 1
+            && next.insn > now.insn
+        {
+            return Some(Resume::AsItWas(self.place(block, next)));
+        }
+        let behind = |point: &&Point| is_clean(point) && point.insn == now.insn + 1;
+        points.iter().find(behind).map(|point| Resume::Clean(self.place(block, point)))
+    }
+
+    /// How many instructions are handed to the interpreter at a stand that is [`Kind::Plain`], of the word there.
+    #[must_use]
+    pub fn stretch(&self, stand: &Stand) -> u64 {
+        let block = &self.blocks[stand.block.0 as usize];
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        if now.aside {
+            return 1;
+        }
+        let next = points.get(usize::from(stand.point) + 1).filter(|next| !next.aside);
+        let end = next.map_or(block.insns, |next| next.insn);
+        u64::from(end.saturating_sub(now.insn)).max(1)
+    }
+
+    /// Where to go on when the instructions of a stretch have been interpreted; `None` if that is not in the block.
+    #[must_use]
+    pub fn behind_stretch(&self, stand: &Stand) -> Option<u64> {
+        let block = self.living(stand)?;
+        let points = self.points(block);
+        let now = points[usize::from(stand.point)];
+        let next = if now.aside {
+            points.iter().find(|point| is_clean(point) && point.insn == now.insn + 1)
+        } else {
+            points.get(usize::from(stand.point) + 1).filter(|point| is_clean(point))
+        };
+        next.map(|next| self.place(block, next))
+    }
+
+    /// Where the jump to a register begins whose look-up has failed at a stand: all that is needed there are the guest's
+    /// registers.
+    #[must_use]
+    pub fn look_up_again(&self, stand: &Stand) -> Option<u64> {
+        let block = &self.blocks[stand.block.0 as usize];
+        let points = self.points(block);
+        let aside = points[usize::from(stand.point)];
+        let jump = points.iter().rfind(|point| !point.aside)?;
+        let is_jump = matches!(jump.kind, Kind::WithSlot | Kind::BegunWithSlot | Kind::SlotDone);
+        let same = aside.aside && (aside.insn, aside.kind) == (jump.insn, jump.kind);
+        (is_jump && same).then(|| self.place(block, jump))
+    }
+
+    /// The block of a stand, if it is still there.
+    fn living(&self, stand: &Stand) -> Option<&Block> {
+        Some(&self.blocks[stand.block.0 as usize]).filter(|block| block.alive)
+    }
+
+    fn points(&self, block: &Block) -> &[Point] {
+        &self.points[block.points.0 as usize..][..usize::from(block.points.1)]
+    }
+
+    /// Where the word of a block's point is.
+    fn place(&self, block: &Block, point: &Point) -> u64 {
+        self.address(block.start as usize + usize::from(point.word))
+    }
+}
