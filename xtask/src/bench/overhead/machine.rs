@@ -1,6 +1,6 @@
 //! The two sides: an image on the bare machine, and the same in a VM.
 
-use super::phase::{Image, Line, Phase};
+use super::phase::{Engine, Image, Line, Phase};
 use super::watch::watch;
 use crate::build;
 use crate::endian::Endian;
@@ -27,8 +27,9 @@ const COMPILER: &str = "tests/guests/bench/compiler.lock";
 const VM: &str = "bench";
 
 /// Functions of the monitor by what they are for: the first that fits counts.
-const GROUPS: [&str; 12] = [
-    "translator=translate::",
+const GROUPS: [&str; 13] = [
+    "translator=vmm_core::translate",
+    "runtime=vmm_core::direct::translated",
     "devices=vmm_core::board",
     "devices=vmm_core::vm::devices",
     "direct=vmm_core::direct",
@@ -68,6 +69,7 @@ pub struct Machine {
     initrd: Option<Root>,
     /// In megabytes.
     memory: u64,
+    engine: Engine,
     phases: Vec<Phase>,
     /// The plugin's arguments on the bare machine.
     ranges: Vec<String>,
@@ -78,7 +80,8 @@ impl Machine {
     ///
     /// # Errors
     /// What can't be had.
-    pub fn new(image: Image, phases: &[Phase]) -> Result<Self> {
+    pub fn new(image: Image, phases: &[Phase], engine: Engine) -> Result<Self> {
+        let engine = image.engine(engine);
         let phases = phases.iter().copied().filter(|phase| phase.image() == image).collect();
         let mut machine = match image {
             Image::Irix(name) => {
@@ -88,6 +91,7 @@ impl Machine {
                     kernel,
                     initrd: None,
                     memory: IRIX_MEMORY,
+                    engine,
                     phases,
                     ranges: Vec::new(),
                 }
@@ -96,7 +100,15 @@ impl Machine {
                 let kernel = setup::guest::linux()?.vmlinux;
                 let initrd = root(image)?;
                 let memory = (initrd.memory() >> 20) + WORK_MEMORY;
-                Self { image, kernel, initrd: Some(initrd), memory, phases, ranges: Vec::new() }
+                Self {
+                    image,
+                    kernel,
+                    initrd: Some(initrd),
+                    memory,
+                    engine,
+                    phases,
+                    ranges: Vec::new(),
+                }
             }
         };
         machine.ranges = machine.find_ranges()?;
@@ -110,6 +122,11 @@ impl Machine {
             Image::Compiler => "compiler",
             Image::Irix(name) => name,
         }
+    }
+
+    /// What executes the VM's kernel mode.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// The phases that are measured in one run.
@@ -216,10 +233,11 @@ impl Machine {
         let initrd = initrd.map_or(String::new(), |root| format!("initrd = {:?}\n", root.path));
         format!(
             "[machine]\nnodes = 1\ncpus_per_node = 1\nslice_per_node = \"{slice}M\"\n[[vm]]\nname = \"{VM}\"\n\
-             kernel = {:?}\n{initrd}cmdline = {:?}\nmemory = \"{}M\"\n",
+             kernel = {:?}\n{initrd}cmdline = {:?}\nmemory = \"{}M\"\nengine = \"{}\"\n",
             self.kernel,
             self.cmdline(&self.words()),
-            self.memory
+            self.memory,
+            self.engine.configured()
         )
     }
 

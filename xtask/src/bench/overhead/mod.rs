@@ -14,7 +14,7 @@ use crate::setup::{self, Need};
 use crate::test::process::shell_line;
 use anyhow::{Context, Result, bail};
 use machine::{Machine, Ran};
-use phase::{Counted, Image, Phase};
+use phase::{Counted, Engine, Image, Phase};
 use report::{Row, Sample};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -24,9 +24,10 @@ use std::time::Duration;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  cargo xtask bench overhead                               all phases, three runs each: hours while kernels are interpreted
+  cargo xtask bench overhead                               all phases, three runs each
   cargo xtask bench overhead --phase mix,user --runs 1     some of them, once
   cargo xtask bench overhead --json --phase script         a list of objects
+  cargo xtask bench overhead --engine interpreter          kernels are interpreted: hours
   cargo xtask bench overhead --dry-run --phase boot        the bare machine's command, to count it yourself
 
 Exit status: 0 it was measured, whatever the figures say; 1 a phase could not be; 2 nothing could.")]
@@ -37,6 +38,9 @@ pub struct Args {
     /// Runs of each machine; medians are reported.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// What executes the VM's kernel mode, where the CPU can't by itself.
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
     /// A JSON list of objects instead of tables (docs/overhead.md).
     #[arg(long)]
     json: bool,
@@ -62,7 +66,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let mut failed = false;
     for image in images {
-        let machine = Machine::new(image, &phases)?;
+        let machine = Machine::new(image, &phases, args.engine)?;
         if args.dry_run {
             let command = shell_line(&machine.counted("counts.jsonl")?);
             for phase in machine.phases() {
@@ -126,7 +130,12 @@ fn measure(machine: &Machine, runs: u32, limit: Duration) -> Result<(Vec<Row>, V
                 )
             })
         };
-        rows.extend(Row::new(phase, &samples(&bare, false)?, &samples(&vm, true)?));
+        rows.extend(Row::new(
+            phase,
+            machine.engine(),
+            &samples(&bare, false)?,
+            &samples(&vm, true)?,
+        ));
     }
     let stats = vm.pop().map(|ran| ran.stats).unwrap_or_default();
     Ok((rows, stats))

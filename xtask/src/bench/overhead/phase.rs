@@ -35,6 +35,48 @@ pub enum Image {
     Irix(&'static str),
 }
 
+/// What executes a VM's kernel mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The interpreter
+    Interpreter,
+    /// The CPU, after the translator
+    #[default]
+    Translator,
+    /// The CPU itself: it is linked for supervisor mode
+    #[value(skip)]
+    Direct,
+}
+
+impl Engine {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interpreter => "interpreter",
+            Self::Translator => "translator",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Its name in a VM's configuration.
+    pub const fn configured(self) -> &'static str {
+        match self {
+            Self::Interpreter | Self::Direct => "auto",
+            Self::Translator => "translator",
+        }
+    }
+}
+
+impl Image {
+    /// What executes its kernel mode, if others' is executed as `asked`.
+    pub fn engine(self, asked: Engine) -> Engine {
+        if self == SUPERVISOR { Engine::Direct } else { asked }
+    }
+}
+
+/// Our guest, linked for supervisor mode.
+const SUPERVISOR: Image = Image::Irix("irix");
+
 impl Phase {
     /// All, in the order in which they are reported.
     pub const ALL: [Self; 6] =
@@ -57,7 +99,7 @@ impl Phase {
         match self {
             Self::Boot | Self::Script | Self::User => Image::Busybox,
             Self::Compile => Image::Compiler,
-            Self::Mix => Image::Irix("irix"),
+            Self::Mix => SUPERVISOR,
             Self::MixKseg0 => Image::Irix("irix-kseg0"),
         }
     }
@@ -257,6 +299,16 @@ mod tests {
         assert_eq!(Counted::new(Phase::Boot, &records, false).unwrap().total, 5000);
         let error = Counted::new(Phase::User, &records, true).unwrap_err().to_string();
         assert_eq!(error, "marker 0x1017 was not passed");
+    }
+
+    #[test]
+    fn a_kernel_for_supervisor_mode_needs_no_engine() {
+        for asked in [Engine::Interpreter, Engine::Translator] {
+            for phase in Phase::ALL {
+                let engine = phase.image().engine(asked);
+                assert_eq!(engine, if phase == Phase::Mix { Engine::Direct } else { asked });
+            }
+        }
     }
 
     #[test]

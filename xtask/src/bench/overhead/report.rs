@@ -1,6 +1,6 @@
 //! A phase's two sides side by side.
 
-use super::phase::{Counted, Kind, Phase};
+use super::phase::{Counted, Engine, Kind, Phase};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -26,6 +26,8 @@ pub struct Sample {
 pub struct Row {
     /// The phase's name.
     pub phase: &'static str,
+    /// What executed the VM's kernel mode.
+    pub engine: &'static str,
     /// Instructions on the bare machine, without idling and RTC polling.
     pub bare: u64,
     /// Instructions of guest and monitor in a VM, without idling.
@@ -176,7 +178,7 @@ fn quotient(vm: f64, bare: f64) -> f64 {
 
 impl Row {
     /// From the runs of a phase, as many on either side; none if there is none. Parts are those of the run whose total is the median.
-    pub fn new(phase: Phase, bare: &[Sample], vm: &[Sample]) -> Option<Self> {
+    pub fn new(phase: Phase, engine: Engine, bare: &[Sample], vm: &[Sample]) -> Option<Self> {
         let total = |sample: &Sample| sample.counted.total;
         let (bare_total, vm_total) =
             (median(bare.iter().map(total))?, median(vm.iter().map(total))?);
@@ -199,6 +201,7 @@ impl Row {
         };
         Some(Self {
             phase: phase.name(),
+            engine: engine.name(),
             bare: bare_total,
             vm: vm_total,
             ratio: quotient(v, b),
@@ -216,15 +219,16 @@ impl Row {
 
 /// Tables for people.
 pub fn text(rows: &[Row]) -> String {
-    let mut text = "| phase | bare | VM | ratio | without refills | at bare's refills | host, bare | host, VM | ratio |\n\
-                    |---|---|---|---|---|---|---|---|---|\n"
+    let mut text = "| phase | kernel mode | bare | VM | ratio | without refills | at bare's refills | host, bare | host, VM | ratio |\n\
+                    |---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     // Writing to a string does not fail.
     for row in rows {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {:.3} | {:.3} | {:.3} | {:.1} s | {:.1} s | {:.1} |",
+            "| {} | {} | {} | {} | {:.3} | {:.3} | {:.3} | {:.1} s | {:.1} s | {:.1} |",
             row.phase,
+            row.engine,
             row.bare,
             row.vm,
             row.ratio,
@@ -316,7 +320,7 @@ mod tests {
         ];
         let vm = sample(11_600, &ranges, visits, 6);
         let bares = [bare(9000), bare(9100), bare(8000)];
-        Row::new(Phase::Script, &bares, &[vm.clone(), vm.clone(), vm]).unwrap()
+        Row::new(Phase::Script, Engine::Translator, &bares, &[vm.clone(), vm.clone(), vm]).unwrap()
     }
 
     #[test]
@@ -349,14 +353,14 @@ mod tests {
         let row = row();
         let value = serde_json::to_value(&row).unwrap();
         assert_eq!(
-            (&value["phase"], &value["bare"], &value["vm"]),
-            (&"script".into(), &9000.into(), &11_600.into())
+            (&value["phase"], &value["engine"], &value["bare"], &value["vm"]),
+            (&"script".into(), &"translator".into(), &9000.into(), &11_600.into())
         );
         assert_eq!(value["ratio"], 1.2889);
         let text = text(&[row]);
         assert!(
             text.contains(
-                "| script | 9000 | 11600 | 1.289 | 1.733 | 1.422 | 2.0 s | 6.0 s | 3.0 |"
+                "| script | translator | 9000 | 11600 | 1.289 | 1.733 | 1.422 | 2.0 s | 6.0 s | 3.0 |"
             ),
             "{text}"
         );
@@ -369,6 +373,6 @@ mod tests {
 
     #[test]
     fn without_runs_there_is_no_row() {
-        assert!(Row::new(Phase::Boot, &[], &[]).is_none());
+        assert!(Row::new(Phase::Boot, Engine::Direct, &[], &[]).is_none());
     }
 }
