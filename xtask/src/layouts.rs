@@ -182,7 +182,7 @@ impl Bare {
     fn new(endian: Endian, vms: &[Vm]) -> Result<Self> {
         let boot = |image, cpus, (memory, cmdline)| -> Result<String> {
             let name = format!("layouts-bare-{image}-{endian}-{cpus}");
-            let guest = Guest { image, endian, cpus, memory, cmdline };
+            let guest = Guest { image, initrd: None, endian, cpus, memory, cmdline };
             let (ended, typed) = bare::boot(guest, &name, Duration::from_secs(LIMIT.1))?;
             match bare::not_ended(&ended) {
                 None => Ok(ended.output),

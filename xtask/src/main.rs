@@ -18,6 +18,7 @@ mod setup;
 mod sim;
 mod soak;
 mod test;
+mod torture;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -66,6 +67,8 @@ enum Command {
     Soak(soak::Args),
     /// Destroys the monitor of one cell after the other from outside: the others must go on.
     Replication(run::replication::Args),
+    /// Has a stock kernel work hard in a translated VM: stress-ng, a compiler, modules.
+    Torture(torture::Args),
     /// Measures what things cost, beside the papers' figures.
     Bench(bench::Args),
     /// Runs every test: host-side, then boots.
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         Command::Outside(args) => outside::main(args),
         Command::Soak(args) => soak::main(args),
         Command::Replication(args) => run::replication::main(args),
+        Command::Torture(args) => torture::main(args),
         Command::Bench(args) => bench::main(args),
         Command::Test(args) => test::main(args),
     };

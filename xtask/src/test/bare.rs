@@ -6,6 +6,7 @@ use crate::endian::Endian;
 use crate::{build, paths, setup};
 use anyhow::{Context, Result};
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// One of the machines that an entry of the manifest asks for.
@@ -37,6 +38,8 @@ pub fn machines(bare: &Bare) -> Vec<Machine> {
 pub struct Guest<'a> {
     /// The image, as `kernel` in a configuration names it. One of our own has been built already.
     pub image: &'a str,
+    /// An initial RAM disk in the place of the image's own.
+    pub initrd: Option<&'a Path>,
     /// Its byte order.
     pub endian: Endian,
     /// CPUs.
@@ -70,7 +73,7 @@ pub fn boot(guest: Guest<'_>, name: &str, limit: Duration) -> Result<(Ended, Str
         .args(["-nodefaults", "-vga", "none", "-nic", "none", "-display", "none"])
         .args(["-serial", "stdio", "-no-reboot", "-append", guest.cmdline, "-kernel"])
         .arg(kernel);
-    if let Some(initrd) = initrd {
+    if let Some(initrd) = guest.initrd.or(initrd.as_deref()) {
         command.arg("-initrd").arg(initrd);
     }
     let reproduce = shell_line(&command);
@@ -93,6 +96,7 @@ pub fn not_ended(ended: &Ended) -> Option<String> {
 pub fn test(bare: &Bare, machine: &Machine) -> Result<(Vec<String>, String)> {
     let guest = Guest {
         image: &machine.image,
+        initrd: None,
         endian: machine.endian,
         cpus: machine.cpus,
         memory: &bare.memory,

@@ -64,20 +64,20 @@ pub fn tests(manifest: &Manifest) -> Vec<Test> {
                 let name = name.clone();
                 Box::new(move || judge(&name, boot_test(&name, &boot, endian)))
             };
-            tests.push(Test { name, what, is_boot: true, run });
+            tests.push(Test { name, what, is_boot: true, by_name: false, run });
         }
     }
     for bare in &manifest.bare {
         for machine in super::bare::machines(bare) {
             let (name, what, bare) = (machine.name.clone(), bare.what.clone(), bare.clone());
             let run = Box::new(move || judge(&machine.name, super::bare::test(&bare, &machine)));
-            tests.push(Test { name, what, is_boot: true, run });
+            tests.push(Test { name, what, is_boot: true, by_name: false, run });
         }
     }
     for other in manifest.command.iter().cloned() {
-        let (name, what) = (other.name.clone(), other.what.clone());
+        let (name, what, by_name) = (other.name.clone(), other.what.clone(), other.by_name);
         let run = Box::new(move || judge(&other.name, other_test(&other)));
-        tests.push(Test { name, what, is_boot: true, run });
+        tests.push(Test { name, what, is_boot: true, by_name, run });
     }
     tests
 }

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
         name: name.into(),
         what: what.into(),
         is_boot: false,
+        by_name: false,
         run: Box::new(move || cargo(name, args)),
     };
     let mut clippy = vec!["clippy", "--quiet", "--workspace", "--all-targets"];
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
             name: "architecture".into(),
             what: "no crate uses one above it; assembly only where it belongs".into(),
             is_boot: false,
+            by_name: false,
             run: Box::new(|| match architecture::check(paths::workspace()) {
                 Ok(wrong) if wrong.is_empty() => Verdict::Passed,
                 Ok(wrong) => failed(wrong, "cargo xtask test architecture".into()),

@@ -126,6 +126,9 @@ pub struct Other {
     pub status: u8,
     /// Regular expressions that the output must match, line by line.
     pub markers: Vec<String>,
+    /// It takes too long for every day: run only when it is asked for by its whole name.
+    #[serde(default)]
+    pub by_name: bool,
     /// Host seconds it may take on a host that does nothing else.
     pub timeout: u64,
 }

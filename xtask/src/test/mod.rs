@@ -28,7 +28,9 @@ Examples:
   cargo xtask test               everything
   cargo xtask test --list        names and what they show
   cargo xtask test host          one of them
-  cargo xtask test boots hello   all boots, and what has `hello` in its name")]
+  cargo xtask test boots hello   all boots, and what has `hello` in its name
+
+A test whose description begins with `(by name)` runs only when it is asked for by its whole name.")]
 pub struct Args {
     /// Only tests whose name contains one of these; `boots`: all that run the machine.
     #[arg(value_name = "NAME")]
@@ -63,6 +65,8 @@ pub struct Test {
     pub what: String,
     /// Whether it runs the machine.
     pub is_boot: bool,
+    /// Whether it has to be asked for by its whole name.
+    pub by_name: bool,
     /// Does it.
     pub run: Box<dyn Fn() -> Verdict + Send + Sync>,
 }
@@ -80,10 +84,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let manifest = Manifest::read()?;
     let mut tests = host::tests();
     tests.extend(boots::tests(&manifest));
-    let tests = select(tests, &args.names)?;
+    let tests =
+        if args.list && args.names.is_empty() { tests } else { select(tests, &args.names)? };
     if args.list {
         for test in &tests {
-            println!("{:24} {}", test.name, test.what);
+            let how = if test.by_name { "(by name) " } else { "" };
+            println!("{:24} {how}{}", test.name, test.what);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -108,12 +114,18 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// The tests that were asked for.
-fn select(tests: Vec<Test>, names: &[String]) -> Result<Vec<Test>> {
+fn select(mut tests: Vec<Test>, names: &[String]) -> Result<Vec<Test>> {
     if names.is_empty() {
+        tests.retain(|test| !test.by_name);
         return Ok(tests);
     }
-    let wanted =
-        |test: &Test, name: &str| test.name.contains(name) || (name == "boots" && test.is_boot);
+    let wanted = |test: &Test, name: &str| {
+        if test.by_name {
+            test.name == name
+        } else {
+            test.name.contains(name) || (name == "boots" && test.is_boot)
+        }
+    };
     if let Some(name) = names.iter().find(|name| !tests.iter().any(|test| wanted(test, name))) {
         bail!("{name}: no test has this in its name; `cargo xtask test --list` shows all");
     }
@@ -165,7 +177,7 @@ mod tests {
 
     fn test(name: &str, is_boot: bool, verdict: Verdict) -> Test {
         let run = Box::new(move || verdict.clone());
-        Test { name: name.into(), what: String::new(), is_boot, run }
+        Test { name: name.into(), what: String::new(), is_boot, by_name: false, run }
     }
 
     fn failed() -> Verdict {
@@ -174,7 +186,10 @@ mod tests {
 
     #[test]
     fn names_select_and_unknown_ones_are_refused() {
-        let tests = || vec![test("host", false, Verdict::Passed), test("hello", true, failed())];
+        let tests = || {
+            let long = Test { by_name: true, ..test("hello-long", true, Verdict::Passed) };
+            vec![test("host", false, Verdict::Passed), test("hello", true, failed()), long]
+        };
         let names = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
             select(tests(), &names).map(|t| t.into_iter().map(|t| t.name).collect::<Vec<_>>())
@@ -182,6 +197,9 @@ mod tests {
         assert_eq!(names(&[]).unwrap(), ["host", "hello"]);
         assert_eq!(names(&["ho"]).unwrap(), ["host"]);
         assert_eq!(names(&["boots"]).unwrap(), ["hello"]);
+        assert_eq!(names(&["hel"]).unwrap(), ["hello"]);
+        assert_eq!(names(&["hello-long"]).unwrap(), ["hello-long"]);
+        assert!(names(&["long"]).is_err());
         assert!(names(&["nope"]).unwrap_err().to_string().starts_with("nope: no test"));
     }
 
