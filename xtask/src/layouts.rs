@@ -23,6 +23,7 @@ Examples:
   cargo xtask layouts                             all eight: four layouts in two byte orders
   cargo xtask layouts --cells 8 --endian little   one
   cargo xtask layouts --cells 4 --short           in both byte orders, with fewer VMs
+  cargo xtask layouts --cells 4 --stock           four of the VMs are stock guests, and translated
 
 Exit status: 0 all VMs printed what they print on the bare machine, 1 not so, 2 a set-up problem.")]
 pub struct Args {
@@ -35,6 +36,28 @@ pub struct Args {
     /// Three IRIX-like VMs instead of eight.
     #[arg(long)]
     short: bool,
+    /// Four IRIX-like VMs and four stock ones, whose kernel mode is translated; little-endian only.
+    #[arg(long, conflicts_with = "short")]
+    stock: bool,
+}
+
+/// Which VMs there are beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    All,
+    Short,
+    Stock,
+}
+
+impl Choice {
+    /// How the files of such a run are called.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Short => "-short",
+            Self::Stock => "-stock",
+        }
+    }
 }
 
 const NODES: u32 = 8;
@@ -53,6 +76,8 @@ const VMS: [(u32, Option<u32>); 8] = [
 ];
 /// Those of them that a short run has.
 const SHORT: std::ops::Range<u32> = 1..4;
+/// Those that are there beside as many stock ones.
+const BESIDE_STOCK: std::ops::Range<u32> = 0..4;
 /// Memory of an IRIX-like VM and of the stock one.
 const MEMORY: (&str, &str) = ("8M", "48M");
 const CHECK: &str = "do=check";
@@ -62,7 +87,6 @@ const STOCK: &str = "console=ttyS0 quiet nokaslr rdinit=/bin/sh -- -c \"cd /;ech
     sort -r a|gzip|zcat|md5sum;for i in `seq 50`;do wc<a;done|sha1sum;echo end;reboot -f\"";
 /// The first and the last line of that.
 const SUMS: (&str, &str) = ("sums:", "end");
-const STOCK_NAME: &str = "linux";
 /// How often it is asked where VMs are.
 const ASKED: usize = 3;
 /// Most seconds for a machine, and for a guest on the bare one.
@@ -76,11 +100,17 @@ struct Vm {
     cells: BTreeSet<u32>,
     is_spread: bool,
     is_stock: bool,
+    is_translated: bool,
 }
 
 /// The VMs on so many cells. There is no stock guest in big-endian.
-fn vms(cells: u32, endian: Endian, short: bool) -> Vec<Vm> {
-    let irix = (0..).zip(VMS).filter(|(number, _)| !short || SHORT.contains(number));
+fn vms(cells: u32, endian: Endian, choice: Choice) -> Vec<Vm> {
+    let numbers = match choice {
+        Choice::All => 0..VMS.len() as u32,
+        Choice::Short => SHORT,
+        Choice::Stock => BESIDE_STOCK,
+    };
+    let irix = (0..).zip(VMS).filter(|(number, _)| numbers.contains(number));
     let mut vms: Vec<_> = irix
         .map(|(number, (vcpus, over))| Vm {
             name: format!("irix-{number}"),
@@ -88,17 +118,22 @@ fn vms(cells: u32, endian: Endian, short: bool) -> Vec<Vm> {
             cells: (number..number + over.unwrap_or(1)).map(|cell| cell % cells).collect(),
             is_spread: over.is_some(),
             is_stock: false,
+            is_translated: false,
         })
         .collect();
-    if endian == Endian::Little {
-        vms.push(Vm {
-            name: STOCK_NAME.into(),
-            vcpus: 1,
-            cells: [cells - 1].into(),
-            is_spread: false,
-            is_stock: true,
-        });
-    }
+    let stock = match (endian, choice) {
+        (Endian::Big, _) => 0,
+        (_, Choice::Stock) => BESIDE_STOCK.end,
+        _ => 1,
+    };
+    vms.extend((1..=stock).map(|number| Vm {
+        name: if stock == 1 { "linux".into() } else { format!("linux-{number}") },
+        vcpus: 1,
+        cells: [(cells * NODES - number) % cells].into(),
+        is_spread: false,
+        is_stock: true,
+        is_translated: choice == Choice::Stock,
+    }));
     vms
 }
 
@@ -131,6 +166,9 @@ fn config(cells: u32, vms: &[Vm]) -> String {
         if vm.is_stock {
             // Its ticks would eat what a sixteenth of the host leaves it.
             out.push_str("clock_scale = 8\n");
+        }
+        if vm.is_translated {
+            out.push_str("engine = \"translator\"\n");
         }
     }
     out
@@ -261,9 +299,9 @@ fn places(output: &str) -> BTreeMap<String, Where> {
 }
 
 /// Runs a layout: a row of the table, and what was wrong.
-fn run(cells: u32, endian: Endian, short: bool, bare: &Bare) -> Result<(String, Vec<String>)> {
-    let vms = vms(cells, endian, short);
-    let name = format!("layouts-{cells}-{endian}{}", if short { "-short" } else { "" });
+fn run(cells: u32, endian: Endian, choice: Choice, bare: &Bare) -> Result<(String, Vec<String>)> {
+    let vms = vms(cells, endian, choice);
+    let name = format!("layouts-{cells}-{endian}{}", choice.suffix());
     let place = Place::new(&name)?;
     let config = place.write("machine.toml", &config(cells, &vms))?;
     let script = place.write("script", &script(cells, &vms))?;
@@ -308,9 +346,9 @@ fn run(cells: u32, endian: Endian, short: bool, bare: &Bare) -> Result<(String, 
         }
         spread.push(format!("{} of {}", place.pages.len(), place.vcpus.len()));
     }
-    let stock = if bare.stock.is_some() { "one of them stock" } else { "none of them stock" };
+    let stock = vms.iter().filter(|vm| vm.is_stock).count();
     let row = format!(
-        "| {cells} | {endian} | {equal} of {}, {stock} | {} | {seconds} s |",
+        "| {cells} | {endian} | {equal} of {}, {stock} of them stock | {} | {seconds} s |",
         vms.len(),
         spread.join(", ")
     );
@@ -322,21 +360,29 @@ fn run(cells: u32, endian: Endian, short: bool, bare: &Bare) -> Result<(String, 
 /// # Errors
 /// Set-up, or a guest does not work on the bare machine.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    let choice = match (args.short, args.stock) {
+        (true, _) => Choice::Short,
+        (_, true) => Choice::Stock,
+        _ => Choice::All,
+    };
+    if args.stock && args.endian == Some(Endian::Big) {
+        bail!("--stock --endian big: there is no big-endian stock guest");
+    }
     setup::ensure(&[Need::Compiler, Need::Qemu, Need::Guest])?;
     let mut rows = Vec::new();
     let mut failed = false;
     for endian in Endian::ALL {
-        if args.endian.is_some_and(|only| only != endian) {
+        if args.endian.is_some_and(|only| only != endian) || (args.stock && endian == Endian::Big) {
             continue;
         }
         crate::build::monitor(endian)?;
         crate::build::guest("irix", endian)?;
-        let bare = Bare::new(endian, &vms(1, endian, args.short))?;
+        let bare = Bare::new(endian, &vms(1, endian, choice))?;
         for cells in LAYOUTS {
             if args.cells.as_ref().is_some_and(|only| *only != cells.to_string()) {
                 continue;
             }
-            let (row, wrong) = run(cells, endian, args.short, &bare)?;
+            let (row, wrong) = run(cells, endian, choice, &bare)?;
             println!("{cells} cells, {endian}-endian: {} wrong", wrong.len());
             for line in &wrong {
                 println!("    {line}");
@@ -362,7 +408,7 @@ mod tests {
     #[test]
     fn vms_are_in_cells_that_are_there() {
         for cells in LAYOUTS {
-            let vms = vms(cells, Endian::Little, false);
+            let vms = vms(cells, Endian::Little, Choice::All);
             assert_eq!(vms.len(), VMS.len() + 1);
             assert!(vms.iter().flat_map(|vm| &vm.cells).all(|cell| *cell < cells));
             assert_eq!(vms[2].cells.len(), cells as usize);
@@ -371,8 +417,13 @@ mod tests {
                     == (cells == NODES)
             );
         }
-        assert!(vms(8, Endian::Big, true).iter().all(|vm| !vm.is_stock));
-        assert_eq!(vms(8, Endian::Little, true).len(), SHORT.len() + 1);
+        assert!(vms(8, Endian::Big, Choice::Short).iter().all(|vm| !vm.is_stock));
+        assert_eq!(vms(8, Endian::Little, Choice::Short).len(), SHORT.len() + 1);
+        let stock = vms(4, Endian::Little, Choice::Stock);
+        let cells: BTreeSet<_> =
+            stock.iter().filter(|vm| vm.is_translated).flat_map(|vm| &vm.cells).collect();
+        assert_eq!((stock.len(), cells.len()), (8, 4));
+        assert_eq!(config(4, &stock).matches("engine = \"translator\"").count(), 4);
     }
 
     #[test]
@@ -400,7 +451,7 @@ monitor| irix-2: ended, home cell 1
         assert_eq!(sums("boot\r\nsums:\r\n12  a\r\n"), None);
         let bare =
             Bare { irix: [(1, "a\r\nb\r\n".into())].into(), stock: Some("sums:\n1\nend\n".into()) };
-        let vms = vms(1, Endian::Little, false);
+        let vms = vms(1, Endian::Little, Choice::All);
         let (irix, stock) = (&vms[0], vms.last().unwrap());
         assert_eq!(bare.difference(irix, "a\r\nb\r\n"), None);
         assert_eq!(bare.difference(stock, "x\r\nsums:\r\n1\r\nend\r\nreboot\r\n"), None);
