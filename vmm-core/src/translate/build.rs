@@ -8,6 +8,7 @@ use super::form::{Form, form, reads_and_writes};
 use super::layout::{Class, Layout, slot};
 use super::reach::{Reach, Seen};
 use super::stand::{Kind, Point};
+use super::values::Values;
 use crate::emulate::Data;
 use crate::endian::Endian;
 use crate::isa::{Insn, decode};
@@ -127,6 +128,8 @@ pub(super) struct Builder<'a> {
     linked: Option<(u32, Reach)>,
     /// Registers that the block has written so far, as bits.
     pub(super) written: u32,
+    /// What registers hold.
+    pub(super) values: Values,
 }
 
 /// Makes a block; how many guest instructions it is about. `seen` says what is known of the accesses of
@@ -139,7 +142,9 @@ pub fn build(
 ) -> usize {
     (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
     let (alias, k1) = (None, Scratch::Main);
-    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked: None, written: 0 };
+    let values = Values::new(source.gpr);
+    let (linked, written) = (None, 0);
+    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked, written, values };
     let insns = builder.body();
     builder.ends();
     insns
@@ -292,6 +297,7 @@ impl Builder<'_> {
     fn hand_over(&mut self) {
         self.put(BREAK);
         (self.alias, self.k1, self.linked) = (None, Scratch::Main, None);
+        self.values.doubt();
     }
 
     /// To the runtime.
@@ -346,6 +352,7 @@ impl Builder<'_> {
     /// Registers of these numbers (bits) have been written.
     pub(super) fn wrote(&mut self, registers: u32) {
         self.written |= registers;
+        self.values.forget(registers);
         let wrote = |&(base, _): &(u32, Reach)| registers >> base & 1 != 0;
         self.alias = self.alias.filter(|alias| !wrote(alias));
         self.linked = self.linked.filter(|linked| !wrote(linked));
@@ -361,14 +368,17 @@ impl Builder<'_> {
             {
                 return false;
             }
-            Form::Plain { .. } => self.plain(form, word),
+            Form::Plain { .. } => {
+                let mut values = self.values;
+                values.executed(word);
+                self.plain(form, word);
+                self.values = values;
+            }
             Form::Load { keeps } => {
-                let base = field(word, S);
-                let Some(reach) = self.reach(index, base).filter(|_| !keeps || !is_kept(rt)) else {
+                let Some(reach) = self.reach(index, word).filter(|_| !keeps || !is_kept(rt)) else {
                     return false;
                 };
-                let alias = self.alias(base, reach);
-                let word = with(word, S, alias);
+                let word = self.access(word, reach);
                 if is_kept(rt) {
                     self.put(with(word, T, K0));
                     self.store_kept(rt);
@@ -378,10 +388,8 @@ impl Builder<'_> {
                 self.wrote(1 << rt);
             }
             Form::Store => {
-                let base = field(word, S);
-                let Some(reach) = self.reach(index, base) else { return false };
-                let alias = self.alias(base, reach);
-                let mut word = with(word, S, alias);
+                let Some(reach) = self.reach(index, word) else { return false };
+                let mut word = self.access(word, reach);
                 if is_kept(rt) {
                     self.page();
                     self.put(asm::ld(K1, kept(rt), K1));
@@ -392,7 +400,8 @@ impl Builder<'_> {
             }
             Form::Linked if !is_kept(rt) => {
                 let base = field(word, S);
-                let reach = match self.reach(index, base) {
+                // (As a store-conditional in another block would reach it.)
+                let reach = match self.reach_by_class(index, base) {
                     Some(Reach::One(Class::User)) => Reach::Mixed,
                     Some(reach) => reach,
                     None => return false,

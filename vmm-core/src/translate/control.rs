@@ -52,7 +52,7 @@ impl Builder<'_> {
             Form::Nothing => Some(Slot::Same(NOP)),
             Form::Plain { .. } if !kept => Some(Slot::Same(word)),
             Form::Load { .. } | Form::Store => {
-                let reach = self.reach(index, field(word, S))?;
+                let reach = self.reach(index, word)?;
                 if !kept {
                     return Some(Slot::Access(word, reach));
                 }
@@ -72,10 +72,7 @@ impl Builder<'_> {
     fn before(&mut self, slot: &Slot, index: usize) -> Option<u32> {
         match *slot {
             Slot::Same(word) => Some(word),
-            Slot::Access(word, reach) => {
-                let alias = self.alias(field(word, S), reach);
-                Some(with(word, S, alias))
-            }
+            Slot::Access(word, reach) => Some(self.access(word, reach)),
             Slot::Before(form, word) => {
                 if !self.simple(form, word, index + 1) {
                     return None;

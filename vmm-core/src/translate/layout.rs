@@ -20,6 +20,12 @@ const COMPAT: u64 = 0xffff_ffff_8000_0000;
 /// Bytes that XKPHYS has of each cache attribute: PABITS.
 const PHYSICAL: u64 = 1 << 36;
 
+/// Where the first bytes of the guest's CKSEG0 have another alias, for addresses that are known when code is emitted: one
+/// instruction makes it …
+const STATIC: u64 = 0xffff_ffff_d000_0000;
+/// … and how many bytes these are.
+const STATIC_SIZE: u64 = 1 << 28;
+
 /// A class of guest addresses: those that one constant takes into one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -83,12 +89,24 @@ impl Class {
     }
 }
 
+/// The alias, within reach of `lui`, of a guest address that is known when code is emitted, if it has one.
+#[must_use]
+pub const fn static_alias(va: u64) -> Option<u64> {
+    let offset = va.wrapping_sub(COMPAT);
+    // (Whatever the access does, it does not reach beyond.)
+    if offset < STATIC_SIZE - REACH { Some(STATIC + offset) } else { None }
+}
+
 /// The guest address behind a real one in a window, or in xuseg. Where classes share a window, it is that of one of
 /// them: they mean the same memory.
 #[must_use]
 pub fn guest_address(real: u64) -> Option<u64> {
     if real < 1 << SEGBITS {
         return Some(real);
+    }
+    let offset = real.wrapping_sub(STATIC);
+    if offset < STATIC_SIZE {
+        return Some(COMPAT + offset);
     }
     let class = Class::ALL.into_iter().find(|class| class.window().contains(&real))?;
     Some(real ^ class.constant())
@@ -131,7 +149,7 @@ impl Layout {
     #[must_use]
     pub fn is_possible(&self, words: usize) -> bool {
         let end = self.code.wrapping_add(4 * words as u64);
-        let inside = |start: u64, end: u64| start >= CKSSEG && end <= CKSSEG_END && start < end;
+        let inside = |start: u64, end: u64| start >= CKSSEG && end <= STATIC && start < end;
         (self.page | self.table) & 0xffff == 0
             && self.code & 3 == 0
             && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
@@ -346,6 +364,21 @@ mod tests {
             let real = bits << 59 ^ mixed(bits);
             assert!(known || real >> 62 == 2, "{bits:#b}");
         }
+    }
+
+    #[test]
+    fn what_is_known_has_an_alias_that_comes_back() {
+        for offset in [0, 8, 0x0234_5678, STATIC_SIZE - REACH - 1] {
+            let alias = static_alias(COMPAT + offset).expect("near the beginning");
+            assert_eq!(guest_address(alias), Some(COMPAT + offset));
+            assert_eq!(alias as i32 as u64, alias, "{alias:#x}");
+        }
+        for va in [COMPAT - 1, COMPAT + STATIC_SIZE - REACH, 0xffff_ffff_a000_0000, 0, 8] {
+            assert_eq!(static_alias(va), None, "{va:#x}");
+        }
+        assert_eq!(guest_address(STATIC - 1), None);
+        assert_eq!(guest_address(STATIC + STATIC_SIZE), None);
+        const { assert!(STATIC + STATIC_SIZE == CKSSEG_END) };
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod reach;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
+mod values;
 
 pub use build::Source;
 pub(crate) use cache::is_mapped;

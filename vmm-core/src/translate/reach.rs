@@ -1,8 +1,8 @@
 //! What an access reaches, and how emitted code comes by the address.
 
-use super::asm::{self, K0, K1, ZERO};
+use super::asm::{self, K0, K1, S, ZERO, field, with};
 use super::build::{Builder, Scratch, is_kept};
-use super::layout::{Class, slot};
+use super::layout::{Class, slot, static_alias};
 
 /// What is known of the accesses of one instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,31 +22,58 @@ pub enum Reach {
     One(Class),
     /// Any, by the upper bits of the base.
     Mixed,
+    /// One address, which is known, and has this alias.
+    Static(u64),
 }
 
 impl Builder<'_> {
-    /// What the access of instruction `index` reaches, with base register `base`.
-    pub(super) fn reach(&self, index: usize, base: u32) -> Option<Reach> {
+    /// What the access `word`, instruction `index`, reaches.
+    pub(super) fn reach(&self, index: usize, word: u32) -> Option<Reach> {
+        let base = field(word, S);
+        let certain = self.values.certain(base).filter(|_| base != ZERO);
+        let alias = certain.and_then(|base| static_alias(base.wrapping_add(offset(word))));
+        alias.map(Reach::Static).or_else(|| self.reach_by_class(index, base))
+    }
+
+    /// What the access of instruction `index` reaches, with base register `base`, of those that go by class.
+    pub(super) fn reach_by_class(&self, index: usize, base: u32) -> Option<Reach> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
             Seen::One(Class::Xkseg) if !self.layout.xkseg => None,
             Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
             Seen::One(class) => Some(Reach::One(class)),
             Seen::Mixed => Some(Reach::Mixed),
-            // What is written in the block is not known; a stack stays where it is.
-            Seen::Nothing if self.written >> base & 1 != 0 && base != 29 => {
-                Some(Reach::One(self.layout.main))
-            }
             Seen::Nothing => {
-                let class = Class::of(self.source.gpr[base as usize])?;
-                let possible = match class {
+                let is_new = self.written >> base & 1 != 0;
+                // A stack stays where it is.
+                let stack = Some(self.source.gpr[29]).filter(|_| base == 29);
+                let class = self.values.guess(base).or(stack).and_then(Class::of);
+                let possible = class.filter(|class| match class {
                     Class::User => !is_kept(base),
                     Class::Xkseg => self.layout.xkseg,
                     _ => true,
-                };
-                possible.then_some(Reach::One(class))
+                });
+                // What the block has made is mostly right when control comes there.
+                let main = Some(self.layout.main).filter(|_| is_new);
+                possible.or(main).map(Reach::One)
             }
         }
+    }
+
+    /// The access `word`, as it is emitted, behind what it takes to reach that.
+    pub(super) fn access(&mut self, word: u32, reach: Reach) -> u32 {
+        let Reach::Static(alias) = reach else {
+            let alias = self.alias(field(word, S), reach);
+            return with(word, S, alias);
+        };
+        // The offset is signed.
+        let upper = alias.wrapping_add(0x8000) & !0xffff;
+        let held = Some((ZERO, Reach::Static(upper)));
+        if self.alias != held {
+            self.put(asm::lui(K0, (upper >> 16) as u16));
+            self.alias = held;
+        }
+        with(word, S, K0) & !0xffff | u32::from(alias as u16)
     }
 
     /// `$k0` is the alias of what register `base` holds, whatever its class; the register is not in the VCPU page.
@@ -97,4 +124,9 @@ impl Builder<'_> {
         }
         self.alias = Some((base, reach));
     }
+}
+
+/// The offset of an access.
+fn offset(word: u32) -> u64 {
+    i64::from(word as i16).cast_unsigned()
 }

@@ -86,3 +86,30 @@ fn a_class_that_was_guessed_wrong_is_learned() {
     assert!(rig.go(100));
     assert_eq!((rig.counts.faults, rig.counts.interpreted), (before.faults, before.interpreted));
 }
+
+#[test]
+fn variables_whose_address_is_known_share_one_word() {
+    // lui $4, 0x8002; ld $5, 8($4); sd $5, 16($4); daddiu $4, 0x7ff8; ld $6, -0x7ff0($4); daddiu $7, 1; b; sd $6, 24($4)
+    let access = |opcode, rt, offset| i(opcode, rt, 4, offset);
+    let mut rig = rig(&[
+        i(0x0f, 4, 0, 0x8002),
+        access(0x37, 5, 8),
+        access(0x3f, 5, 16),
+        i(0x19, 4, 4, 0x7ff8),
+        access(0x37, 6, -0x7ff0),
+        i(0x19, 7, 7, 1),
+        beq(0, 0, -7),
+        access(0x3f, 6, 24),
+    ]);
+    rig.machine.set_doubleword(0x2_0008, 5);
+    assert!(rig.go(100));
+    for at in [0x2_0008, 0x2_0010] {
+        assert_eq!(rig.machine.doubleword(at), 5, "{at:#x}");
+    }
+    assert_eq!(rig.machine.cpu.gpr(6), 5);
+    assert_eq!((rig.machine.doubleword(0x2_8010), rig.counts.guesses), (5, 0));
+    // Its last store is beyond what the others reach.
+    let before = rig.machine.cpu.gpr(7);
+    assert!(rig.go(10 * 20));
+    assert!((18..=20).contains(&(rig.machine.cpu.gpr(7) - before)));
+}

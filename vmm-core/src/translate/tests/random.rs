@@ -56,7 +56,7 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
     let imm = random.next() as i32 & 0xffff;
     let offset = (random.next() % 64) as i32 * 4 - 128;
     let address = (code & 0x0fff_ffff | (random.next() % 1000 * 4)) as u32;
-    let word = match random.next() % 40 {
+    let word = match random.next() % 41 {
         0..=9 => random.word(),
         10 | 11 => r(random.pick(&[0x2d, 0x2f, 0x21, 0x24, 0x25, 0x2b, 0x0a, 0x0b]), a, b, c),
         12 => i(random.pick(&[0x09, 0x19, 0x0c, 0x0d, 0x0f, 0x0a]), a, b, imm),
@@ -124,6 +124,16 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
         // The base of the next access changes.
         36 => i(0x19, data, data, random.pick(&[8, -8, 0x1000, 0])),
         37 => random.pick(&[NOP, NOP, 0x0f, 0xcc00_0000]),
+        // A variable whose address is known, or is all but known.
+        39 => {
+            out.push(i(0x0f, a, 0, random.pick(&[0x8002, 0x8002, 0x8003, 0xa002, 0xc002])));
+            match random.next() % 4 {
+                0 => out.push(i(random.pick(&[0x09, 0x19, 0x0d]), a, a, imm & !7)),
+                1 => out.push(r(0x2d, a, a, random.pick(&[0, 0, b]))),
+                _ => {}
+            }
+            i(random.pick(&[0x37, 0x23, 0x24, 0x3f, 0x2b, 0x22, 0x26]), b, a, offset & !7)
+        }
         38 => r(random.pick(&[0x20, 0x22, 0x2c, 0x2e, 0x34, 0x36, 0x30, 0x33]), a, b, c),
         _ => {
             // Code changes: the store's base may be the code's page.

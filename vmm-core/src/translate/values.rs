@@ -1,0 +1,144 @@
+//! What registers hold at a place in a block, as far as its own instructions tell.
+
+use super::asm::{D, S, T, field};
+
+/// Registers' values: some are certain, whenever control comes to the place; others are what they would be if the block
+/// were entered as it is when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Values {
+    values: [u64; 32],
+    /// Registers of which there is a value, as bits.
+    known: u32,
+    /// Those of which it is certain.
+    certain: u32,
+}
+
+impl Values {
+    /// Where a block begins.
+    #[must_use]
+    pub const fn new(gpr: &[u64; 32]) -> Self {
+        Self { values: *gpr, known: !0, certain: 1 }
+    }
+
+    /// What a register holds, for all that is known.
+    #[must_use]
+    pub const fn guess(&self, number: u32) -> Option<u64> {
+        if self.known >> number & 1 == 0 {
+            return None;
+        }
+        Some(self.values[number as usize])
+    }
+
+    /// What a register holds for certain.
+    #[must_use]
+    pub const fn certain(&self, number: u32) -> Option<u64> {
+        if self.certain >> number & 1 == 0 {
+            return None;
+        }
+        Some(self.values[number as usize])
+    }
+
+    /// Registers (bits) get values that nothing is known of.
+    pub const fn forget(&mut self, registers: u32) {
+        self.known &= !registers | 1;
+        self.certain &= !registers | 1;
+    }
+
+    /// Any register may have been written.
+    pub const fn doubt(&mut self) {
+        self.certain = 1;
+    }
+
+    /// The instruction `word` has been executed, of those that an address is made with.
+    pub fn executed(&mut self, word: u32) {
+        let (rs, rt, rd) = (field(word, S), field(word, T), field(word, D));
+        let extended = i64::from(word as i16).cast_unsigned();
+        let short = |value: u64| i64::from(value as i32).cast_unsigned();
+        let of = |number: u32| self.guess(number).unwrap_or(0);
+        let (to, from, value) = match (word >> 26, word & 0x7ff) {
+            // lui, addiu, ori, daddiu
+            (0x0f, _) => (rt, 0, short(u64::from(word << 16))),
+            (0x09, _) => (rt, 1 << rs, short(of(rs).wrapping_add(extended))),
+            (0x0d, _) => (rt, 1 << rs, of(rs) | u64::from(word as u16)),
+            (0x19, _) => (rt, 1 << rs, of(rs).wrapping_add(extended)),
+            // addu, or, daddu
+            (0, 0x21) => (rd, 1 << rs | 1 << rt, short(of(rs).wrapping_add(of(rt)))),
+            (0, 0x25) => (rd, 1 << rs | 1 << rt, of(rs) | of(rt)),
+            (0, 0x2d) => (rd, 1 << rs | 1 << rt, of(rs).wrapping_add(of(rt))),
+            _ => return,
+        };
+        if to == 0 {
+            return;
+        }
+        let all_in = |set: u32| u32::from(set & from == from) << to;
+        let (known, certain) = (all_in(self.known), all_in(self.certain));
+        self.forget(1 << to);
+        self.known |= known;
+        self.certain |= certain;
+        self.values[to as usize] = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::asm;
+    use super::*;
+    use crate::cpu::CpuModel;
+    use crate::direct::tests::random::Random;
+    use crate::endian::Endian;
+    use crate::interp::tests::machine::Machine;
+
+    #[test]
+    fn an_address_made_of_constants_is_certain_and_others_are_not() {
+        let mut gpr = [0; 32];
+        gpr[4] = 0x9800_0000_0000_1000;
+        let mut values = Values::new(&gpr);
+        values.executed(asm::lui(2, 0x8123));
+        assert_eq!(values.certain(2), Some(0xffff_ffff_8123_0000));
+        // daddiu $3, $2, -8; daddu $5, $4, $2
+        values.executed(0x19 << 26 | 2 << S | 3 << T | 0xfff8);
+        values.executed(4 << S | 2 << T | 5 << D | 0x2d);
+        assert_eq!(values.certain(3), Some(0xffff_ffff_8122_fff8));
+        assert_eq!((values.certain(5), values.guess(5)), (None, Some(0x97ff_ffff_8123_1000)));
+        values.forget(1 << 4);
+        values.executed(4 << S | 4 << T | 5 << D | 0x2d);
+        assert_eq!((values.guess(5), values.guess(2)), (None, Some(0xffff_ffff_8123_0000)));
+        values.doubt();
+        assert_eq!((values.certain(2), values.guess(3)), (None, Some(0xffff_ffff_8122_fff8)));
+        values.forget(!0);
+        assert_eq!(values.certain(0), Some(0));
+    }
+
+    #[test]
+    fn what_is_said_to_be_certain_is_what_the_interpreter_computes() {
+        let mut random = Random(7);
+        for _ in 0..2000 {
+            let program: [u32; 8] = core::array::from_fn(|_| {
+                let [rs, rt, rd] = [S, T, D].map(|at| (random.next() as u32 % 6) << at);
+                let imm = random.next() as u32 & 0xffff;
+                match random.next() % 8 {
+                    0 | 1 => 0x0f << 26 | rt | imm,
+                    2 => 0x09 << 26 | rs | rt | imm,
+                    3 => 0x0d << 26 | rs | rt | imm,
+                    4 => 0x19 << 26 | rs | rt | imm,
+                    5 => rs | rt | rd | 0x21,
+                    6 => rs | rt | rd | 0x25,
+                    _ => rs | rt | rd | 0x2d,
+                }
+            });
+            let endian = if random.next() & 1 == 0 { Endian::Little } else { Endian::Big };
+            let mut machine = Machine::new(CpuModel::honeycomb(), endian, &program);
+            machine.cpu.set_gpr(5, random.next());
+            let gpr = core::array::from_fn(|number| machine.cpu.gpr(number));
+            let mut values = Values::new(&gpr);
+            for &word in &program {
+                machine.run(1);
+                values.executed(word);
+                for number in 0..32 {
+                    let is = machine.cpu.gpr(number as usize);
+                    assert_eq!(values.guess(number), Some(is), "{word:#x} {number}");
+                }
+            }
+        }
+    }
+}
