@@ -175,11 +175,11 @@ impl Builder<'_> {
         }
         self.alias = None;
         self.k1 = Scratch::Unknown;
-        // The table's entry, by the low bits of the target: its PC, its code, the main constant.
-        const BITS: u32 = TABLE_ENTRIES.trailing_zeros();
-        self.put(asm::dext(K0, rs, 2, BITS));
+        // The table's entry, by the low bits of the target: its PC, its code, the main constant. (Where the target is not
+        // aligned it is some other doubleword of the entry, in which there is no such number.)
+        const BITS: u32 = TABLE_ENTRIES.trailing_zeros() + 2;
         self.put(asm::lui(K1, (self.layout.table >> 16) as u16));
-        self.put(asm::dins(K1, K0, 5, BITS));
+        self.put(asm::dins(K1, rs, 3, BITS));
         self.put(asm::ld(K0, 0, K1));
         self.branch(asm::bne(K0, rs), Way::Stop(kind, index as u8));
         self.put(asm::ld(K0, 8, K1));

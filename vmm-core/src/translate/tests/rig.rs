@@ -174,8 +174,8 @@ impl Rig {
         for vector in [0x000, 0x080, 0x180] {
             frames.set32(vector, WAIT);
         }
-        for n in 0..(TABLE_ENTRIES * TABLE_ENTRY) as u64 {
-            frames.set64(TABLE + 8 * n, !0);
+        for n in 0..TABLE_ENTRIES as u64 {
+            frames.set64(TABLE + 8 * TABLE_ENTRY as u64 * n, !0);
         }
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
         outer.write_cp0(6, 0, WIRED.into(), 0);
@@ -290,8 +290,8 @@ impl Rig {
         });
         if tlb || flags != Self::flags(&machine.cpu) || asid != machine.cpu.asid() {
             cache.forget_mapped(&mut Code { frames, outer });
-            for n in 0..(TABLE_ENTRIES * TABLE_ENTRY) as u64 {
-                frames.set64(TABLE + 8 * n, !0);
+            for n in 0..TABLE_ENTRIES as u64 {
+                frames.set64(TABLE + 8 * TABLE_ENTRY as u64 * n, !0);
             }
             self.forget_real();
         }
