@@ -33,6 +33,12 @@ const CKSSEG: u64 = 0xffff_ffff_c000_0000;
 pub trait CodeMemory {
     /// Word `index` of the code becomes `word`.
     fn set(&mut self, index: usize, word: u32);
+    /// The words from `index` on become these.
+    fn set_all(&mut self, index: usize, words: &[u32]) {
+        for (n, &word) in words.iter().enumerate() {
+            self.set(index + n, word);
+        }
+    }
     /// Word `index` is written as it is.
     fn rewrite(&mut self, index: usize);
     /// The guest's code at `pc` has no block any more: no entry of the jump table leads there.
@@ -273,9 +279,7 @@ impl CodeCache {
         let first_exit = part * self.share.exits + used.exits;
         let id = (part * self.share.blocks + used.blocks) as u32;
         let draft = &self.draft;
-        for (n, &word) in draft.words[..draft.len].iter().enumerate() {
-            memory.set(start + n, word);
-        }
+        memory.set_all(start, &draft.words[..draft.len]);
         self.points[first_point..first_point + draft.point_count]
             .copy_from_slice(&draft.points[..draft.point_count]);
         for (way, &exit) in self.ways[first_exit..].iter_mut().zip(&draft.exits[..draft.exit_count])

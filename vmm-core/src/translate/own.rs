@@ -58,6 +58,20 @@ impl CodeMemory for Code<'_> {
         }
     }
 
+    fn set_all(&mut self, index: usize, words: &[u32]) {
+        let (mut byte, mut left) = (4 * index, words);
+        while !left.is_empty()
+            && let Some((page, first)) = self.own.find(CODE, byte)
+        {
+            let room = (PAGE_SIZE - first) as usize / 4;
+            let (here, beyond) = left.split_at(left.len().min(room));
+            for (at, &word) in (first..).step_by(4).zip(here) {
+                word.store(page, at, self.own.endian);
+            }
+            (byte, left) = (byte + 4 * here.len(), beyond);
+        }
+    }
+
     fn rewrite(&mut self, index: usize) {
         if let Some((page, at)) = self.own.find(CODE, 4 * index) {
             page.store32(at, page.load32(at));
