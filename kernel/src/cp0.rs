@@ -13,6 +13,10 @@ bitflags! {
         const EXL = 1 << 1;
         /// Error level.
         const ERL = 1 << 2;
+        /// 64-bit user segments and the 64-bit refill vector for them.
+        const UX = 1 << 5;
+        /// 64-bit supervisor segments and the 64-bit refill vector for them.
+        const SX = 1 << 6;
         /// 64-bit kernel segments and the 64-bit refill vector for them.
         const KX = 1 << 7;
         /// The mode while EXL and ERL are clear: 0 kernel, 1 supervisor, 2 user. The monitor's is 0.

@@ -20,10 +20,11 @@ use core::mem::offset_of;
 use vmm_core::cpu::Vcpu;
 
 /// Status when `guest_enter` returns: the monitor's, with interrupts on.
-const MONITOR: u64 = Status::KX.bits() | Status::IM7.bits() | Status::IE.bits();
+const MONITOR: u64 = QUIET | Status::IE.bits();
 
-/// Status while a miss is looked up: the monitor's, with interrupts off.
-const QUIET: u64 = Status::KX.bits() | Status::IM7.bits();
+/// Status while a miss is looked up: the monitor's, with interrupts off. UX and SX mean nothing to it, but are left set: QEMU
+/// forgets all translations when one of them is cleared, which each trap would do.
+const QUIET: u64 = Status::KX.bits() | Status::SX.bits() | Status::UX.bits() | Status::IM7.bits();
 
 /// What the CPU says about a guest's trap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
