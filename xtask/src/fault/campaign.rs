@@ -30,6 +30,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Only experiments of this kind.
     pub kind: Option<Kind>,
+    /// Whether all series have a stock guest in each cell.
+    pub stock: bool,
     /// A configuration that all series have, its path as it was typed, and its text.
     pub config: Option<(String, String)>,
     /// Which monitor this is.
@@ -64,12 +66,16 @@ impl Campaign {
             let config = workload::with_late_vms(text, cells);
             (format!("{cells} cells, {nodes} nodes"), path.clone(), config)
         } else {
-            let series = Series::draw(self.seed, number);
+            let series = Series::draw(self.seed, number, self.stock);
             let machine = &series.machine;
-            let stock = if series.stock.is_some() { ", a stock guest" } else { "" };
+            let stock = match series.stock.len() {
+                0 => "",
+                1 => ", a stock guest",
+                _ => ", stock guests",
+            };
             let memory = format!("{:?}, {}-endian", machine.memory, machine.endian).to_lowercase();
             let memory = memory + stock;
-            let config = workload::config(machine, &series.guests, series.stock);
+            let config = workload::config(machine, &series.guests, &series.stock);
             let config = workload::with_late_vms(&config, machine.cells as u8);
             (machine.name(), memory, config)
         };
@@ -87,6 +93,9 @@ impl Campaign {
         let mut words = vec!["cargo".to_owned(), "xtask".into(), "fault".into()];
         if let Some((path, _)) = &self.config {
             words.extend(["--config".into(), crate::run::quote(path)]);
+        }
+        if self.stock {
+            words.push("--stock".into());
         }
         if let Some(kind) = self.kind {
             words.extend(["--kind".into(), kind.to_string()]);

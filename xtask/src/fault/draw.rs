@@ -181,8 +181,8 @@ pub struct Series {
     pub machine: Machine,
     /// The VMs that work.
     pub guests: Vec<Guest>,
-    /// The cell in which a stock guest works as well.
-    pub stock: Option<u32>,
+    /// The cells in which a stock guest works as well.
+    pub stock: Vec<u32>,
 }
 
 /// Experiments of a series.
@@ -199,10 +199,10 @@ const IN_MAX_NS: u64 = 60_000_000;
 const AFTER_NS: (u64, u64) = (100_000, 25_000_000);
 
 impl Series {
-    /// Draws series `number` of `seed`.
-    pub fn draw(seed: u64, number: u64) -> Self {
+    /// Draws series `number` of `seed`; with `stock` one that has a stock guest in each cell.
+    pub fn draw(seed: u64, number: u64, stock: bool) -> Self {
         let mut rng = Rng::new(!seed, number);
-        if number % STOCK == STOCK / 2 {
+        if stock || number % STOCK == STOCK / 2 {
             let machine = Machine {
                 cells: 4,
                 nodes_per_cell: 1,
@@ -210,8 +210,12 @@ impl Series {
                 memory: Memory::Mixed,
                 endian: Endian::Little,
             };
-            let stock = Some(rng.below32(machine.cells));
-            let guests = guests(&mut rng, machine.cells);
+            let one = rng.below32(machine.cells);
+            let mut guests = guests(&mut rng, machine.cells);
+            if stock {
+                guests.retain(|guest| guest.cells.len() > 1);
+            }
+            let stock = if stock { (0..machine.cells).collect() } else { vec![one] };
             return Self { machine, guests, stock };
         }
         let mut at = rng.below(SHAPES.iter().map(|(.., weight)| weight).sum());
@@ -232,7 +236,7 @@ impl Series {
             memory: if removable { Memory::Removable } else { Memory::Mixed },
             endian: if rng.chance(35) { Endian::Big } else { Endian::Little },
         };
-        Self { machine, guests: guests(&mut rng, cells), stock: None }
+        Self { machine, guests: guests(&mut rng, cells), stock: Vec::new() }
     }
 }
 
@@ -349,14 +353,14 @@ mod tests {
     use std::path::Path;
 
     fn facts(series: &Series) -> Facts {
-        let config = workload::config(&series.machine, &series.guests, series.stock);
+        let config = workload::config(&series.machine, &series.guests, &series.stock);
         Facts::parse(Path::new("drawn"), &config).unwrap()
     }
 
     fn experiments(seed: u64, numbers: std::ops::Range<u64>) -> Vec<(Series, Facts, Experiment)> {
         let mut all = Vec::new();
         for number in numbers {
-            let series = Series::draw(seed, number);
+            let series = Series::draw(seed, number, false);
             let facts = facts(&series);
             let vms = facts.masks();
             for id in number * SERIES..(number + 1) * SERIES {

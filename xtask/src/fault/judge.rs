@@ -12,7 +12,7 @@
 use super::draw::Experiment;
 use super::record::{Event, Life, Line, Record};
 use super::sides::{self, Cells};
-use super::workload::{self, Activity, LATE, MIGRATE_NS, STOCK};
+use super::workload::{self, Activity, LATE, MIGRATE_NS, is_stock};
 use crate::run::facts::{Facts, VmFacts};
 use abi::CpuId;
 
@@ -283,8 +283,7 @@ impl Part<'_> {
         if let Some(life) = life {
             let fate = self.fate(vm, life);
             let end = life.end.as_ref().filter(|(at, cause)| self.has(*at) && cause != "quit");
-            let first = lives.first().map_or(0, |life| life.start);
-            if self.the_fate(vm, life, fate, first, wrong) {
+            if self.the_fate(vm, life, fate, wrong) {
                 judgement.lost_vms.push(name.clone());
             }
             if fate == Fate::Either {
@@ -342,15 +341,8 @@ impl Part<'_> {
         }
     }
 
-    /// Whether it has ended as it should, or lives on; whether it was lost. `first`: when its first life began.
-    fn the_fate(
-        &self,
-        vm: &VmFacts,
-        life: &Life,
-        fate: Fate,
-        first: u64,
-        wrong: &mut Vec<String>,
-    ) -> bool {
+    /// Whether it has ended as it should, or lives on; whether it was lost.
+    fn the_fate(&self, vm: &VmFacts, life: &Life, fate: Fate, wrong: &mut Vec<String>) -> bool {
         let name = &vm.name;
         let end = life.end.as_ref().filter(|(at, cause)| self.has(*at) && cause != "quit");
         let cause = end.map(|(_, cause)| cause.as_str());
@@ -363,9 +355,7 @@ impl Part<'_> {
             }
             (Fate::Lives | Fate::Either, None) => {
                 let says = |line: &Line| self.has(line.t_ns) && line.t_ns > self.settled;
-                // A stock guest that was started again has nothing to do once it is up.
-                let works = vm.name != STOCK || life.start == first;
-                if works && !self.broken && !self.run.console(name).iter().any(says) {
+                if !self.broken && !self.run.console(name).iter().any(says) {
                     wrong.push(format!("VM {name} lives and prints nothing any more"));
                 }
             }
@@ -394,7 +384,7 @@ impl Part<'_> {
         let until = until.min(life.until);
         let lines = self.run.console(&vm.name).iter();
         let lines = lines.filter(|line| (life.start..until).contains(&line.t_ns));
-        if vm.name == STOCK {
+        if is_stock(&vm.name) {
             let is_work = |line: &&Line| {
                 line.text.strip_prefix("round ").is_some_and(|rest| !rest.starts_with('$'))
             };

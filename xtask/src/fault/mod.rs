@@ -37,6 +37,7 @@ use store::Outcome;
 Examples:
   cargo xtask fault --experiments 20 --seed 7          a series of 20, results in target/fault
   cargo xtask fault --experiments 10 --kind router     only routers, of the same series
+  cargo xtask fault --experiments 20 --stock           with a stock guest in each cell
   cargo xtask fault --experiments 1000 --shard 3/16    the third of sixteen parts
   cargo xtask fault --merge out/1 out/2 --report       the results of several folders as one
   cargo xtask fault --seed 7 --replay 12               the series of one again, with its whole output
@@ -55,6 +56,9 @@ pub struct Args {
     /// The machine and its VMs, instead of drawn ones; the VMs must not end
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Machines of four cells with a stock guest in each, which boot anew in cells that come back
+    #[arg(long, conflicts_with = "config")]
+    stock: bool,
     /// Only experiments of this kind
     #[arg(long, value_enum, value_name = "K")]
     kind: Option<Kind>,
@@ -77,7 +81,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", requires = "replay")]
     first: Option<u64>,
     /// Do nothing but report the results of these folders
-    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "kind", "shard", "mutant"])]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["config", "stock", "kind", "shard", "mutant"])]
     merge: Vec<PathBuf>,
     /// Say what the experiments have covered, too
     #[arg(long)]
@@ -197,6 +201,7 @@ fn campaign(args: &Args) -> Result<Campaign> {
         folder,
         seed: args.seed,
         kind: args.kind,
+        stock: args.stock,
         config,
         mutant: args.mutant,
         monitor: campaign::short(&hash.finalize()),

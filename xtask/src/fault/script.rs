@@ -2,7 +2,7 @@
 
 use super::draw::{Experiment, Fault, Kind};
 use super::sides;
-use super::workload::{self, LATE, STOCK, STOCK_WORKS};
+use super::workload::{self, LATE, is_stock};
 use crate::run::facts::{Facts, VmFacts};
 use std::fmt::Write;
 
@@ -28,13 +28,7 @@ impl Script {
     pub fn new(facts: &Facts, experiments: &[Experiment]) -> Self {
         let mut text = String::new();
         let working = || facts.vms.iter().filter(|vm| vm.autostart);
-        let (stock, others): (Vec<_>, Vec<_>) = working().partition(|vm| vm.name == STOCK);
-        for vm in &others {
-            text.push_str(&is_up(vm));
-        }
-        if !stock.is_empty() {
-            text.push_str(&while_paused(&others, STOCK_WORKS));
-        }
+        text.push_str(&are_up(facts, working()));
         let mut first = Vec::new();
         for experiment in experiments {
             first.push(text.lines().count() + 1);
@@ -44,19 +38,31 @@ impl Script {
     }
 }
 
-/// Steps that are done while these VMs are paused: what takes long takes less time without them.
-fn while_paused(vms: &[&VmFacts], steps: &str) -> String {
+/// Waits until VMs that have just started work: for stock guests, whose boot takes long, while all others are paused.
+fn are_up<'a>(facts: &Facts, vms: impl Iterator<Item = &'a VmFacts>) -> String {
+    let (stock, others): (Vec<_>, Vec<_>) = vms.partition(|vm| is_stock(&vm.name));
+    let up = |vms: &[&VmFacts]| vms.iter().map(|vm| is_up(vm)).collect::<String>();
+    if stock.is_empty() {
+        return up(&others);
+    }
+    let boots = |name: &str| stock.iter().any(|vm| vm.name == name);
     let all = |what: &str| {
-        let command = |vm: &&VmFacts| format!("send {what} {}\n", vm.name);
-        "console monitor\n".to_owned() + &vms.iter().map(command).collect::<String>()
+        let others = facts.vms.iter().filter(|vm| vm.autostart && !boots(&vm.name));
+        let commands = others.map(|vm| format!("send {what} {}\n", vm.name));
+        "console monitor\n".to_owned() + &commands.collect::<String>()
     };
-    all("pause") + steps + &all("resume")
+    up(&others) + &all("pause") + &up(&stock) + &all("resume")
 }
 
 /// Waits until a VM that has just started works.
 fn is_up(vm: &VmFacts) -> String {
-    let sign = if workload::does_rounds(&vm.cmdline) { "^round 1 " } else { "\\S" };
-    format!("console {}\nexpect \"{sign}\" {}\n", vm.name, 8 * PATIENCE)
+    let name = &vm.name;
+    let (sign, patience) = match () {
+        () if is_stock(name) => ("^round 1 ", 50 * PATIENCE),
+        () if workload::does_rounds(&vm.cmdline) => ("^round 1 ", 8 * PATIENCE),
+        () => ("\\S", 8 * PATIENCE),
+    };
+    format!("console {name}\nexpect \"{sign}\" {patience}\n")
 }
 
 /// A time for a step or command, in seconds.
@@ -150,9 +156,7 @@ fn repair(out: &mut String, facts: &Facts, experiment: &Experiment) {
         let home = if vm.elsewhere { String::new() } else { format!(" on {}", vm.home) };
         let _ = writeln!(out, "send start {}{home}", vm.name);
     }
-    for vm in by_itself {
-        out.push_str(&is_up(vm));
-    }
+    out.push_str(&are_up(facts, by_itself.into_iter()));
     for vm in by_hand {
         // One that was not lost does not begin again.
         out.push_str(&is_up(vm).replace("round 1 ", "round "));
