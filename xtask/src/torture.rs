@@ -64,7 +64,7 @@ const FORBIDDEN: [&str; 15] = [
     "Call Trace",
     "Kernel panic",
     "Unhandled",
-    "stall",
+    "rcu: INFO",
     "lockup",
     "blocked for more than",
     "Segmentation fault",
