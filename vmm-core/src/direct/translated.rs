@@ -21,7 +21,7 @@ use alloc::boxed::Box;
 const WORDS: usize = 1 << 18;
 /// Bytes of heap that translation takes: the code, some ten bytes a word to know what it means, and places that are counted
 /// and watched.
-pub(crate) const HEAP: usize = WORDS * 15 + (1 << 19) + (1 << 18);
+pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + (1 << 17);
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// `$k0`
@@ -98,7 +98,7 @@ impl Translation {
         }
         let layout = Layout {
             page: 0xffff_ffff_c001_0000,
-            table: 0xffff_ffff_c002_0000,
+            table: 0xffff_ffff_c004_0000,
             code: 0xffff_ffff_c010_0000,
             main: Class::Cached,
             user_local: vcpu.model.has_userlocal(),

@@ -23,7 +23,7 @@ const WORDS_AN_EXIT: usize = 12;
 /// Words for which there is one point.
 const WORDS_A_POINT: usize = 2;
 /// Places to note what accesses have been seen to be; a power of two.
-const SITES: usize = 4096;
+const SITES: usize = 8192;
 /// No block, no exit.
 const NONE: u32 = u32::MAX;
 /// The compatibility segments that are mapped.
@@ -68,6 +68,8 @@ pub struct ExitId(u32);
 struct Block {
     key: Key,
     alive: bool,
+    /// Which of all the blocks that have been made it is.
+    serial: u32,
     insns: u8,
     start: u32,
     words: u16,
@@ -107,6 +109,8 @@ struct Used {
 struct Site {
     pc: u64,
     seen: Seen,
+    /// The last block that was made before that was known.
+    since: u32,
 }
 
 /// Which of a block's two pairs of neighbours.
@@ -172,6 +176,7 @@ impl CodeCache {
         let block = Block {
             key: Key { pc: 0, page: Gpa(0), flags: 0 },
             alive: false,
+            serial: 0,
             insns: 0,
             start: 0,
             words: 0,
@@ -195,7 +200,7 @@ impl CodeCache {
             ways: filled(way, PARTS * share.exits)?,
             keys: filled(NONE, buckets)?,
             pages: filled(NONE, buckets)?,
-            sites: filled(Site { pc: 0, seen: Seen::Nothing }, SITES)?,
+            sites: filled(Site { pc: 0, seen: Seen::Nothing, since: 0 }, SITES)?,
             draft: Box::new(Draft::new()),
             made: 0,
             dropped: 0,
@@ -290,6 +295,7 @@ impl CodeCache {
         self.blocks[id as usize] = Block {
             key,
             alive: true,
+            serial: self.made as u32,
             insns: insns as u8,
             start: start as u32,
             words: draft.len as u16,
@@ -374,9 +380,9 @@ impl CodeCache {
         }
     }
 
-    /// The access of the instruction at `pc`, where emitted code has failed, is at guest address `va`:
-    /// whether that is news, so that the block that it is in should be made anew.
-    pub fn note(&mut self, pc: u64, va: u64) -> bool {
+    /// The access of the instruction at `pc`, where emitted code of `block` has failed, is at guest address `va`:
+    /// whether that is news, at least for this block, so that it should be made anew.
+    pub fn note(&mut self, block: BlockId, pc: u64, va: u64) -> bool {
         let site = &mut self.sites[Self::site(pc)];
         let old = if site.pc == pc { site.seen } else { Seen::Nothing };
         let new = match (old, Class::of(va)) {
@@ -385,8 +391,12 @@ impl CodeCache {
             (Seen::One(one), Some(class)) if one == class => old,
             _ => Seen::Mixed,
         };
-        *site = Site { pc, seen: new };
-        new != old
+        if new != old {
+            *site = Site { pc, seen: new, since: self.made as u32 };
+        }
+        // (An instruction may be in several blocks.)
+        let age = site.since.wrapping_sub(self.blocks[block.0 as usize].serial);
+        age.cast_signed() >= 0
     }
 
     /// Drops a block.

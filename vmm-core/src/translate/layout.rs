@@ -126,7 +126,7 @@ pub fn is_dead(real: u64) -> bool {
 pub struct Layout {
     /// The VCPU page; a multiple of 64 KB.
     pub page: u64,
-    /// The jump table; a multiple of 64 KB.
+    /// The jump table; a multiple of its size.
     pub table: u64,
     /// The code cache; all in one 256 MB.
     pub code: u64,
@@ -140,7 +140,7 @@ pub struct Layout {
 }
 
 /// Entries of the jump table.
-pub const TABLE_ENTRIES: usize = 2048;
+pub const TABLE_ENTRIES: usize = 8192;
 /// Doublewords of an entry: guest PC, address of the code, main constant, nothing.
 pub const TABLE_ENTRY: usize = 4;
 
@@ -150,7 +150,8 @@ impl Layout {
     pub fn is_possible(&self, words: usize) -> bool {
         let end = self.code.wrapping_add(4 * words as u64);
         let inside = |start: u64, end: u64| start >= CKSSEG && end <= STATIC && start < end;
-        (self.page | self.table) & 0xffff == 0
+        self.page & 0xffff == 0
+            && self.table.is_multiple_of(8 * (TABLE_ENTRIES * TABLE_ENTRY) as u64)
             && self.code & 3 == 0
             && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
             && inside(

@@ -118,6 +118,15 @@ impl Own {
         u64::load(self.page, place.into(), self.endian)
     }
 
+    /// The guest's register `number`, if that is in the page while emitted code runs.
+    pub fn kept(&self, number: usize) -> Option<u64> {
+        match number.wrapping_sub(K0) {
+            0 => Some(self.get(slot::K0)),
+            1 => Some(self.get(slot::K1)),
+            _ => None,
+        }
+    }
+
     /// The pair of pages around a real address, and whether they may be written; `None`: that is none of theirs.
     pub fn pair(&self, real: u64) -> Option<([Option<Page>; 2], bool)> {
         let Layout { page, table, code, .. } = self.layout;

@@ -127,12 +127,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     fn by_interpreter(&mut self, stand: &Stand, astray: bool, in_slot: bool) -> After {
         self.t.counters.interpreted += 1;
         let scratch = self.scratch();
+        if astray {
+            self.learn(stand, in_slot);
+        }
         let after = self.settle(stand);
         if matches!(after, After::Exit(_)) {
             return after;
-        }
-        if astray {
-            self.learn(stand, in_slot);
         }
         match stand.kind {
             Kind::Plain | Kind::Link if self.vcpu.attention => After::On,
@@ -204,17 +204,19 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         }
     }
 
-    /// The access at a stand did not go where its block sent it: that is noted, and if it is news the block is made
-    /// anew.
+    /// The access at a stand, which is not settled yet, did not go where its block sent it: that is noted, and if it is
+    /// news the block is made anew.
     fn learn(&mut self, stand: &Stand, in_slot: bool) {
         let with_slot = matches!(stand.kind, Kind::WithSlot | Kind::BegunWithSlot);
-        if !matches!(stand.kind, Kind::Plain | Kind::WithSlot) || self.vcpu.pc != stand.pc {
+        if !with_slot && stand.kind != Kind::Plain {
             return;
         }
         let pc = if with_slot || in_slot { stand.pc.wrapping_add(4) } else { stand.pc };
         let Some(insn) = self.insn_at(pc) else { return };
-        let va = self.vcpu.gpr(insn.a.index() % 32).wrapping_add(insn.simm());
-        if self.t.cache.note(pc, va) {
+        let base = insn.a.index() % 32;
+        let base = self.t.own.kept(base).unwrap_or_else(|| self.vcpu.gpr(base));
+        let va = base.wrapping_add(insn.simm());
+        if self.t.cache.note(stand.block, pc, va) {
             self.t.counters.guesses += 1;
             // It is made anew as soon as it is entered again.
             self.t.cache.remove(&mut Code { own: &self.t.own, hot: None }, stand.block);

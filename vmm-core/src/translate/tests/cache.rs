@@ -1,4 +1,6 @@
 use super::*;
+use crate::endian::Endian;
+use crate::mem::OwnPages;
 use crate::translate::slot;
 
 struct Nowhere;
@@ -11,7 +13,7 @@ impl CodeMemory for Nowhere {
 
 const LAYOUT: Layout = Layout {
     page: CKSSEG,
-    table: CKSSEG + 0x1_0000,
+    table: CKSSEG + 0x4_0000,
     code: CKSSEG + 0x10_0000,
     main: Class::Cached,
     user_local: true,
@@ -25,6 +27,7 @@ fn impossible_layouts_are_refused() {
     assert!(CodeCache::new(LAYOUT, words - 1).is_none());
     for layout in [
         Layout { page: CKSSEG + 0x1000, ..LAYOUT },
+        Layout { table: CKSSEG + 0x1_0000, ..LAYOUT },
         Layout { table: 0xffff_ffff_e000_0000, ..LAYOUT },
         Layout { code: CKSSEG + 0x0fff_fff0, ..LAYOUT },
         Layout { code: CKSSEG + 2, ..LAYOUT },
@@ -43,15 +46,29 @@ fn places_without_a_block_mean_nothing() {
     }
 }
 
+/// A block of code that is all additions.
+fn block(cache: &mut CodeCache, pc: u64) -> BlockId {
+    let own = OwnPages::new(1).expect("memory for a page");
+    let page = own.page(0).expect("the first");
+    page.copy_in(0, &0x2421_0001u32.to_le_bytes().repeat(PAGE_SIZE as usize / 4));
+    let source = Source { pc, page, endian: Endian::Little, gpr: &[0; 32] };
+    cache.translate(&mut Nowhere, Key { pc, page: Gpa(0x5000), flags: 0 }, &source)
+}
+
 #[test]
 fn an_access_is_learned_once_and_two_classes_are_mixed() {
     let mut cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
     let (cached, compat) = (0x9800_0000_0000_1000, 0xffff_ffff_8000_1000);
-    assert!(cache.note(0x1000, cached));
-    assert!(!cache.note(0x1000, cached + 8));
-    assert!(cache.note(0x1000, compat));
-    assert!(!cache.note(0x1000, cached));
-    assert!(cache.note(0x2000, 0x4000_0000_0000_0000));
+    let (first, second) = (block(&mut cache, 0x1000), block(&mut cache, 0x1004));
+    assert!(cache.note(first, 0x1010, cached));
+    // The other block has the instruction too, and was made before that was known.
+    assert!(cache.note(second, 0x1010, cached));
+    let third = block(&mut cache, 0x1008);
+    assert!(!cache.note(third, 0x1010, cached + 8));
+    assert!(cache.note(third, 0x1010, compat));
+    let fourth = block(&mut cache, 0x100c);
+    assert!(!cache.note(fourth, 0x1010, cached));
+    assert!(cache.note(fourth, 0x2000, 0x4000_0000_0000_0000));
     assert!(!cache.has_page(Gpa(0)) && !cache.invalidate(&mut Nowhere, Gpa(0)));
     assert_eq!(slot::constant(Class::Uncached), slot::constant(Class::Cached) + 8);
 }

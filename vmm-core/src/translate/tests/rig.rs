@@ -23,16 +23,17 @@ use core::ptr::NonNull;
 const SHIFT: u64 = 0x8000_0000;
 /// Machine addresses of the VCPU page, the jump table and the code.
 const PAGE: u64 = 0x1_0000;
-const TABLE: u64 = 0x2_0000;
-const CODE: u64 = 0x4_0000;
+const TABLE: u64 = 0x4_0000;
+const CODE: u64 = 0x8_0000;
 /// Words of code.
 pub const WORDS: usize = CodeCache::MIN_WORDS;
 /// Bytes of machine memory beside the guest's.
 const FRAMES: u64 = CODE + 0x2_0000;
 /// Real TLB entries that stay.
 const WIRED: u32 = 3;
-/// PageMask of 64 KB pages.
+/// PageMask of 64 KB pages, and of 256 KB pages.
 const BIG_PAGES: u64 = 0x1_e000;
+const HUGE_PAGES: u64 = 0x7_e000;
 /// `wait`, at all vectors: an exception stops the CPU.
 const WAIT: u32 = 0x4200_0020;
 
@@ -42,8 +43,8 @@ const _: () = assert!(4 * WORDS as u64 <= FRAMES - CODE);
 pub const fn layout(main: Class, user_local: bool, xkseg: bool) -> Layout {
     Layout {
         page: 0xffff_ffff_c001_0000,
-        table: 0xffff_ffff_c002_0000,
-        code: 0xffff_ffff_c004_0000,
+        table: 0xffff_ffff_c008_0000,
+        code: 0xffff_ffff_c010_0000,
         main,
         user_local,
         xkseg,
@@ -196,7 +197,7 @@ impl Rig {
         let lo = |at: u64, flags| at >> 12 << 6 | 3 << 3 | LO_V | flags;
         let wired = [
             (layout.page, 0, [lo(PAGE, LO_D), 0]),
-            (layout.table, BIG_PAGES, [lo(TABLE, LO_D), 0]),
+            (layout.table, HUGE_PAGES, [lo(TABLE, LO_D), 0]),
             (layout.code, BIG_PAGES, [lo(CODE, 0), lo(CODE + 0x1_0000, 0)]),
         ];
         for (index, (va, mask, lo)) in wired.into_iter().enumerate() {
@@ -401,10 +402,10 @@ impl Rig {
     }
 
     /// The accesses at `pc` did not go where the block sent them: whether it should be made anew.
-    fn note_access(&mut self, pc: u64) -> bool {
+    fn note_access(&mut self, block: BlockId, pc: u64) -> bool {
         let Some(insn) = Self::word(&self.machine, pc).map(decode) else { return false };
         let base = self.machine.cpu.gpr(insn.a.index() % 32);
-        self.cache.note(pc, base.wrapping_add(insn.simm()))
+        self.cache.note(block, pc, base.wrapping_add(insn.simm()))
     }
 
     /// Executes on for about `words` words of emitted code, or less. The VCPU then stands between two
@@ -490,7 +491,9 @@ impl Rig {
         if astray && stand.kind != Kind::SlotDone {
             let with_slot = matches!(stand.kind, Kind::WithSlot | Kind::BegunWithSlot);
             let pc = if with_slot { stand.pc + 4 } else { stand.pc };
-            if (in_slot || with_slot || stand.kind == Kind::Plain) && self.note_access(pc) {
+            if (in_slot || with_slot || stand.kind == Kind::Plain)
+                && self.note_access(stand.block, pc)
+            {
                 self.counts.guesses += 1;
                 let Self { cache, frames, outer, .. } = self;
                 cache.remove(&mut Code { frames, outer }, stand.block);
