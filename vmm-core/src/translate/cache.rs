@@ -24,6 +24,8 @@ const WORDS_AN_EXIT: usize = 12;
 const WORDS_A_POINT: usize = 2;
 /// Places to note what accesses have been seen to be; a power of two.
 const SITES: usize = 8192;
+/// Words for which it is known in which block they begin.
+const GRANULE: usize = 64;
 /// No block, no exit.
 const NONE: u32 = u32::MAX;
 /// The compatibility segments that are mapped.
@@ -128,6 +130,8 @@ pub struct CodeCache {
     keys: Vec<u32>,
     pages: Vec<u32>,
     sites: Vec<Site>,
+    /// The block that the first word of each [`GRANULE`] of a part is in, counted from the part's first.
+    granules: Vec<u16>,
     draft: Box<Draft>,
     made: u64,
     dropped: u64,
@@ -201,6 +205,7 @@ impl CodeCache {
             keys: filled(NONE, buckets)?,
             pages: filled(NONE, buckets)?,
             sites: filled(Site { pc: 0, seen: Seen::Nothing, since: 0 }, SITES)?,
+            granules: filled(0, PARTS * words.div_ceil(GRANULE))?,
             draft: Box::new(Draft::new()),
             made: 0,
             dropped: 0,
@@ -305,6 +310,9 @@ impl CodeCache {
             by_page: [NONE; 2],
             incoming: NONE,
         };
+        let granules = self.share.words.div_ceil(GRANULE);
+        let begin = used.words.div_ceil(GRANULE)..(used.words + draft.len).div_ceil(GRANULE);
+        self.granules[part * granules..][begin].fill(used.blocks as u16);
         self.parts[part] = Used {
             words: used.words + draft.len,
             blocks: used.blocks + 1,

@@ -1,6 +1,6 @@
 //! Where a guest stands in a block, and where it goes on there.
 
-use super::{Block, BlockId, CodeCache, ExitId};
+use super::{Block, BlockId, CodeCache, ExitId, GRANULE};
 use crate::translate::stand::{Kind, Point, Resume, Stand};
 
 /// Whether emitted code can be entered at a point with scratch registers as they are between blocks.
@@ -18,9 +18,14 @@ impl CodeCache {
         let part = index / self.share.words;
         let first = part * self.share.blocks;
         let blocks = self.blocks.get(first..first + self.parts.get(part)?.blocks)?;
-        let at = blocks.partition_point(|block| block.start as usize <= index).checked_sub(1)?;
-        let block = &blocks[at];
-        let word = index - block.start as usize;
+        let granule = index % self.share.words / GRANULE;
+        let granules = self.share.words.div_ceil(GRANULE);
+        let mut at = usize::from(*self.granules.get(part * granules + granule)?);
+        while blocks.get(at + 1).is_some_and(|block| block.start as usize <= index) {
+            at += 1;
+        }
+        let block = blocks.get(at)?;
+        let word = index.checked_sub(block.start as usize)?;
         if !block.alive || word >= usize::from(block.words) || !offset.is_multiple_of(4) {
             return None;
         }

@@ -56,6 +56,29 @@ fn block(cache: &mut CodeCache, pc: u64) -> BlockId {
 }
 
 #[test]
+fn a_word_is_found_in_the_block_that_has_it() {
+    let mut cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
+    let mut sizes = Vec::new();
+    // Many small ones at the page's end, and large ones; more than find room.
+    for pc in (0xc00..0x1000).step_by(4).chain((0xfc0..0x1000).step_by(4).cycle().take(400)) {
+        let key = Key { pc, page: Gpa(0x5000), flags: 0 };
+        if let Some(old) = cache.find(key) {
+            cache.remove(&mut Nowhere, old);
+        }
+        let block = block(&mut cache, pc);
+        let (start, (_, words)) = (cache.entry(block), cache.size(block));
+        sizes.push(words);
+        for at in (start..).step_by(4).take(words) {
+            assert_eq!(cache.stand(at).map(|stand| stand.block), Some(block), "{at:#x}");
+        }
+        // What is behind it is another's, or nobody's.
+        let behind = cache.stand(start + 4 * words as u64);
+        assert!(behind.is_none_or(|stand| stand.block != block));
+    }
+    assert_eq!((sizes.iter().min(), sizes.iter().max()), (Some(&3), Some(&65)));
+}
+
+#[test]
 fn an_access_is_learned_once_and_two_classes_are_mixed() {
     let mut cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
     let (cached, compat) = (0x9800_0000_0000_1000, 0xffff_ffff_8000_1000);
