@@ -369,10 +369,9 @@ impl Builder<'_> {
                 return false;
             }
             Form::Plain { .. } => {
-                let mut values = self.values;
-                values.executed(word);
+                let result = self.values.result(word);
                 self.plain(form, word);
-                self.values = values;
+                self.values.set(result);
             }
             Form::Load { keeps } => {
                 let Some(reach) = self.reach(index, word).filter(|_| !keeps || !is_kept(rt)) else {

@@ -49,8 +49,9 @@ impl Values {
         self.certain = 1;
     }
 
-    /// The instruction `word` has been executed, of those that an address is made with.
-    pub fn executed(&mut self, word: u32) {
+    /// What the instruction `word` makes, if it is one of those that an address is made with.
+    #[must_use]
+    pub fn result(&self, word: u32) -> Option<Made> {
         let (rs, rt, rd) = (field(word, S), field(word, T), field(word, D));
         let extended = i64::from(word as i16).cast_unsigned();
         let short = |value: u64| i64::from(value as i32).cast_unsigned();
@@ -65,43 +66,60 @@ impl Values {
             (0, 0x21) => (rd, 1 << rs | 1 << rt, short(of(rs).wrapping_add(of(rt)))),
             (0, 0x25) => (rd, 1 << rs | 1 << rt, of(rs) | of(rt)),
             (0, 0x2d) => (rd, 1 << rs | 1 << rt, of(rs).wrapping_add(of(rt))),
-            _ => return,
+            _ => return None,
         };
-        if to == 0 {
-            return;
-        }
-        let all_in = |set: u32| u32::from(set & from == from) << to;
-        let (known, certain) = (all_in(self.known), all_in(self.certain));
-        self.forget(1 << to);
-        self.known |= known;
-        self.certain |= certain;
-        self.values[to as usize] = value;
+        let known = self.known & from == from && to != 0;
+        known.then_some(Made { to, value, certain: self.certain & from == from })
     }
+
+    /// An instruction has been executed that makes this, or (`None`) nothing that is known.
+    pub fn set(&mut self, result: Option<Made>) {
+        let Some(Made { to, value, certain }) = result else { return };
+        self.values[to as usize] = value;
+        self.known |= 1 << to;
+        self.certain = self.certain & !(1 << to) | u32::from(certain) << to;
+    }
+}
+
+/// What an instruction makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    to: u32,
+    value: u64,
+    certain: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::asm;
+    use super::super::form::{form, reads_and_writes};
     use super::*;
     use crate::cpu::CpuModel;
     use crate::direct::tests::random::Random;
     use crate::endian::Endian;
     use crate::interp::tests::machine::Machine;
+    use crate::isa::decode;
+
+    fn executed(values: &mut Values, word: u32) {
+        let result = values.result(word);
+        values.forget(reads_and_writes(form(decode(word)), word).1);
+        values.set(result);
+    }
 
     #[test]
     fn an_address_made_of_constants_is_certain_and_others_are_not() {
         let mut gpr = [0; 32];
         gpr[4] = 0x9800_0000_0000_1000;
         let mut values = Values::new(&gpr);
-        values.executed(asm::lui(2, 0x8123));
+        executed(&mut values, asm::lui(2, 0x8123));
         assert_eq!(values.certain(2), Some(0xffff_ffff_8123_0000));
         // daddiu $3, $2, -8; daddu $5, $4, $2
-        values.executed(0x19 << 26 | 2 << S | 3 << T | 0xfff8);
-        values.executed(4 << S | 2 << T | 5 << D | 0x2d);
+        executed(&mut values, 0x19 << 26 | 2 << S | 3 << T | 0xfff8);
+        executed(&mut values, 4 << S | 2 << T | 5 << D | 0x2d);
         assert_eq!(values.certain(3), Some(0xffff_ffff_8122_fff8));
         assert_eq!((values.certain(5), values.guess(5)), (None, Some(0x97ff_ffff_8123_1000)));
         values.forget(1 << 4);
-        values.executed(4 << S | 4 << T | 5 << D | 0x2d);
+        executed(&mut values, 4 << S | 4 << T | 5 << D | 0x2d);
         assert_eq!((values.guess(5), values.guess(2)), (None, Some(0xffff_ffff_8123_0000)));
         values.doubt();
         assert_eq!((values.certain(2), values.guess(3)), (None, Some(0xffff_ffff_8122_fff8)));
@@ -133,7 +151,7 @@ mod tests {
             let mut values = Values::new(&gpr);
             for &word in &program {
                 machine.run(1);
-                values.executed(word);
+                executed(&mut values, word);
                 for number in 0..32 {
                     let is = machine.cpu.gpr(number as usize);
                     assert_eq!(values.guess(number), Some(is), "{word:#x} {number}");

@@ -113,3 +113,15 @@ fn variables_whose_address_is_known_share_one_word() {
     assert!(rig.go(10 * 20));
     assert!((18..=20).contains(&(rig.machine.cpu.gpr(7) - before)));
 }
+
+#[test]
+fn an_address_is_not_known_any_more_when_something_else_is_made_of_it() {
+    // lui $4, 0x8002; xor $4, $4, $5; ld $6, 8($4); b; nop
+    let mut rig =
+        rig(&[i(0x0f, 4, 0, 0x8002), r(0x26, 4, 4, 5), i(0x37, 6, 4, 8), beq(0, 0, -4), NOP]);
+    rig.machine.cpu.set_gpr(5, 0x10);
+    rig.machine.set_doubleword(0x2_0008, 7);
+    rig.machine.set_doubleword(0x2_0018, 5);
+    assert!(rig.go(100));
+    assert_eq!(rig.machine.cpu.gpr(6), 5);
+}
