@@ -32,8 +32,8 @@ pub(super) struct Spacing {
     owner: u32,
     /// By guest ASID; 0: none.
     real: [u8; 256],
-    /// One of them is not 0.
-    any: bool,
+    /// Those of them that are not 0.
+    given: Asids,
     /// The guest ASIDs whose real ones are its own on the CPU and in the generation …
     held: Asids,
     /// … which are these.
@@ -52,7 +52,7 @@ impl Spacing {
         Self {
             owner,
             real: [0; 256],
-            any: false,
+            given: Asids::NONE,
             held: Asids::NONE,
             generation: 0,
             clean: false,
@@ -92,8 +92,9 @@ impl Spacing {
                 Some(kept)
             };
             if let Some(real) = real {
+                self.given.remove(kept);
                 self.real[usize::from(guest)] = real;
-                self.any = true;
+                self.given.insert(real);
                 self.held.insert(guest);
                 self.tagged.insert(real);
                 self.next = real;
@@ -121,10 +122,8 @@ impl Spacing {
     }
 
     /// The real address spaces that are some guest ASID's: what other tags name is lost.
-    pub fn live(&self) -> Asids {
-        let mut live = Asids::NONE;
-        self.real.iter().filter(|real| **real != 0).for_each(|&real| live.insert(real));
-        live
+    pub const fn live(&self) -> Asids {
+        self.given
     }
 
     /// The guest ASIDs by real ones: of those that some guest ASID has.
@@ -144,25 +143,26 @@ impl Spacing {
             for &mut asid in bytes.iter_mut().filter(|asid| **asid != 0) {
                 check(!tagged.contains(asid), "two address spaces with one number")?;
                 tagged.insert(asid);
-                self.any = true;
             }
         }
         self.tagged = tagged;
+        self.given = tagged;
         Ok(tagged)
     }
 
     /// Gives all address spaces up: what is known of them is never looked at again.
     pub fn forget_all(&mut self) {
-        if self.any {
+        if self.given != Asids::NONE {
             self.real = [0; 256];
-            self.any = false;
+            self.given = Asids::NONE;
             self.held = Asids::NONE;
         }
     }
 
     /// Gives one address space up.
     fn forget_space(&mut self, guest: u8) {
-        self.real[usize::from(guest)] = 0;
+        let real = core::mem::take(&mut self.real[usize::from(guest)]);
+        self.given.remove(real);
         self.held.remove(guest);
     }
 
@@ -180,7 +180,7 @@ impl Spacing {
             Some(asid) if pairs > PAIRS_MAX => self.forget_space(asid),
             Some(asid) => forget_in(l2, void, segbits, self.real[usize::from(asid)], &mut gone),
             None => {
-                for &real in &self.real {
+                for real in self.given.each() {
                     forget_in(l2, void, segbits, real, &mut gone);
                 }
             }

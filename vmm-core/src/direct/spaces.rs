@@ -32,6 +32,16 @@ impl Asids {
     pub const fn remove(&mut self, asid: u8) {
         self.0[asid as usize / 64] &= !(1 << (asid % 64));
     }
+
+    /// Each of them, the lowest first.
+    pub fn each(mut self) -> impl Iterator<Item = u8> {
+        core::iter::from_fn(move || {
+            let (word, bits) = (0..).zip(&mut self.0).find(|(_, bits)| **bits != 0)?;
+            let bit = bits.trailing_zeros() as u8;
+            *bits &= *bits - 1;
+            Some(64 * word + bit)
+        })
+    }
 }
 
 /// A number for an owner of address spaces, different from all others in this program.

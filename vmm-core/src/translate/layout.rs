@@ -205,7 +205,7 @@ pub mod slot {
     /// The constants of all classes.
     const CONSTANTS: u16 = 32;
     /// CP0 registers, as `dmfc0` reads them.
-    const CP0: u16 = 128;
+    pub const CP0: u16 = 128;
     /// Constants by bits 63:59 of an address ([`super::Layout::mixed`]).
     pub const MIXED: u16 = 512;
     /// How many of them there are.

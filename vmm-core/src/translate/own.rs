@@ -41,7 +41,7 @@ pub(crate) struct Own {
     pages: OwnPages,
     page: Page,
     /// The registers that seldom change, as they are in the page.
-    seldom: [u64; 8],
+    seldom: [u64; 6],
 }
 
 /// The code, to be written, and the places where control comes to it.
@@ -92,7 +92,7 @@ impl Own {
         let code = (4 * words as u64).div_ceil(2 * PAGE_SIZE) as usize * 2;
         let pages = OwnPages::new(CODE + code)?;
         let page = pages.page(PAGE)?;
-        let own = Self { layout, words, endian, pages, page, seldom: [!0; 8] };
+        let own = Self { layout, words, endian, pages, page, seldom: [!0; 6] };
         own.put(slot::MAIN, layout.main.constant());
         for class in Class::ALL {
             own.put(slot::constant(class), class.constant());
@@ -184,6 +184,8 @@ impl Own {
             (const { place(30, 0) }, cp0.error_epc),
             (slot::USER_LOCAL, cp0.user_local),
             (const { place(0, 0) }, sign_extend(cp0.index)),
+            (const { place(2, 0) }, cp0.entry_lo[0]),
+            (const { place(3, 0) }, cp0.entry_lo[1]),
             (const { place(4, 0) }, cp0.context),
             (const { place(5, 0) }, sign_extend(cp0.page_mask)),
             (const { place(8, 0) }, cp0.bad_vaddr),
@@ -195,8 +197,6 @@ impl Own {
             self.put(place, value);
         }
         let seldom = [
-            cp0.entry_lo[0],
-            cp0.entry_lo[1],
             cp0.wired.into(),
             cp0.hwrena.into(),
             cp0.ebase,
@@ -204,12 +204,15 @@ impl Own {
             u64::from(cp0.int_ctl) << 32 | u64::from(cp0.config[0]),
             cp0.shadow_sets(),
         ];
-        if seldom != self.seldom {
+        // (Comparing arrays as such is a call, which goes byte by byte.)
+        if seldom.iter().zip(&self.seldom).any(|(new, old)| new != old) {
             self.seldom = seldom;
-            for (number, select) in slot::REGISTERS {
+            for ((number, select), place) in
+                slot::REGISTERS.into_iter().zip((slot::CP0..).step_by(8))
+            {
                 // None of them depends on time (Cause is as it was when somebody looked last).
                 let value = cpu.read_cp0(number.into(), select.into(), 0);
-                self.put(place(number, select), value);
+                self.put(place, value);
             }
         }
     }
@@ -221,14 +224,18 @@ impl Own {
         let cp0 = cpu.cp0();
         let status = self.get(slot::STATUS);
         let same = Status::from_bits_retain(status as u32) == cp0.status;
-        let others = [(14, 0, cp0.epc), (30, 0, cp0.error_epc), (4, 2, cp0.user_local)];
+        let others = [
+            (14, 0, const { place(14, 0) }, cp0.epc),
+            (30, 0, const { place(30, 0) }, cp0.error_epc),
+            (4, 2, slot::USER_LOCAL, cp0.user_local),
+        ];
         if !same {
             cpu.write_cp0(12, 0, status, 0);
         }
-        for (number, select, old) in others {
-            let value = self.get(place(number, select));
+        for (number, select, place, old) in others {
+            let value = self.get(place);
             if value != old {
-                cpu.write_cp0(number.into(), select.into(), value, 0);
+                cpu.write_cp0(number, select, value, 0);
             }
         }
     }
@@ -281,7 +288,7 @@ mod tests {
                 }
                 assert_eq!(other.gpr(K0), simple.gpr(K0));
                 // (The page is what it was.)
-                own.seldom = [!0; 8];
+                own.seldom = [!0; 6];
             }
         }
     }
