@@ -127,9 +127,22 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
         // A variable whose address is known, or is all but known.
         39 => {
             out.push(i(0x0f, a, 0, random.pick(&[0x8002, 0x8002, 0x8003, 0xa002, 0xc002])));
-            match random.next() % 4 {
+            match random.next() % 8 {
                 0 => out.push(i(random.pick(&[0x09, 0x19, 0x0d]), a, a, imm & !7)),
                 1 => out.push(r(0x2d, a, a, random.pick(&[0, 0, b]))),
+                // What it is made to be is not followed, may be made or not, or comes from somewhere else.
+                2 => out.push(r(random.pick(&[0x26, 0x2f, 0x24, 0x0a, 0x0b, 0x14]), a, a, c)),
+                3 => out.push(i(random.pick(&[0x37, 0x0e, 0x0c, 0x22]), a, data, offset & !7)),
+                4 => out.push(random.word()),
+                5 => {
+                    // In the slot of a branch that may skip it.
+                    let branch = random.pick(&[bnel(b, c, 2), bne(b, c, 2), i(1, 3, b, 2)]);
+                    out.extend([
+                        branch,
+                        i(random.pick(&[0x0f, 0x19, 0x0e]), a, a, imm & 0x8003),
+                        NOP,
+                    ]);
+                }
                 _ => {}
             }
             i(random.pick(&[0x37, 0x23, 0x24, 0x3f, 0x2b, 0x22, 0x26]), b, a, offset & !7)
