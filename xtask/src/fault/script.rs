@@ -57,11 +57,10 @@ fn are_up<'a>(facts: &Facts, vms: impl Iterator<Item = &'a VmFacts>) -> String {
 /// Waits until a VM that has just started works.
 fn is_up(vm: &VmFacts) -> String {
     let name = &vm.name;
-    let (sign, patience) = match () {
-        () if is_stock(name) => ("^round 1 ", 50 * PATIENCE),
-        () if workload::does_rounds(&vm.cmdline) => ("^round 1 ", 8 * PATIENCE),
-        () => ("\\S", 8 * PATIENCE),
-    };
+    let stock = is_stock(name);
+    let counts = stock || workload::does_rounds(&vm.cmdline);
+    let sign = if counts { "^round 1 " } else { "\\S" };
+    let patience = if stock { 50 } else { 8 } * PATIENCE;
     format!("console {name}\nexpect \"{sign}\" {patience}\n")
 }
 

@@ -70,6 +70,13 @@ impl Frames {
         self.page(at & !(PAGE_SIZE - 1)).expect("a frame")
     }
 
+    /// No entry of the jump table leads anywhere.
+    fn clear_jumps(&self) {
+        for n in 0..TABLE_ENTRIES as u64 {
+            self.set64(TABLE + 8 * TABLE_ENTRY as u64 * n, !0);
+        }
+    }
+
     fn set64(&self, at: u64, value: u64) {
         value.store(self.at(at), at % PAGE_SIZE, self.endian);
     }
@@ -175,9 +182,7 @@ impl Rig {
         for vector in [0x000, 0x080, 0x180] {
             frames.set32(vector, WAIT);
         }
-        for n in 0..TABLE_ENTRIES as u64 {
-            frames.set64(TABLE + 8 * TABLE_ENTRY as u64 * n, !0);
-        }
+        frames.clear_jumps();
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
         outer.write_cp0(6, 0, WIRED.into(), 0);
         let model = machine.cpu.model();
@@ -291,9 +296,7 @@ impl Rig {
         });
         if tlb || flags != Self::flags(&machine.cpu) || asid != machine.cpu.asid() {
             cache.forget_mapped(&mut Code { frames, outer });
-            for n in 0..TABLE_ENTRIES as u64 {
-                frames.set64(TABLE + 8 * TABLE_ENTRY as u64 * n, !0);
-            }
+            frames.clear_jumps();
             self.forget_real();
         }
         ended

@@ -83,34 +83,17 @@ impl Machine {
     pub fn new(image: Image, phases: &[Phase], engine: Engine) -> Result<Self> {
         let engine = image.engine(engine);
         let phases = phases.iter().copied().filter(|phase| phase.image() == image).collect();
-        let mut machine = match image {
-            Image::Irix(name) => {
-                let kernel = build::guest(name, ENDIAN)?;
-                Self {
-                    image,
-                    kernel,
-                    initrd: None,
-                    memory: IRIX_MEMORY,
-                    engine,
-                    phases,
-                    ranges: Vec::new(),
-                }
-            }
+        let (kernel, initrd, memory) = match image {
+            Image::Irix(name) => (build::guest(name, ENDIAN)?, None, IRIX_MEMORY),
             Image::Busybox | Image::Compiler => {
                 let kernel = setup::guest::linux()?.vmlinux;
                 let initrd = root(image)?;
                 let memory = (initrd.memory() >> 20) + WORK_MEMORY;
-                Self {
-                    image,
-                    kernel,
-                    initrd: Some(initrd),
-                    memory,
-                    engine,
-                    phases,
-                    ranges: Vec::new(),
-                }
+                (kernel, Some(initrd), memory)
             }
         };
+        let mut machine =
+            Self { image, kernel, initrd, memory, engine, phases, ranges: Vec::new() };
         machine.ranges = machine.find_ranges()?;
         Ok(machine)
     }
