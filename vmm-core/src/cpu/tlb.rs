@@ -184,8 +184,9 @@ impl Tlb {
     fn bucket(&self, vpn: u64, kind: usize, space: u64) -> usize {
         // The number of the pair of pages, of this size: a page mask has twice its size class of ones.
         let pair = vpn >> 13 >> (kind & !1);
-        let hash = pair ^ pair >> 9 ^ pair >> 18 ^ space << 5 ^ (kind as u64) << 6;
-        hash as usize & (self.heads.len() - 1)
+        // All address spaces have their pages at much the same addresses: the upper bits of a product depend on all of both.
+        let hash = (pair ^ space << 24 ^ (kind as u64) << 33).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> 40) as usize & (self.heads.len() - 1)
     }
 
     fn bucket_of(&self, entry: &Entry, kind: usize) -> usize {

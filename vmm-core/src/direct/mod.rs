@@ -24,6 +24,7 @@ mod save;
 mod single;
 mod space;
 mod spaces;
+mod stretch;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translated;
@@ -42,6 +43,7 @@ use crate::interp::{self, Engine};
 use alloc::boxed::Box;
 use fill::{Fill, Pages};
 use space::Spacing;
+use stretch::Stretches;
 use translated::Translation;
 
 /// Why direct execution stopped.
@@ -106,6 +108,7 @@ pub struct Direct {
     /// How many instructions may still be interpreted for the sake of a link that the real CPU does
     /// not know.
     link_left: u64,
+    stretches: Stretches,
     counters: Counters,
     /// Translated code, where there is some.
     translation: Option<Box<Translation>>,
@@ -128,6 +131,7 @@ impl Direct {
             linked: (0, 0),
             missed: None,
             link_left: 0,
+            stretches: Stretches::new(),
             counters: Counters::default(),
             translation: None,
             untranslated: false,
@@ -212,7 +216,9 @@ impl Direct {
         }
         self.linked = if self.linked.0 == pc { (pc, self.linked.1 + 1) } else { (pc, 1) };
         let rounds = self.linked.1;
-        if rounds >= LINKED_TRAPS_BLIND || rounds >= LINKED_TRAPS && between() {
+        // (The answer is the same next time, unless the code changes.)
+        let asks = rounds == LINKED_TRAPS || rounds > LINKED_TRAPS && rounds.is_power_of_two();
+        if rounds >= LINKED_TRAPS_BLIND || asks && between() {
             self.linked = (0, 0);
             return true;
         }
@@ -299,6 +305,15 @@ impl<const BIG: bool> Engine<'_, BIG> {
             direct.link_left = 0;
             if self.has_posts(vcpu) {
                 self.read_posts(vcpu);
+            }
+            // Handlers begin with privileged instructions.
+            if vcpu.cp0.status.contains(Status::EXL)
+                && let count @ 1.. = self.stretch_here(direct, vcpu)
+            {
+                match self.interpret_stretch(direct, vcpu, cpu, count) {
+                    After::On => continue,
+                    After::Exit(exit) => return exit,
+                }
             }
             direct.follow_notes(vcpu, |tag| cpu.forget_pair(tag));
             let asid = direct.spacing.real(&direct.l2, vcpu.asid(), cpu);
@@ -465,8 +480,15 @@ impl<const BIG: bool> Engine<'_, BIG> {
         if direct.is_stuck(pc, trapped.linked, || self.before_conditional(vcpu, pc)) {
             direct.counters.linked += 1;
             count = LINKED_BURST;
-        } else if !in_slot && let Some(after) = self.single(direct, vcpu) {
-            return after;
+        } else if !in_slot {
+            if vcpu.mode == Mode::Kernel
+                && let count @ 2.. = self.stretch_here(direct, vcpu)
+            {
+                return self.interpret_stretch(direct, vcpu, cpu, count);
+            }
+            if let Some(after) = self.single(direct, vcpu) {
+                return after;
+            }
         }
         if self.is_load_linked(vcpu, pc.wrapping_add(4 * u64::from(in_slot))) {
             direct.link_left = LINKED_BURST;

@@ -9,8 +9,7 @@ pub struct Policy {
     pub user: bool,
     /// Kernel mode, where its code lies in a segment that supervisor mode reaches …
     pub kernel: bool,
-    /// … and also while Status.EXL is set. Handlers are short and mostly privileged instructions,
-    /// cheaper to interpret than to trap at.
+    /// … and also while Status.EXL is set. (What of a handler is privileged is interpreted in stretches.)
     pub exceptions: bool,
     /// Kernel mode, wherever its code lies, is translated where it is reached often ([`crate::translate`]).
     pub translated: bool,

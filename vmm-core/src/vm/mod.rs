@@ -193,7 +193,7 @@ impl<M: GuestMemory> Vm<M> {
             engine => {
                 let kernel = plan.is_supervisor_linked();
                 let translated = engine == Engine::Translator && !kernel;
-                Policy { user: true, kernel, exceptions: false, translated }
+                Policy { user: true, kernel, exceptions: kernel, translated }
             }
         };
         let board = Board::new(params.endian, params.epoch_s, params.console_rate);

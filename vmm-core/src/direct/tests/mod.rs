@@ -34,10 +34,20 @@ pub(crate) fn map(cpu: &mut Vcpu, index: usize, va: u64, asid: u8, global: bool,
 /// The last instructions, which the interpreter executes in any case.
 pub(crate) const MARGIN: u64 = 2;
 
-/// Runs `machine` for so many instructions, directly what `policy` wants; what was counted, and how
-/// many instructions completed on the fake.
-fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u64) {
+/// What came of a run.
+struct Ran {
+    counters: Counters,
+    /// Instructions completed on the fake.
+    completed: u64,
+    /// Instructions in all.
+    all: u64,
+}
+
+/// Runs `machine` for so many instructions, or a few more where the last ones are interpreted together; directly what `policy`
+/// wants.
+fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> Ran {
     let Machine { cpu, memory, board } = machine;
+    let before = cpu.retired();
     let steps = Steps::default();
     let mut fake = Fake::new(cpu.endian(), memory, &steps);
     fake.limit = cpu.retired() + instructions;
@@ -45,7 +55,8 @@ fn run(machine: &mut Machine, policy: Policy, instructions: u64) -> (Counters, u
     loop {
         let left = fake.limit.saturating_sub(steps.0.get() + cpu.retired());
         if left == 0 {
-            return (*direct.counters(), fake.completed);
+            let all = steps.0.get() + cpu.retired() - before;
+            return Ran { counters: *direct.counters(), completed: fake.completed, all };
         }
         let around = Around::alone(memory, board, &steps);
         // The fake does not stop between a branch and its slot, so not at every instruction.

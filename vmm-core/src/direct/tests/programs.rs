@@ -1,6 +1,6 @@
 //! Small programs whose end is known.
 
-use super::{ALL, CKSSEG, lo, machine, map, run};
+use super::{ALL, CKSSEG, Ran, lo, machine, map, run};
 use crate::cpu::CpuModel;
 use crate::direct::Policy;
 use crate::endian::Endian;
@@ -44,7 +44,7 @@ fn load_linked_and_store_conditional_get_through_traps_between_them() {
     // mfc0 Status; rdhwr $29; in user mode the latter only.
     for (kernel, between) in [(true, mfc0(4, 12, 0)), (true, 0x7c05_e83b), (false, 0x7c05_e83b)] {
         let mut machine = prepared(&linked(between), kernel);
-        let (counters, _) = run(&mut machine, ALL, 3000);
+        let Ran { counters, .. } = run(&mut machine, ALL, 3000);
         assert_eq!(machine.doubleword(0x2_0000) & 0xffff_ffff, 1, "{kernel} {between:#x}");
         assert_eq!(counters.linked, 1);
         assert!(machine.cpu.gpr(3) > 100, "goes on");
@@ -64,7 +64,7 @@ fn loops_that_take_a_lock_and_then_trap_stay_direct() {
         NOP,
     ];
     let mut machine = prepared(&program, true);
-    let (counters, _) = run(&mut machine, ALL, 700);
+    let Ran { counters, .. } = run(&mut machine, ALL, 700);
     assert_eq!(counters.linked, 0);
     assert_eq!(machine.cpu.gpr(3), 100);
 }
@@ -101,7 +101,7 @@ fn what_tlb_instructions_overwrite_is_not_used_again() {
         machine.cpu.set_gpr(12, lo(0x2_2000, 6));
         machine.cpu.set_gpr(13, lo(0x2_3000, 6));
         machine.cpu.set_gpr(14, lo(0x2_4000, 7));
-        let (counters, _) = run(&mut machine, policy, 100);
+        let Ran { counters, .. } = run(&mut machine, policy, 100);
         let found = [2, 3, 4, 5].map(|number| machine.cpu.gpr(number));
         assert_eq!(found, [0xaaaa, 0xbbbb, 0xcccc, 0xbbbb]);
         assert!(counters.filled >= 4, "{counters:?}");

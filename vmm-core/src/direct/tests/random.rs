@@ -159,14 +159,14 @@ fn compare(kernel: bool, policy: Policy) {
     for seed in 0..SEEDS {
         let mut one = prepared(seed, kernel);
         let mut other = prepared(seed, kernel);
-        one.step(INSTRUCTIONS);
-        let (counters, ran) = run(&mut other, policy, INSTRUCTIONS);
-        completed += ran;
-        entries += counters.entries;
+        let ran = run(&mut other, policy, INSTRUCTIONS);
+        one.step(ran.all);
+        completed += ran.completed;
+        entries += ran.counters.entries;
         assert_same(&mut one, &mut other, &format!("seed {seed}"));
     }
     // A good part of it has really run so.
-    assert!(completed > SEEDS * INSTRUCTIONS / 10 && entries > SEEDS, "{completed} in {entries}");
+    assert!(completed > SEEDS * INSTRUCTIONS / 12 && entries > SEEDS, "{completed} in {entries}");
 }
 
 #[test]
