@@ -39,7 +39,7 @@ pub(crate) use translated::HEAP as TRANSLATION_HEAP;
 pub use translated::Translations;
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
-use crate::interp::{self, Engine};
+use crate::interp::{self, Engine, POLL};
 use alloc::boxed::Box;
 use fill::{Fill, Pages};
 use space::Spacing;
@@ -103,8 +103,8 @@ pub struct Direct {
     deadline: u64,
     /// Where an instruction trapped after a load-linked, and how often in a row.
     linked: (u64, u32),
-    /// What the guest had no translation for when it ran last: its handler is about to have made one.
-    missed: Option<(u64, Access)>,
+    /// What the guest had no translation for, and where: its handler is about to have made one.
+    missed: Option<(u64, Access, u64)>,
     /// How many instructions may still be interpreted for the sake of a link that the real CPU does
     /// not know.
     link_left: u64,
@@ -323,7 +323,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
             let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
-            if let Some((va, access)) = direct.missed.take() {
+            if let Some((va, access, _)) = direct.missed.take_if(|missed| missed.2 == vcpu.pc) {
                 // Else the real CPU would miss it once more.
                 fill.answer(cpu, vcpu, va, access);
             }
@@ -350,7 +350,9 @@ impl<const BIG: bool> Engine<'_, BIG> {
         limit: u64,
     ) -> interp::Exit {
         self.policy = policy;
-        let exit = self.run(vcpu, limit);
+        // Who has nothing to look at has looked.
+        let next_poll = vcpu.retired + if direct.dirty { 0 } else { POLL };
+        let exit = self.run_polled(vcpu, limit, next_poll);
         self.policy = Policy::NEVER;
         direct.dirty |= vcpu.timer_deadline() != direct.timer || vcpu.device_touched;
         exit
@@ -457,7 +459,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             // A fetch is the interpreter's: it knows when a vector can never be fetched.
             Err(exception) if va != vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {
                 direct.counters.faults += 1;
-                direct.missed = Some((va, access));
+                direct.missed = Some((va, access, vcpu.pc));
                 reflect(vcpu, exception, in_slot);
                 After::On
             }

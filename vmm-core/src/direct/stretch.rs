@@ -13,7 +13,7 @@ use alloc::vec;
 const PLACES: usize = 1024;
 /// Instructions between two privileged ones, at most, that are interpreted with them: about as many as take what a trap
 /// and an entry do.
-const GAP: u64 = 14;
+const GAP: u64 = 18;
 /// Instructions of a stretch, at most.
 const LENGTH: u64 = 48;
 

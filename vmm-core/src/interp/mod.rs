@@ -178,8 +178,13 @@ impl<'a, const BIG: bool> Engine<'a, BIG> {
     }
 
     pub(crate) fn run(&mut self, cpu: &mut Vcpu, limit: u64) -> Exit {
+        self.run_polled(cpu, limit, cpu.retired)
+    }
+
+    /// As [`Engine::run`], of somebody who knows that interrupts need not be looked at before the count of instructions is
+    /// `next_poll`.
+    pub(crate) fn run_polled(&mut self, cpu: &mut Vcpu, limit: u64, mut next_poll: u64) -> Exit {
         let end = cpu.retired.saturating_add(limit);
-        let mut next_poll = cpu.retired;
         loop {
             if cpu.retired >= end {
                 return Exit::Limit;
