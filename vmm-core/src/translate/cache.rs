@@ -13,6 +13,8 @@ use super::stand::{Kind, Point};
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::Cell;
+use places::Known;
 
 /// Parts of a cache.
 const PARTS: usize = 8;
@@ -26,6 +28,8 @@ const WORDS_A_POINT: usize = 2;
 const SITES: usize = 8192;
 /// Words for which it is known in which block they begin.
 const GRANULE: usize = 64;
+/// Addresses of which it is remembered where the guest stands there; a power of two.
+const STANDS: usize = 256;
 /// No block, no exit.
 const NONE: u32 = u32::MAX;
 /// The compatibility segments that are mapped.
@@ -132,6 +136,7 @@ pub struct CodeCache {
     sites: Vec<Site>,
     /// The block that the first word of each [`GRANULE`] of a part is in, counted from the part's first.
     granules: Vec<u16>,
+    stands: Vec<Cell<Known>>,
     draft: Box<Draft>,
     made: u64,
     dropped: u64,
@@ -206,6 +211,7 @@ impl CodeCache {
             pages: filled(NONE, buckets)?,
             sites: filled(Site { pc: 0, seen: Seen::Nothing, since: 0 }, SITES)?,
             granules: filled(0, PARTS * words.div_ceil(GRANULE))?,
+            stands: filled(Cell::new(Known::NOTHING), STANDS)?,
             draft: Box::new(Draft::new()),
             made: 0,
             dropped: 0,

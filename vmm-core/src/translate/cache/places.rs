@@ -1,6 +1,6 @@
 //! Where a guest stands in a block, and where it goes on there.
 
-use super::{Block, BlockId, CodeCache, ExitId, GRANULE};
+use super::{Block, BlockId, CodeCache, ExitId, GRANULE, STANDS};
 use crate::translate::stand::{Kind, Point, Resume, Stand};
 
 /// Whether emitted code can be entered at a point with scratch registers as they are between blocks.
@@ -8,11 +8,39 @@ const fn is_clean(point: &Point) -> bool {
     matches!(point.kind, Kind::Plain | Kind::WithSlot) && point.clean && !point.aside
 }
 
+/// What has been found of an address of the code; it holds as long as no block is dropped.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    address: u64,
+    dropped: u64,
+    stand: Option<Stand>,
+}
+
+impl Known {
+    /// Of no address.
+    pub const NOTHING: Self = Self { address: 1, dropped: 0, stand: None };
+}
+
 impl CodeCache {
     /// Where the guest stands when the word at `address` is about to be executed, or has caused an
     /// exception (or its delay slot has); `None` if no block is there.
     #[must_use]
     pub fn stand(&self, address: u64) -> Option<Stand> {
+        let known = &self.stands[(address >> 2) as usize % STANDS];
+        let was = known.get();
+        if was.address == address && was.dropped == self.dropped {
+            return was.stand;
+        }
+        let stand = self.find_stand(address);
+        // (Where no block is there may be one when the next is made.)
+        if stand.is_some() {
+            known.set(Known { address, dropped: self.dropped, stand });
+        }
+        stand
+    }
+
+    #[inline(never)]
+    fn find_stand(&self, address: u64) -> Option<Stand> {
         let offset = address.wrapping_sub(self.layout.code);
         let index = usize::try_from(offset / 4).ok()?;
         let part = index / self.share.words;
@@ -109,9 +137,12 @@ impl CodeCache {
         let block = &self.blocks[stand.block.0 as usize];
         let points = self.points(block);
         let aside = points[usize::from(stand.point)];
+        if !aside.aside {
+            return None;
+        }
         let jump = points.iter().rfind(|point| !point.aside)?;
         let is_jump = matches!(jump.kind, Kind::WithSlot | Kind::BegunWithSlot | Kind::SlotDone);
-        let same = aside.aside && (aside.insn, aside.kind) == (jump.insn, jump.kind);
+        let same = (aside.insn, aside.kind) == (jump.insn, jump.kind);
         (is_jump && same).then(|| self.place(block, jump))
     }
 
