@@ -1,7 +1,7 @@
 //! All of the PROM's assembly: entry, exception vectors, and the few CP0 operations it needs.
 
 use abi::hub::CpuWords;
-use abi::prom::{L2_SET_BITS, L2_SET_SHIFT, L2Way, PROM_PAGE_VA, PromPage};
+use abi::prom::{L2_COMMON_BITS, L2_SET_BITS, L2_SET_SHIFT, L2Way, PROM_PAGE_VA, PromPage};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
@@ -94,8 +94,9 @@ global_asm!(
     "prom_dispatch\\n:",
     "DISPATCH \\n",
     ".endm",
-    // A TLB refill, answered from the L2TLB: 23 instructions in way 0, 26 in way 1. What is not there
-    // goes the way of all traps; so does a miss at an odd address, to which `eret` can't return.
+    // A TLB refill, answered from the L2TLB: 23 instructions in way 0, 26 in way 1; of what all address spaces
+    // have in common, 37 and 40. What is not there goes the way of all traps; so does a miss at an odd address, to
+    // which `eret` can't return.
     ".macro ANSWER way, n",
     "dmtc0 $1, $2",
     "ld $1, {lo1} + {way} * \\way($27)",
@@ -106,6 +107,24 @@ global_asm!(
     "ld $1, {at}($0)",
     "ehb",
     "tlbwr",
+    "ld $26, {k0}($0)",
+    "ld $27, {k1}($0)",
+    "eret",
+    ".endm",
+    ".macro ANSWER_COMMON way, n",
+    "dmtc0 $1, $2",
+    "ld $1, {lo1} + {way} * \\way($27)",
+    "dmtc0 $1, $3",
+    "dmfc0 $26, $14",
+    "andi $26, $26, 1",
+    "bnez $26, prom_miss\\n",
+    "lw $1, {mask} + {way} * \\way($27)",
+    "mtc0 $1, $5",
+    "ld $1, {at}($0)",
+    "ehb",
+    "tlbwr",
+    // All others are of 4 KB.
+    "mtc0 $0, $5",
     "ld $26, {k0}($0)",
     "ld $27, {k1}($0)",
     "eret",
@@ -128,9 +147,24 @@ global_asm!(
     ".macro REFILL_SECOND n",
     "prom_second\\n:",
     "ld $1, {tag} + {way}($27)",
-    "bne $1, $26, prom_miss\\n",
+    "bne $1, $26, prom_common\\n",
     "ld $1, {lo0} + {way}($27)",
     "ANSWER 1, \\n",
+    "prom_common\\n:",
+    "ld $1, {common}($0)",
+    "dins $26, $1, 0, {common_bits}",
+    "dsrl $1, $26, 13",
+    "xor $1, $1, $26",
+    "dins $27, $1, {shift}, {bits}",
+    "ld $1, {tag}($27)",
+    "bne $1, $26, prom_common_second\\n",
+    "ld $1, {lo0}($27)",
+    "ANSWER_COMMON 0, \\n",
+    "prom_common_second\\n:",
+    "ld $1, {tag} + {way}($27)",
+    "bne $1, $26, prom_miss\\n",
+    "ld $1, {lo0} + {way}($27)",
+    "ANSWER_COMMON 1, \\n",
     "prom_miss\\n:",
     "ld $1, {at}($0)",
     "DISPATCH \\n",
@@ -267,6 +301,8 @@ global_asm!(
     vectors = const page(offset_of!(PromPage, vectors)),
     at = const page(offset_of!(PromPage, at)),
     l2 = const page(offset_of!(PromPage, l2)),
+    common = const page(offset_of!(PromPage, common)),
+    common_bits = const L2_COMMON_BITS,
     reserved = const page(offset_of!(PromPage, reserved)),
     recover = const page(offset_of!(PromPage, recover)),
     words = const page(offset_of!(PromPage, words)),
@@ -277,6 +313,7 @@ global_asm!(
     tag = const offset_of!(L2Way, tag),
     lo0 = const offset_of!(L2Way, lo),
     lo1 = const offset_of!(L2Way, lo) + 8,
+    mask = const offset_of!(L2Way, mask),
 );
 
 /// Status.KX: 64-bit kernel segments.

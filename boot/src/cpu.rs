@@ -4,7 +4,7 @@ use crate::{asm, hub};
 use abi::hub::CpuWords;
 use abi::ids::MAX_CPUS;
 use abi::map;
-use abi::prom::{L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS, Vector};
+use abi::prom::{L2_NOTHING_COMMON, L2_SIZE, PROM_PAGE_VA, PromPage, VECTORS, Vector};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,6 +50,7 @@ const EMPTY_PAGE: PromPage = PromPage {
     give_up: 0,
     words: 0,
     space: 0,
+    common: L2_NOTHING_COMMON,
 };
 
 static PRIVATE: [Private; MAX_CPUS] = [const { Private(UnsafeCell::new(EMPTY_PAGE)) }; MAX_CPUS];

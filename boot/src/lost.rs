@@ -36,7 +36,7 @@ pub fn with(layout: &Layout, cpu: CpuId) {
     let mut random = random((failed_at << 8 | u64::from(cpu.0) | 1 << 63) ^ 0x6c6f_7374_6c69_6e65);
     for index in 0..asm::tlb_entries() {
         let (mask, hi, lo) = asm::read_tlb(index);
-        // All that a monitor maps for VCPUs are small pages.
+        // Larger than small pages are only those that a cell's monitor has from its own memory.
         if mask != 0 || hi & ASID != space || lo[0] & lo[1] & GLOBAL != 0 {
             continue;
         }

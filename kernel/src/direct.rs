@@ -5,11 +5,11 @@ use crate::careful::xkphys;
 use crate::clock;
 use crate::cp0::{Cause, ExcCode, Status};
 use crate::lock::{Guard, Lock};
-use crate::page::{cell_page, cpu, is_reserved, set_l2, set_space, take_reserved};
+use crate::page::{cell_page, cpu, is_reserved, set_common, set_l2, set_space, take_reserved};
 use crate::stack::WIRED;
 use abi::Mpa;
 use abi::ids::MAX_CPUS;
-use abi::prom::{L2_SETS, L2_SIZE, L2Way};
+use abi::prom::{L2_NOTHING_COMMON, L2_SETS, L2_SIZE, L2Way};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use static_assertions::{const_assert, const_assert_eq};
@@ -23,6 +23,8 @@ const_assert_eq!(size_of::<direct::Set>() * L2_SETS, L2_SIZE);
 const_assert_eq!(size_of::<direct::Pair>(), size_of::<L2Way>());
 const_assert_eq!(offset_of!(direct::Pair, tag), offset_of!(L2Way, tag));
 const_assert_eq!(offset_of!(direct::Pair, lo), offset_of!(L2Way, lo));
+const_assert_eq!(offset_of!(direct::Pair, mask), offset_of!(L2Way, mask));
+const_assert_eq!(direct::NOTHING_COMMON as u64, L2_NOTHING_COMMON);
 // The mode is never the guest's own choice.
 const_assert!(ALLOWED & (Status::KSU.bits() | Status::EXL.bits() | Status::IE.bits()) == 0);
 
@@ -103,10 +105,11 @@ impl RealCpu for Cpu {
         asm::select_space(entry.asid);
         set_space(entry.asid);
         // SAFETY: the L2TLB is there until the call below has returned, and then no longer looked at.
-        // It is the VCPU's that runs. Status opens nothing to the guest but floating point, what its
+        // It is the VCPU's that runs, and the number that of what its address spaces have in common. Status opens nothing to the guest but floating point, what its
         // pages map, and 64-bit addresses; its program counter is a multiple of 4.
         // Nobody but `fill` uses what `miss` points to while the guest runs.
         let left = unsafe {
+            set_common(entry.common);
             set_l2(l2.base() as u64);
             let vcpu = &raw mut *vcpu;
             let miss = Miss { cpu: self, vcpu, fill: &raw mut *fill };
@@ -138,9 +141,9 @@ impl RealCpu for Cpu {
         mpa
     }
 
-    fn install(&mut self, entry_hi: u64, lo: [u64; 2]) {
+    fn install(&mut self, entry_hi: u64, lo: [u64; 2], mask: u32) {
         // SAFETY: what the engine knows of the VCPU's own memory, in the VCPU's address space.
-        unsafe { asm::install(entry_hi, lo) };
+        unsafe { asm::install(entry_hi, lo, mask) };
     }
 
     fn forget_pair(&mut self, entry_hi: u64) {

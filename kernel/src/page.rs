@@ -115,6 +115,18 @@ pub(crate) unsafe fn set_l2(address: u64) {
     unsafe { (&raw mut (*page).l2).write_volatile(address) };
 }
 
+/// Says what this CPU's L2TLB has in its tags where the address spaces of the VCPU that it runs have a translation in
+/// common.
+///
+/// # Safety
+/// What the L2TLB has there is right in the address space of the VCPU that runs.
+#[inline]
+pub(crate) unsafe fn set_common(common: u16) {
+    let page = PROM_PAGE_VA as *mut PromPage;
+    // SAFETY: mapped by the PROM for this CPU alone; the caller answers for the number.
+    unsafe { (&raw mut (*page).common).write_volatile(common.into()) };
+}
+
 /// Says in which address space the VCPU is that this CPU runs; 0: it runs none.
 #[inline]
 pub(crate) fn set_space(asid: u8) {

@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use abi::{Gpa, PAGE_SIZE};
+use alloc::alloc::{Layout, alloc_zeroed};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -159,33 +159,45 @@ impl Page {
 
 /// One of the program's own pages.
 #[derive(Debug)]
-#[repr(C, align(4096))]
+#[repr(C)]
 struct Own([AtomicU64; PAGE_SIZE as usize / 8]);
 
-const _: () = assert!(size_of::<Own>() == PAGE_SIZE as usize);
-
-/// Pages of the program's own, for what a guest gets to see beside its memory.
+/// Some of them in one place, which is aligned like a page of that size.
 #[derive(Debug)]
-pub struct OwnPages(Box<[Own]>);
+#[repr(C, align(65536))]
+struct Chunk([Own; OwnPages::CHUNK]);
+
+const _: () = assert!(size_of::<Own>() == PAGE_SIZE as usize);
+const _: () = assert!(size_of::<Chunk>() == OwnPages::CHUNK * PAGE_SIZE as usize);
+
+/// Pages of the program's own, for what a guest gets to see beside its memory. They lie in chunks, one after the other.
+#[derive(Debug)]
+pub struct OwnPages(Box<[Chunk]>);
 
 impl OwnPages {
-    /// So many of them, all zero; `None` if there is no memory for them.
+    /// Pages of a chunk: 64 KB.
+    pub const CHUNK: usize = 16;
+
+    /// So many of them at least, all zero; `None` if there is no memory for them.
     #[must_use]
     pub fn new(count: usize) -> Option<Self> {
-        let mut pages = Vec::new();
-        pages.try_reserve_exact(count).ok()?;
-        for _ in 0..count {
-            pages.push(Own([const { AtomicU64::new(0) }; PAGE_SIZE as usize / 8]));
-        }
-        Some(Self(pages.into_boxed_slice()))
+        let chunks = count.div_ceil(Self::CHUNK);
+        let layout = Layout::array::<Chunk>(chunks).ok().filter(|layout| layout.size() != 0)?;
+        // SAFETY: the layout is not empty.
+        let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?.cast::<Chunk>();
+        // SAFETY: all zeroes are so many chunks of integers, of this layout and from the global allocator.
+        let chunks =
+            unsafe { Box::from_raw(core::ptr::slice_from_raw_parts_mut(memory.as_ptr(), chunks)) };
+        Some(Self(chunks))
     }
 
     /// Page `index`. Whoever keeps it, or a translation to it, forgets it before these pages go.
     #[must_use]
     pub fn page(&self, index: usize) -> Option<Page> {
+        let own = self.0.get(index / Self::CHUNK)?.0.get(index % Self::CHUNK);
         // SAFETY: an own page is aligned, as long as a page, and atomic; that it is not used when it is gone is the
         // contract of a page.
-        self.0.get(index).map(|own| unsafe { Page::new(NonNull::from(own).cast()) })
+        own.map(|own| unsafe { Page::new(NonNull::from(own).cast()) })
     }
 }
 

@@ -64,6 +64,9 @@ pub struct PromPage {
     /// The address space (EntryHi.ASID) of the VCPU that this CPU runs; 0: it runs none. What that could write is what of
     /// other nodes' memory may be lost with this CPU.
     pub space: u64,
+    /// What tags of the L2TLB have in the place of the address space where all of a VCPU's have the translation in common;
+    /// [`L2_NOTHING_COMMON`]: there are none.
+    pub common: u64,
 }
 
 /// The sets of an L2TLB.
@@ -72,6 +75,10 @@ pub const L2_SETS: usize = 1 << L2_SET_BITS;
 pub const L2_SET_BITS: u32 = 11;
 /// Bytes of a set, as a power of two: two ways.
 pub const L2_SET_SHIFT: u32 = 6;
+/// Bits of [`PromPage::common`] in a tag: all below the number of the pair of pages.
+pub const L2_COMMON_BITS: u32 = 13;
+/// What no tag has there.
+pub const L2_NOTHING_COMMON: u64 = (1 << L2_COMMON_BITS) - 1;
 /// Bytes of an L2TLB.
 pub const L2_SIZE: usize = L2_SETS << L2_SET_SHIFT;
 
@@ -83,8 +90,10 @@ pub struct L2Way {
     pub tag: u64,
     /// EntryLo0 and EntryLo1.
     pub lo: [u64; 2],
+    /// PageMask. Only what is common may be larger than 4 KB: for others it is not looked at.
+    pub mask: u32,
     /// For whoever fills it.
-    pub age: u64,
+    pub age: u32,
 }
 
 const _: () = assert!(size_of::<L2Way>() * 2 == 1 << L2_SET_SHIFT);

@@ -41,7 +41,7 @@ pub(crate) unsafe fn wire(
             "dmtc0 {lo1}, $3",
             "ehb",
             "tlbwi",
-            // All other entries are of 4 KB pages, written without a thought of PageMask.
+            // Nearly all other entries are of 4 KB pages, written without a thought of PageMask.
             "mtc0 $0, $5",
             "ehb",
             ".set pop",
@@ -118,7 +118,7 @@ unsafe fn set_entry_hi(value: u64) {
 ///
 /// # Safety
 /// What the guest of that address space gets to see is its own.
-pub(crate) unsafe fn install(entry_hi: u64, entry_lo: [u64; 2]) {
+pub(crate) unsafe fn install(entry_hi: u64, entry_lo: [u64; 2], page_mask: u32) {
     // SAFETY: legal in kernel mode; wired entries are global, in segments that no guest's `entry_hi`
     // names, so that none of them is found; the caller answers for the translation.
     unsafe {
@@ -128,6 +128,7 @@ pub(crate) unsafe fn install(entry_hi: u64, entry_lo: [u64; 2]) {
             "dmtc0 {hi}, $10",
             "dmtc0 {lo0}, $2",
             "dmtc0 {lo1}, $3",
+            "mtc0 {mask}, $5",
             "ehb",
             "tlbp",
             "ehb",
@@ -137,7 +138,8 @@ pub(crate) unsafe fn install(entry_hi: u64, entry_lo: [u64; 2]) {
             "b 3f",
             "tlbwi",
             "2: tlbwr",
-            "3: dmtc0 {old}, $10",
+            "3: mtc0 $0, $5",
+            "dmtc0 {old}, $10",
             "ehb",
             ".set pop",
             old = out(reg) _,
@@ -145,6 +147,7 @@ pub(crate) unsafe fn install(entry_hi: u64, entry_lo: [u64; 2]) {
             hi = in(reg) entry_hi,
             lo0 = in(reg) entry_lo[0],
             lo1 = in(reg) entry_lo[1],
+            mask = in(reg) page_mask,
             options(nostack, preserves_flags)
         );
     }

@@ -6,7 +6,7 @@ use crate::direct::thread_reads;
 use abi::prom::L2_SETS;
 use alloc::format;
 use alloc::string::String;
-use vmm_core::direct::{Entry, RealCpu, tag};
+use vmm_core::direct::{Entry, RealCpu, common_tag, tag};
 
 const SYSCALL: u32 = 0xc;
 const NOP: u32 = 0;
@@ -45,10 +45,12 @@ mod codes {
 type Outcome = Result<(), String>;
 type Check = fn(&mut Rig) -> Outcome;
 
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 16] = [
     ("registers", registers),
     ("time", time),
     ("both ways of the L2TLB", ways),
+    ("what address spaces have in common", common),
+    ("large pages", large),
     ("more pages than the TLB has entries", many),
     ("a page that is nowhere", nowhere),
     ("a page that may not be written", read_only),
@@ -153,6 +155,87 @@ fn ways(rig: &mut Rig) -> Outcome {
     same("the second way's word", rig.vcpu.gpr(3), 0x222)
 }
 
+/// The number of what address spaces have in common.
+const COMMON: u16 = 0x1fe;
+
+fn common(rig: &mut Rig) -> Outcome {
+    // In one set.
+    let [first, second, third] = [0, L2_SETS as u64, 1].map(|n| elsewhere(rig.mode, n));
+    set_words(rig, [0x111, 0x222]);
+    let data = rig.data_pages().map(|page| page | READ);
+    for va in [first, second, third] {
+        rig.l2.insert(common_tag(va, COMMON), data);
+    }
+    let code_page = rig.l2.lookup(tag(rig.mode.code, rig.asid)).ok_or("there is no code")?;
+    rig.l2.insert(common_tag(rig.mode.code, COMMON), code_page);
+    let mut entry = rig.entry();
+    entry.common = COMMON;
+    let other = Entry { asid: entry.asid ^ 0xff, ..entry };
+    let other = Entry { asid: if other.asid == 0 { 1 } else { other.asid }, ..other };
+    // What this address space may have had is not the test's.
+    for va in [rig.mode.code, first, second] {
+        rig.cpu.forget_pair(tag(va, other.asid));
+    }
+    for entry in [entry, other] {
+        rig.vcpu.set_gpr(2, 0);
+        rig.vcpu.set_gpr(3, 0);
+        rig.vcpu.set_gpr(4, first);
+        rig.vcpu.set_gpr(5, second | 0x1000);
+        let trapped = rig.run_as(&LOAD_TWO, &entry);
+        same("the exception", code(&trapped), codes::SYS)?;
+        same("the first way's word", rig.vcpu.gpr(2), 0x111)?;
+        same("the second way's word", rig.vcpu.gpr(3), 0x222)?;
+    }
+    // What the other address space has now is nobody's.
+    for va in [rig.mode.code, first, second] {
+        rig.cpu.forget_pair(tag(va, other.asid));
+    }
+    // There is no way back to an odd address.
+    rig.vcpu.set_gpr(4, third | 1);
+    let trapped = rig.run_as(&[JUMP, NOP], &entry);
+    same("the program counter", rig.vcpu.pc(), third | 1)?;
+    if ![codes::TLBL, codes::ADEL].contains(&code(&trapped)) {
+        return Err(format!("a jump there ends in exception {}", code(&trapped)));
+    }
+    // To who has nothing in common it is not there.
+    must_miss(rig, third)
+}
+
+fn large(rig: &mut Rig) -> Outcome {
+    const MASK: u32 = 0x1_e000;
+    const SIZE: u64 = 0x1_0000;
+    set_words(rig, [0x111, 0x222]);
+    let [page, other] = rig.data_pages();
+    // The 64 KB around the first page of data, twice.
+    let offset = (page >> 6 & 0xf) * 0x1000;
+    let lo = [(page & !(0xf << 6)) | READ; 2];
+    let [va, small] = [0, 64].map(|n| elsewhere(rig.mode, n).next_multiple_of(2 * SIZE));
+    rig.l2.insert_masked(common_tag(va + offset, COMMON), lo, MASK);
+    let mut entry = rig.entry();
+    entry.common = COMMON;
+    rig.vcpu.set_gpr(4, va + offset);
+    // Of the other half the L2TLB knows nothing.
+    rig.vcpu.set_gpr(5, va + SIZE + offset);
+    let trapped = rig.run_as(&LOAD_TWO, &entry);
+    same("the exception", code(&trapped), codes::SYS)?;
+    same("the word", rig.vcpu.gpr(2), 0x111)?;
+    same("the other half's word", rig.vcpu.gpr(3), 0x111)?;
+    // What comes next is small again.
+    rig.l2.insert(tag(small, rig.asid), [other | READ; 2]);
+    rig.vcpu.set_gpr(4, small);
+    same("the exception", code(&rig.run(&[LOAD, SYSCALL])), codes::SYS)?;
+    same("the small page's word", rig.vcpu.gpr(2), 0x222)?;
+    must_miss(rig, small + 0x2000)?;
+    // As is what is put in without a miss.
+    rig.cpu.install(tag(va, rig.asid), lo, MASK);
+    rig.cpu.install(tag(small, rig.asid), [other | READ; 2], 0);
+    must_miss(rig, small + 0x2000)?;
+    // All of it goes.
+    rig.l2.forget(common_tag(va + offset, COMMON));
+    rig.cpu.forget_pair(tag(va + SIZE, rig.asid));
+    must_miss(rig, va + offset)
+}
+
 /// Adds the words at `$4`, `$4 + $6`, … (`$5` of them) to `$2`.
 const SUM: [u32; 7] =
     // lw $7, 0($4); addu $2, $2, $7; addiu $5, $5, -1; bne $5, $0, . - 12
@@ -219,7 +302,7 @@ fn read_only(rig: &mut Rig) -> Outcome {
     // The real TLB has an entry, which is replaced.
     map(rig, va, WRITE);
     let lo = rig.data_pages().map(|page| page | WRITE);
-    rig.cpu.install(tag(va, rig.asid), lo);
+    rig.cpu.install(tag(va, rig.asid), lo, 0);
     let entry = rig.entry();
     same("the exception", code(&rig.go_on(&entry)), codes::SYS)?;
     let word = va & 0xffff_ffff;

@@ -7,7 +7,7 @@ use crate::lock::Guard;
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 use vmm_core::cpu::{CpuModel, Vcpu};
-use vmm_core::direct::{Asids, Entry, L2Tlb, RealCpu, Trapped, tag};
+use vmm_core::direct::{Asids, Entry, L2Tlb, NOTHING_COMMON, RealCpu, Trapped, tag};
 use vmm_core::endian::Endian;
 use vmm_core::mem::Page;
 
@@ -132,6 +132,7 @@ impl Rig {
             user: self.mode.user,
             status: self.mode.status,
             asid: self.asid,
+            common: NOTHING_COMMON,
             user_local: None,
             until: clock::now() + PATIENCE,
         }

@@ -12,7 +12,7 @@ use alloc::vec;
 /// Notes kept apart.
 const KEPT: usize = 8;
 /// Bits of the filter of pages that are mapped for stores.
-const FILTER: usize = 4096;
+const FILTER: usize = 1 << 16;
 
 /// Translations that are void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) enum Notes {
 
 fn place(page: Page) -> (usize, u64) {
     let number = page.base().as_ptr().addr() >> PAGE_SHIFT;
-    let bit = (number ^ number >> 12) % FILTER;
+    let bit = (number ^ number >> 16) % FILTER;
     (bit / 64, 1 << (bit % 64))
 }
 

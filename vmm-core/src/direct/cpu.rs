@@ -14,6 +14,9 @@ pub struct Entry {
     pub status: u32,
     /// The real address space, never 0.
     pub asid: u8,
+    /// What the L2TLB has in its tags where address spaces have a translation in common, and these may be used:
+    /// [`super::NOTHING_COMMON`] where they may not.
+    pub common: u16,
     /// `rdhwr $29` is allowed, and reads this.
     pub user_local: Option<u64>,
     /// Return by this time of the owner's clock, in nanoseconds.
@@ -76,8 +79,8 @@ pub trait RealCpu {
     fn machine_page(&self, page: Page) -> u64;
 
     /// Puts a translation into the real TLB, in place of what is there for the same pair and address
-    /// space. `entry_hi` is as [`L2Tlb`] has it in its tags; `lo` as in its entries.
-    fn install(&mut self, entry_hi: u64, lo: [u64; 2]);
+    /// space. `entry_hi` is as [`L2Tlb`] has it in its tags of private pairs; `lo` and `mask` as in its entries.
+    fn install(&mut self, entry_hi: u64, lo: [u64; 2], mask: u32);
 
     /// Forgets what the real TLB has for the pair of pages at the address, and in the address space,
     /// that `entry_hi` names.

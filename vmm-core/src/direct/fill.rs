@@ -1,12 +1,12 @@
 //! Real misses that the L2TLB does not answer, answered from the guest's TLB and the pmap.
 
 use super::cpu::RealCpu;
-use super::l2tlb::{L2Tlb, tag};
+use super::l2tlb::{L2Tlb, common_tag, is_private, tag};
 use crate::cpu::tlb::{Entry, LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::{CodeCache, CodeMap};
 use crate::mem::GuestMemory;
-use crate::translate::{Own, guest_address, is_mapped};
+use crate::translate::{Own, OwnPair, guest_address, is_mapped};
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -69,6 +69,8 @@ pub(super) struct Fill<'a, M: ?Sized> {
     pub pages: &'a mut Pages,
     /// The real address space.
     pub asid: u8,
+    /// The number of what address spaces have in common.
+    pub common: u16,
     /// How many there were.
     pub count: &'a mut u64,
 }
@@ -89,7 +91,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         }
         let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
         let pair = halves(vcpu.tlb.entry(index), va);
-        self.put(cpu, vcpu, va, pair, access)
+        self.put(cpu, vcpu, va, pair, access, false)
     }
 
     /// As [`Fill::answer`], for translated code: `real` is an alias of the guest's address, or of the VCPU's own pages.
@@ -101,14 +103,14 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         real: u64,
         access: Access,
     ) -> bool {
-        if let Some((pages, writable)) = own.pair(real) {
+        if let Some(OwnPair { pages, mask, writable }) = own.pair(real) {
             if access == Access::Write && !writable {
                 return false;
             }
             let flags = CACHED | LO_V | if writable { LO_D } else { 0 };
             let at = |page| cpu.machine_page(page) >> PAGE_SHIFT << LO_PFN_SHIFT | flags;
             let lo = pages.map(|page| page.map_or(0, at));
-            return self.enter(cpu, real, lo);
+            return self.enter_common(cpu, real, lo, mask);
         }
         let Some(va) = guest_address(real) else { return false };
         // With all that Status says about segments.
@@ -120,17 +122,19 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
                 return false;
             }
         }
-        let pair = if is_mapped(va) {
+        let mapped = is_mapped(va);
+        let pair = if mapped {
             let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
             halves(vcpu.tlb.entry(index), va)
         } else {
             let even = physical & !(2 * PAGE_SIZE - 1);
             [(LO_V | LO_D, even), (LO_V | LO_D, even + PAGE_SIZE)]
         };
-        self.put(cpu, vcpu, real, pair, access)
+        self.put(cpu, vcpu, real, pair, access, !mapped)
     }
 
-    /// Puts a pair of pages in at `va`: of each the guest's EntryLo, and its guest-physical address.
+    /// Puts a pair of pages in at `va`: of each the guest's EntryLo, and its guest-physical address. Whether all address spaces
+    /// have it in common.
     #[inline(always)]
     fn put<R: RealCpu>(
         &mut self,
@@ -139,6 +143,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         va: u64,
         pair: [(u64, u64); 2],
         access: Access,
+        common: bool,
     ) -> bool {
         let [(even, first), (odd, second)] = pair;
         let Vcpu { stale, soft, .. } = vcpu;
@@ -164,18 +169,35 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             }
         }
         let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];
-        lo[usize::from(is_odd)] != 0 && self.enter(cpu, va, lo)
+        if lo[usize::from(is_odd)] == 0 {
+            return false;
+        }
+        if common { self.enter_common(cpu, va, lo, 0) } else { self.enter(cpu, va, lo) }
     }
 
     #[inline(always)]
     fn enter<R: RealCpu>(&mut self, cpu: &mut R, va: u64, lo: [u64; 2]) -> bool {
         let tag = tag(va, self.asid);
-        if let Some(old) = self.l2.insert(tag, lo) {
-            cpu.forget_pair(old);
-        }
-        cpu.install(tag, lo);
+        self.lose(cpu, self.l2.insert(tag, lo));
+        cpu.install(tag, lo, 0);
         *self.count += 1;
         true
+    }
+
+    /// Of what address spaces have in common.
+    fn enter_common<R: RealCpu>(&mut self, cpu: &mut R, va: u64, lo: [u64; 2], mask: u32) -> bool {
+        self.lose(cpu, self.l2.insert_masked(common_tag(va, self.common), lo, mask));
+        cpu.install(tag(va, self.asid), lo, mask);
+        *self.count += 1;
+        true
+    }
+
+    /// A pair that the L2TLB does not have any more. What was common may stay in the real TLB: it is never forgotten by itself.
+    #[inline(always)]
+    fn lose<R: RealCpu>(&self, cpu: &mut R, tag: Option<u64>) {
+        if let Some(tag) = tag.filter(|tag| is_private(*tag)) {
+            cpu.forget_pair(tag);
+        }
     }
 
     /// The real EntryLo of the page at `gpa` under a guest's EntryLo; 0 where there is none.

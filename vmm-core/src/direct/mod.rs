@@ -31,7 +31,7 @@ mod translated;
 
 pub use counters::Counters;
 pub use cpu::{Entry, Filler, RealCpu, Trapped};
-pub use l2tlb::{L2Tlb, Pair, SIZE as L2TLB_SIZE, Set, tag};
+pub use l2tlb::{L2Tlb, NOTHING_COMMON, Pair, SIZE as L2TLB_SIZE, Set, common_tag, tag};
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
 pub use spaces::{Asids, Claim, Spaces};
@@ -205,7 +205,8 @@ impl Direct {
         let user = vcpu.mode == Mode::User;
         let allowed = !user || vcpu.cop0_usable || vcpu.cp0.hwrena >> 29 & 1 != 0;
         let user_local = (allowed && vcpu.model.has_userlocal()).then_some(vcpu.cp0.user_local);
-        Entry { user, status, asid, user_local, until: until.min(self.deadline) }
+        let (common, until) = (NOTHING_COMMON, until.min(self.deadline));
+        Entry { user, status, asid, common, user_local, until }
     }
 
     /// A trap at `pc` that was not reflected: whether the code there goes round between load-linked and
@@ -322,7 +323,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
             let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
-            let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
+            let (others, common) = (self.others, NOTHING_COMMON);
+            let mut fill = Fill { mem, code, others, l2, pages, asid, common, count };
             if let Some((va, access, _)) = direct.missed.take_if(|missed| missed.2 == vcpu.pc) {
                 // Else the real CPU would miss it once more.
                 fill.answer(cpu, vcpu, va, access);
@@ -449,7 +451,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let Direct { l2, pages, counters, .. } = direct;
             let count = &mut counters.filled;
             let (mem, code) = (self.mem, self.code);
-            let mut fill = Fill { mem, code, others: self.others, l2, pages, asid, count };
+            let (others, common) = (self.others, NOTHING_COMMON);
+            let mut fill = Fill { mem, code, others, l2, pages, asid, common, count };
             if fill.answer(cpu, vcpu, va, access) {
                 return After::On;
             }

@@ -5,7 +5,7 @@
 //! decoded code is kept of are known again.
 
 use super::fill::{CACHED, halves};
-use super::l2tlb::TAG_VA;
+use super::l2tlb::{TAG_VA, is_private};
 use super::{Direct, is_supervisor};
 use crate::cpu::Vcpu;
 use crate::cpu::tlb::{LO_PFN_SHIFT, LO_V};
@@ -36,9 +36,10 @@ impl Direct {
         let live = self.spacing.live();
         let count_at = out.len();
         out.push(0);
-        self.l2.newest(PAIRS_MAX as u64, |tag| {
+        self.l2.newest(PAIRS_MAX as u32, |tag| {
             // What translated code has is of no use without it.
-            if live.contains(tag as u8) && (self.translation.is_none() || tag >> 62 == 0) {
+            let private = is_private(tag) && live.contains(tag as u8);
+            if private && (self.translation.is_none() || tag >> 62 == 0) {
                 out.push(tag);
             }
         });
@@ -108,7 +109,7 @@ mod tests {
 
     fn count(direct: &Direct) -> usize {
         let mut count = 0;
-        direct.l2.newest(u64::MAX, |_| count += 1);
+        direct.l2.newest(u32::MAX, |_| count += 1);
         count
     }
 

@@ -12,10 +12,12 @@
 //!
 //! - if real[g] = asid(tag), the entry is a translation in guest address space g that is valid;
 //! - asid(tag) ∈ `tagged`; a number in `tagged` is given to no guest address space but the one that has it;
-//! - real TLB ⊆ L2TLB.
+//! - real TLB ⊆ L2TLB, but for what address spaces have in common: that may be in the real TLB, in any of them, for as long as its
+//!   number is not given up. No translation of these is ever forgotten by itself, only all at once, with all address
+//!   spaces: then nobody looks at what the real TLB has of them.
 
 use super::cpu::RealCpu;
-use super::l2tlb::{L2Tlb, tag};
+use super::l2tlb::{COMMON, L2Tlb, tag};
 use super::spaces::{Asids, Claim, new_owner};
 use crate::cpu::Void;
 use crate::state::{StateError, check};
@@ -44,6 +46,10 @@ pub(super) struct Spacing {
     tagged: Asids,
     /// Where to look for the next.
     next: u8,
+    /// The number of what they have in common, if it is not given up …
+    common: Option<u16>,
+    /// … and the next one.
+    next_common: u16,
 }
 
 impl Spacing {
@@ -59,6 +65,8 @@ impl Spacing {
             tagged: Asids::NONE,
             // So that VCPUs that meet on a CPU rarely want the same.
             next: (owner as u8).wrapping_mul(61),
+            common: None,
+            next_common: COMMON.start,
         }
     }
 
@@ -69,6 +77,28 @@ impl Spacing {
             return self.real[usize::from(guest)];
         }
         self.acquire(l2, guest, cpu)
+    }
+
+    /// The number under which the L2TLB has what all of the guest's address spaces have in common.
+    #[inline]
+    pub fn common(&mut self, l2: &L2Tlb) -> u16 {
+        match self.common {
+            Some(common) => common,
+            None => self.begin_common(l2),
+        }
+    }
+
+    #[cold]
+    fn begin_common(&mut self, l2: &L2Tlb) -> u16 {
+        if !COMMON.contains(&self.next_common) {
+            // All may be in its tags. (What the real TLB has of them is in address spaces that have been given up.)
+            l2.clear_common();
+            self.next_common = COMMON.start;
+        }
+        let common = self.next_common;
+        self.next_common += 1;
+        self.common = Some(common);
+        common
     }
 
     #[cold]
@@ -150,8 +180,9 @@ impl Spacing {
         Ok(tagged)
     }
 
-    /// Gives all address spaces up: what is known of them is never looked at again.
+    /// Gives all address spaces up, and what they have in common: what is known of them is never looked at again.
     pub fn forget_all(&mut self) {
+        self.common = None;
         if self.given != Asids::NONE {
             self.real = [0; 256];
             self.given = Asids::NONE;

@@ -21,7 +21,7 @@ use alloc::boxed::Box;
 const WORDS: usize = 1 << 18;
 /// Bytes of heap that translation takes: the code, some ten bytes a word to know what it means, and places that are counted
 /// and watched.
-pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + (1 << 17);
+pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + (1 << 18);
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// `$k0`
@@ -197,14 +197,16 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         loop {
             let Self { engine, direct, t, vcpu, cpu, .. } = &mut *self;
             let asid = direct.spacing.real(&direct.l2, vcpu.asid(), *cpu);
+            let common = direct.spacing.common(&direct.l2);
             let status = Entry::UX | Entry::SX;
             let until = until.min(direct.deadline);
-            let entry = Entry { user: false, status, asid, user_local: None, until };
+            let entry = Entry { user: false, status, asid, common, user_local: None, until };
             direct.counters.entries += 1;
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
             let Direct { l2, pages, counters, .. } = &mut **direct;
             let (mem, code, count) = (engine.mem, engine.code, &mut counters.filled);
-            let mut fill = Fill { mem, code, others: engine.others, l2, pages, asid, count };
+            let others = engine.others;
+            let mut fill = Fill { mem, code, others, l2, pages, asid, common, count };
             let own = &t.own;
             let mut answer = |cpu: &mut R, vcpu: &mut Vcpu, va, access| {
                 fill.answer_translated(own, cpu, vcpu, va, access)

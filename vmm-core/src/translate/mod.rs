@@ -25,7 +25,7 @@ pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
 pub(crate) use form::{Form, form};
 pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
-pub(crate) use own::{Code, Own};
+pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]
 pub use page::PageImage;
 pub use stand::{Kind, Resume, Stand, after_slot};

@@ -12,10 +12,13 @@ use crate::interp::Hot;
 use crate::mem::{OwnPages, Page};
 use abi::PAGE_SIZE;
 
-/// Page numbers: of the VCPU page, the jump table, the code.
+/// Page numbers: of the VCPU page, the jump table, the code. Each has chunks of its own.
 const PAGE: usize = 0;
-const TABLE: usize = 2;
+const TABLE: usize = OwnPages::CHUNK;
 const CODE: usize = TABLE + TABLE_PAGES;
+/// Bytes of a chunk, and the PageMask of pages of that size.
+const CHUNK_SIZE: u64 = OwnPages::CHUNK as u64 * PAGE_SIZE;
+const CHUNK_MASK: u32 = ((CHUNK_SIZE as u32 - 1) & !0xfff) << 1;
 const TABLE_PAGES: usize = TABLE_ENTRIES * ENTRY_BYTES / PAGE_SIZE as usize;
 /// Bytes of an entry of the jump table.
 const ENTRY_BYTES: usize = 8 * TABLE_ENTRY;
@@ -25,7 +28,7 @@ const NO_PC: u64 = !0;
 const K0: usize = 26;
 const LINES: u32 = 0xff00;
 
-const _: () = assert!(TABLE_PAGES.is_multiple_of(2));
+const _: () = assert!(TABLE_PAGES.is_multiple_of(OwnPages::CHUNK));
 
 /// Where a register is in the VCPU page that has a place there.
 const fn place(number: u8, select: u8) -> u16 {
@@ -42,6 +45,17 @@ pub(crate) struct Own {
     page: Page,
     /// The registers that seldom change, as they are in the page.
     seldom: [u64; 6],
+}
+
+/// A pair of pages as the real TLB may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnPair {
+    /// Their first 4 KB; what is there follows, as far as PageMask says.
+    pub pages: [Option<Page>; 2],
+    /// PageMask: of small pages, or of the size of a chunk.
+    pub mask: u32,
+    /// Whether they may be written.
+    pub writable: bool,
 }
 
 /// The code, to be written, and the places where control comes to it.
@@ -127,8 +141,8 @@ impl Own {
         }
     }
 
-    /// The pair of pages around a real address, and whether they may be written; `None`: that is none of theirs.
-    pub fn pair(&self, real: u64) -> Option<([Option<Page>; 2], bool)> {
+    /// The pair of pages around a real address; `None`: that is none of theirs. Large ones where both are chunks as a whole.
+    pub fn pair(&self, real: u64) -> Option<OwnPair> {
         let Layout { page, table, code, .. } = self.layout;
         let ranges = [
             (page, PAGE_SIZE, PAGE, true),
@@ -138,11 +152,17 @@ impl Own {
         let inside =
             |(start, size, ..): &(u64, u64, usize, bool)| real.wrapping_sub(*start) < *size;
         let (start, size, first, writable) = ranges.into_iter().find(inside)?;
+        let chunks = (real - start) / (2 * CHUNK_SIZE) * 2;
+        if start.is_multiple_of(2 * CHUNK_SIZE) && (chunks + 2) * CHUNK_SIZE <= size {
+            let first = first + chunks as usize * OwnPages::CHUNK;
+            let pages = [first, first + OwnPages::CHUNK].map(|first| self.pages.page(first));
+            return Some(OwnPair { pages, mask: CHUNK_MASK, writable });
+        }
         let even = (real - start) / (2 * PAGE_SIZE) * 2;
         let odd = (even + 1) * PAGE_SIZE < size;
         let first = first + even as usize;
         let odd = if odd { self.pages.page(first + 1) } else { None };
-        Some(([self.pages.page(first), odd], writable))
+        Some(OwnPair { pages: [self.pages.page(first), odd], mask: 0, writable })
     }
 
     /// Jumps to `pc` go to the code at `address`, or to the monitor, if they did not go to another PC.
@@ -298,26 +318,33 @@ mod tests {
         let layout = layout(Class::Cached, true, true);
         let own = Own::new(layout, CodeCache::MIN_WORDS, Endian::Big).expect("memory for it");
         let size = 4 * CodeCache::MIN_WORDS as u64;
-        let mut seen = Vec::new();
+        let (mut seen, mut large) = (Vec::new(), 0);
         for (start, size, writable) in [
             (layout.page, PAGE_SIZE, true),
             (layout.table, (TABLE_PAGES as u64) * PAGE_SIZE, true),
             (layout.code, size, false),
         ] {
             for at in (start..start + size).step_by(PAGE_SIZE as usize) {
-                let (pair, may_be_written) = own.pair(at + 8).expect("a page of its own");
-                assert_eq!(may_be_written, writable, "{at:#x}");
-                let page = pair[(at / PAGE_SIZE % 2) as usize].expect("this half too");
+                let pair = own.pair(at + 8).expect("a page of its own");
+                assert_eq!(pair.writable, writable, "{at:#x}");
+                let size = if pair.mask == 0 { PAGE_SIZE } else { CHUNK_SIZE };
+                assert_eq!(u64::from(pair.mask), (2 * size - 1) & !0x1fff);
+                large += u32::from(pair.mask != 0);
+                let first = pair.pages[(at / size % 2) as usize].expect("this half too");
+                let first = first.base().as_ptr().addr() as u64;
+                assert!(first.is_multiple_of(size), "{at:#x}");
+                let page = first + at % size;
                 assert!(!seen.contains(&page), "{at:#x} is another's");
                 seen.push(page);
             }
             assert!(own.pair(start - 1).is_none());
             assert!(own.pair(start + size.next_multiple_of(2 * PAGE_SIZE)).is_none());
         }
+        assert!(large as usize >= TABLE_PAGES, "{large}");
         own.set_jump(0x1234, Some(layout.code));
         own.set_jump(0x1234 + 4 * TABLE_ENTRIES as u64, None);
-        let (pair, _) = own.pair(layout.table).expect("the table");
-        let first = pair[0].expect("its first page");
+        let pair = own.pair(layout.table).expect("the table");
+        let first = pair.pages[0].expect("its first page");
         let at = (ENTRY_BYTES * Layout::table_index(0x1234)) as u64 % PAGE_SIZE;
         let second =
             own.pages.page(TABLE + ENTRY_BYTES * Layout::table_index(0x1234) / PAGE_SIZE as usize);

@@ -4,7 +4,7 @@
 use crate::bus::{Bus, BusError};
 use crate::cpu::tlb::{Entry as TlbEntry, LO_G};
 use crate::cpu::{Access, CpuModel, Status, Vcpu};
-use crate::direct::{Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped};
+use crate::direct::{Entry, Filler, L2Tlb, RealCpu, Spaces, Trapped, common_tag};
 use crate::endian::Endian;
 use crate::interp::tests::machine::MEMORY;
 use crate::interp::{self, Exit};
@@ -15,6 +15,8 @@ use core::cell::{Cell, RefCell};
 
 /// What a machine address of guest memory has on top of the guest's.
 const SHIFT: u64 = 0x8000_0000;
+/// Bytes of the largest pages that are ever mapped.
+const CHUNK: usize = 0x1_0000;
 /// LLAddr after `eret`.
 const NO_LINK: u64 = 1;
 /// Real TLB entries that stay.
@@ -42,14 +44,19 @@ impl Bus for Nothing {
 }
 
 /// Machine memory: the guest's, elsewhere, and pages of the program's own.
-struct Elsewhere<'a>(&'a dyn GuestMemory, &'a [Page]);
+struct Elsewhere<'a>(&'a dyn GuestMemory, &'a [usize]);
 
 // SAFETY: as for the memory behind it; own pages stay where they are while the CPU runs.
 unsafe impl GuestMemory for Elsewhere<'_> {
     fn resolve(&self, gpa: Gpa, access: Access) -> Option<Page> {
         match gpa.0.checked_sub(SHIFT) {
             Some(at) => self.0.resolve(Gpa(at), access),
-            None => self.1.get((gpa.0 / PAGE_SIZE).checked_sub(1)? as usize).copied(),
+            None => {
+                let chunk = *self.1.get((gpa.0 as usize / CHUNK).checked_sub(1)?)?;
+                let base = core::ptr::with_exposed_provenance_mut(chunk + gpa.0 as usize % CHUNK);
+                // SAFETY: a page that `machine_page` was told of, or one behind it in the same mapping.
+                core::ptr::NonNull::new(base).map(|base| unsafe { Page::new(base) })
+            }
         }
     }
 }
@@ -74,8 +81,8 @@ pub struct Fake<'a> {
     spaces: Spaces,
     pub entries: u64,
     pub completed: u64,
-    /// Pages of the program's own, which lie from [`PAGE_SIZE`] on.
-    own: RefCell<Vec<Page>>,
+    /// Where pages of the program's own lie in the host: chunks of [`CHUNK`] bytes, which lie from there on in the machine.
+    own: RefCell<Vec<usize>>,
 }
 
 impl<'a> Fake<'a> {
@@ -87,18 +94,23 @@ impl<'a> Fake<'a> {
         Self { outer, memory, steps, limit: 0, spaces, entries: 0, completed: 0, own }
     }
 
-    fn entry(tag: u64, lo: [u64; 2]) -> TlbEntry {
+    fn entry(tag: u64, lo: [u64; 2], mask: u32) -> TlbEntry {
         assert!(tag & 0xff != 0, "nothing is mapped for the monitor's address space");
         assert!(lo.iter().all(|lo| lo & LO_G == 0), "no guest's entry is global");
-        TlbEntry { vpn: tag & !0x1fff, mask: 0, asid: tag as u8, global: false, invalid: false, lo }
+        assert!(tag & 0x1f00 == 0, "EntryHi has an address space");
+        let (mask, asid) = (u64::from(mask), tag as u8);
+        let vpn = tag & !0x1fff & !mask;
+        TlbEntry { vpn, mask, asid, global: false, invalid: false, lo }
     }
 
     /// As the refill handler does it; whether the L2TLB had an answer.
-    fn refill(&mut self, l2: &L2Tlb) -> bool {
+    fn refill(&mut self, l2: &L2Tlb, common: u16) -> bool {
         let tag = self.outer.cp0.entry_hi;
-        let Some(lo) = l2.lookup(tag) else { return false };
+        let private = l2.lookup(tag).map(|lo| (lo, 0));
+        let found = private.or_else(|| l2.lookup_masked(common_tag(tag, common)));
+        let Some((lo, mask)) = found else { return false };
         let index = self.outer.next_random() as usize;
-        self.outer.set_tlb(index, Self::entry(tag, lo));
+        self.outer.set_tlb(index, Self::entry(tag, lo, mask));
         true
     }
 }
@@ -155,7 +167,7 @@ impl RealCpu for Fake<'_> {
             let va = self.outer.cp0.bad_vaddr;
             let access = if cause >> 2 & 31 == 3 { Access::Write } else { Access::Read };
             if self.outer.cp0.epc & 1 == 0
-                && (is_refill && self.refill(l2)
+                && (is_refill && self.refill(l2, entry.common)
                     || matches!(cause >> 2 & 31, 2 | 3) && fill(self, vcpu, va, access))
             {
                 let back = self.outer.exception_return();
@@ -191,19 +203,21 @@ impl RealCpu for Fake<'_> {
             return SHIFT + offset as u64;
         }
         let mut own = self.own.borrow_mut();
-        let index = own.iter().position(|known| *known == page).unwrap_or_else(|| {
-            own.push(page);
+        let at = page.base().as_ptr().expose_provenance();
+        let chunk = at & !(CHUNK - 1);
+        let index = own.iter().position(|known| *known == chunk).unwrap_or_else(|| {
+            own.push(chunk);
             own.len() - 1
         });
-        (index as u64 + 1) * PAGE_SIZE
+        ((index + 1) * CHUNK + at % CHUNK) as u64
     }
 
-    fn install(&mut self, entry_hi: u64, lo: [u64; 2]) {
+    fn install(&mut self, entry_hi: u64, lo: [u64; 2], mask: u32) {
         let index = match self.outer.tlb().lookup(entry_hi, entry_hi as u8) {
             Some(index) => index,
             None => self.outer.next_random() as usize,
         };
-        self.outer.set_tlb(index, Self::entry(entry_hi, lo));
+        self.outer.set_tlb(index, Self::entry(entry_hi, lo, mask));
     }
 
     fn forget_pair(&mut self, entry_hi: u64) {

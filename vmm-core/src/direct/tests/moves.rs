@@ -5,7 +5,9 @@ use super::ALL;
 use super::random::Random;
 use crate::cpu::tlb::{LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, CpuModel, Vcpu};
-use crate::direct::{self, Direct, Entry, Exit, Filler, L2Tlb, RealCpu, Spaces, Trapped, tag};
+use crate::direct::{
+    self, Direct, Entry, Exit, Filler, L2Tlb, Policy, RealCpu, Spaces, Trapped, common_tag, tag,
+};
 use crate::emulate::system;
 use crate::endian::Endian;
 use crate::interp::Around;
@@ -13,6 +15,7 @@ use crate::interp::tests::machine::Board;
 use crate::mem::{GuestMemory, Page};
 use crate::state::Restorer;
 use crate::time::Clock;
+use crate::translate::{Class, guest_address};
 use abi::{Gpa, Mpa, PAGE_SIZE};
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
@@ -22,6 +25,10 @@ const VCPUS: usize = 5;
 /// Guest pages, and the machine pages that they lie in.
 const PAGES: usize = 64;
 const MACHINE_PAGES: usize = 96;
+/// Guest pages whose code may be executed: they stay where they are.
+const CODE: usize = 8;
+/// `beq $0, $0, -1` and `nop`.
+const LOOP: u64 = 0x1000_ffff;
 /// Entries of a real TLB that guests use.
 const REAL_ENTRIES: usize = 61;
 
@@ -53,6 +60,65 @@ unsafe impl GuestMemory for Movable {
     }
 }
 
+/// What runs: user mode directly, or translated kernel mode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    User,
+    Kernel,
+}
+
+impl Mode {
+    const fn policy(self) -> Policy {
+        match self {
+            Self::User => ALL,
+            Self::Kernel => Policy { kernel: false, translated: true, ..ALL },
+        }
+    }
+
+    /// 64-bit addresses, and in kernel mode not always.
+    fn status(self, random: &mut Random) -> u64 {
+        match self {
+            Self::User => 0xf0,
+            Self::Kernel if random.next().is_multiple_of(64) => 0x60,
+            Self::Kernel => 0xe0,
+        }
+    }
+
+    /// A real address of something that a guest may have.
+    fn real(self, random: &mut Random) -> u64 {
+        let page = (random.next() % PAGES as u64) * PAGE_SIZE;
+        let alias = |class: Class, va| va ^ class.constant();
+        if self == Self::User {
+            return address(random);
+        }
+        match random.next() % 8 {
+            0 => address(random),
+            1 => alias(Class::Cached, 0x9800_0000_0000_0000 + page),
+            2 => alias(Class::Compat, UNMAPPED + page),
+            3 => STATIC + page,
+            4 => alias(Class::Compat, MAPPED[0] + address(random)),
+            5 => alias(Class::Xkseg, MAPPED[1] + address(random)),
+            6 => OWN[random.next() as usize % 2] + random.next() % 0x4_0000,
+            _ => OWN[1] + random.next() % 0x10_0000,
+        }
+    }
+
+    /// A guest address that the guest's TLB may map.
+    fn mapped(self, random: &mut Random) -> u64 {
+        match self {
+            Self::User => address(random),
+            Self::Kernel => random.pick(&[0, MAPPED[0], MAPPED[1]]) + address(random),
+        }
+    }
+}
+
+/// Where unmapped and mapped kernel segments begin, and the alias of the former.
+const UNMAPPED: u64 = 0xffff_ffff_8000_0000;
+const MAPPED: [u64; 2] = [0xffff_ffff_c000_0000, 0xc000_0000_0000_0000];
+const STATIC: u64 = 0xffff_ffff_d000_0000;
+/// The VCPU's own jump table, and its code.
+const OWN: [u64; 2] = [0xffff_ffff_c004_0000, 0xffff_ffff_c010_0000];
+
 /// One tick an entry.
 struct Ticks(Cell<u64>);
 
@@ -68,40 +134,63 @@ struct Accessor<'a> {
     ticks: &'a Ticks,
     random: Random,
     spaces: Spaces,
-    tlb: [(u64, [u64; 2]); REAL_ENTRIES],
-    /// Accesses that were translated, those that the L2TLB answered, and emptied TLBs.
-    counts: [u64; 3],
+    mode: Mode,
+    /// The guest page whose code is executed.
+    page: u64,
+    /// Tag, EntryLo0 and EntryLo1, PageMask.
+    tlb: [(u64, [u64; 2], u64); REAL_ENTRIES],
+    /// Accesses that were translated, those that the L2TLB answered, emptied TLBs, what was found in common, own pages.
+    counts: [u64; 5],
 }
 
 impl<'a> Accessor<'a> {
-    fn new(memory: &'a Movable, ticks: &'a Ticks, seed: u64) -> Self {
+    fn new(memory: &'a Movable, ticks: &'a Ticks, seed: u64, mode: Mode) -> Self {
         let (random, spaces) = (Random(seed), Spaces::new());
-        Self { memory, ticks, random, spaces, tlb: [(0, [0; 2]); REAL_ENTRIES], counts: [0; 3] }
+        let tlb = [(0, [0; 2], 0); REAL_ENTRIES];
+        Self { memory, ticks, random, spaces, mode, page: 0, tlb, counts: [0; 5] }
     }
 
     fn find(&self, tag: u64) -> Option<usize> {
-        self.tlb.iter().position(|entry| entry.0 == tag)
+        let mut all = self.tlb.iter().enumerate();
+        let mut matching = all.by_ref().filter(|(_, entry)| (entry.0 ^ tag) & !entry.2 == 0);
+        let found = matching.next();
+        assert!(matching.next().is_none(), "{tag:#x} is there twice");
+        found.map(|(at, _)| at)
     }
 
     /// One access of the guest; what it finds must be so.
-    fn access(&mut self, vcpu: &mut Vcpu, l2: &L2Tlb, asid: u8, fill: &mut Filler<'_, Self>) {
-        let va = address(&mut self.random);
+    fn access(&mut self, vcpu: &mut Vcpu, l2: &L2Tlb, entry: &Entry, fill: &mut Filler<'_, Self>) {
+        let real = self.mode.real(&mut self.random);
         let access = self.random.pick(&[Access::Read, Access::Write]);
-        let key = tag(va, asid);
-        if self.find(key).is_none()
-            && let Some(lo) = l2.lookup(key)
-        {
-            self.counts[1] += 1;
-            self.install(key, lo);
+        let key = tag(real, entry.asid);
+        if self.find(key).is_none() {
+            if let Some(lo) = l2.lookup(key) {
+                self.counts[1] += 1;
+                self.install(key, lo, 0);
+            } else if let Some((lo, mask)) = l2.lookup_masked(common_tag(real, entry.common)) {
+                self.counts[3] += 1;
+                self.install(key, lo, mask);
+            }
         }
         let enough = LO_V | if access == Access::Write { LO_D } else { 0 };
         let mut lo = 0;
         for _ in 0..2 {
-            lo = self.find(key).map_or(0, |at| self.tlb[at].1[usize::from(va & PAGE_SIZE != 0)]);
-            if lo & enough == enough || !fill(self, vcpu, va, access) {
+            lo = self.find(key).map_or(0, |at| {
+                let (_, lo, mask) = self.tlb[at];
+                lo[usize::from(real & ((mask >> 1 & !0xfff) + PAGE_SIZE) != 0)]
+            });
+            if lo & enough == enough || !fill(self, vcpu, real, access) {
                 break;
             }
         }
+        let Some(va) = guest_address(real) else {
+            // (A store to code is refused before anything is looked up.)
+            let code = real >= OWN[1];
+            let there = lo & LO_V != 0 && (lo & LO_D == 0) == code;
+            assert!(there || code && access == Access::Write && lo == 0, "{real:#x} is its own");
+            self.counts[4] += 1;
+            return;
+        };
         let mpa = |access| {
             let physical = vcpu.translate(va, access).ok()?;
             self.memory.lookup(physical & !(PAGE_SIZE - 1))
@@ -109,10 +198,18 @@ impl<'a> Accessor<'a> {
         if lo & LO_V != 0 {
             let found = Some(lo >> LO_PFN_SHIFT << 12);
             assert_eq!(found, mpa(Access::Read), "{va:#x} is no longer there");
-            assert!(lo & LO_D == 0 || found == mpa(Access::Write), "{va:#x} may not be written");
+            let executed = found == self.memory.lookup(self.page) && self.mode == Mode::Kernel;
+            let writable = found == mpa(Access::Write) && !executed;
+            assert!(lo & LO_D == 0 || writable, "{va:#x} may not be written");
             self.counts[0] += 1;
         }
-        if lo & enough != enough {
+        // A store to memory with translated code, wherever it is seen, is the interpreter's.
+        let code =
+            |page| mpa(Access::Read).is_some() && mpa(Access::Read) == self.memory.lookup(page);
+        let watched = self.mode == Mode::Kernel
+            && access == Access::Write
+            && (0..CODE as u64).any(|page| code(page * PAGE_SIZE));
+        if lo & enough != enough && !watched {
             assert_eq!(mpa(access), None, "{va:#x} is not found");
         }
     }
@@ -127,7 +224,7 @@ impl RealCpu for Accessor<'_> {
         fill: &mut Filler<'_, Self>,
     ) -> Trapped {
         for _ in 0..self.random.next() % 24 {
-            self.access(vcpu, l2, entry.asid, fill);
+            self.access(vcpu, l2, entry, fill);
         }
         self.ticks.0.set(self.ticks.0.get() + 1);
         Trapped::default()
@@ -138,23 +235,29 @@ impl RealCpu for Accessor<'_> {
     }
 
     fn machine_page(&self, page: Page) -> u64 {
-        let offset = page.base().as_ptr().addr() - self.memory.machine.as_ptr().addr();
-        offset as u64
+        let at = page.base().as_ptr().addr();
+        let offset = at.wrapping_sub(self.memory.machine.as_ptr().addr());
+        // Its own pages lie elsewhere.
+        if offset < MACHINE_PAGES * PAGE_SIZE as usize { offset as u64 } else { at as u64 }
     }
 
-    fn install(&mut self, entry_hi: u64, lo: [u64; 2]) {
+    fn install(&mut self, entry_hi: u64, lo: [u64; 2], mask: u32) {
+        assert!(
+            entry_hi & 0x1f00 == 0 && entry_hi & 0xff != 0,
+            "{entry_hi:#x} has an address space"
+        );
         let at = self.find(entry_hi).unwrap_or(self.random.next() as usize % REAL_ENTRIES);
-        self.tlb[at] = (entry_hi, lo);
+        self.tlb[at] = (entry_hi, lo, mask.into());
     }
 
     fn forget_pair(&mut self, entry_hi: u64) {
         if let Some(at) = self.find(entry_hi) {
-            self.tlb[at].0 = 0;
+            self.tlb[at] = (0, [0; 2], 0);
         }
     }
 
     fn forget_all(&mut self) {
-        self.tlb = [(0, [0; 2]); REAL_ENTRIES];
+        self.tlb = [(0, [0; 2], 0); REAL_ENTRIES];
         self.counts[2] += 1;
     }
 
@@ -171,11 +274,11 @@ fn address(random: &mut Random) -> u64 {
 }
 
 /// Something that the guest does to its TLB or address space.
-fn change(vcpu: &mut Vcpu, random: &mut Random, spaces: u64) {
+fn change(vcpu: &mut Vcpu, random: &mut Random, spaces: u64, mode: Mode) {
     let asid = random.next() % spaces;
-    vcpu.write_cp0(10, 0, address(random) & !0x1fff | asid, 0);
     // In kernel mode, as the guest's kernel would.
     vcpu.write_cp0(12, 0, 0xe0, 0);
+    vcpu.write_cp0(10, 0, mode.mapped(random) & !0x1fff | asid, 0);
     match random.next() % 64 {
         0 => assert!(system::tlbinv(vcpu, random.next().is_multiple_of(4)).is_ok()),
         1..30 => {
@@ -193,7 +296,7 @@ fn change(vcpu: &mut Vcpu, random: &mut Random, spaces: u64) {
         }
         _ => {}
     }
-    vcpu.write_cp0(12, 0, 0xf0, 0);
+    vcpu.write_cp0(12, 0, mode.status(random), 0);
 }
 
 /// Saves a VCPU and what runs it, and, if `away`, replaces them by what comes of that.
@@ -213,15 +316,16 @@ fn carry(vcpu: &mut Vcpu, direct: &mut Direct, memory: &Movable, away: bool) {
 }
 
 /// So many moves; what the CPUs have counted.
-fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
+fn moves(seed: u64, count: usize, spaces: u64, mode: Mode) -> [u64; 5] {
     let mut random = Random(seed);
     let memory = Movable {
-        machine: vec![[0; PAGE_SIZE as usize / 8]; MACHINE_PAGES],
+        // Each page is one that translated code goes round in for ever.
+        machine: vec![[LOOP; PAGE_SIZE as usize / 8]; MACHINE_PAGES],
         at: RefCell::new((0..PAGES).map(Some).collect()),
     };
     let ticks = Ticks(Cell::new(0));
     let mut cpus: Vec<_> =
-        (0..CPUS).map(|n| Accessor::new(&memory, &ticks, seed ^ n as u64)).collect();
+        (0..CPUS).map(|n| Accessor::new(&memory, &ticks, seed ^ n as u64, mode)).collect();
     let model = CpuModel { tlb_entries: 48, ..CpuModel::honeycomb() };
     let mut vcpus: Vec<_> = (0..VCPUS)
         .map(|_| {
@@ -237,7 +341,7 @@ fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
     for _ in 0..count {
         // Memory is taken away, given, or moved.
         if random.next().is_multiple_of(16) {
-            let page = random.next() as usize % PAGES;
+            let page = CODE + random.next() as usize % (PAGES - CODE);
             let to = (!random.next().is_multiple_of(4))
                 .then_some(random.next() as usize % MACHINE_PAGES);
             memory.at.borrow_mut()[page] = to;
@@ -249,28 +353,52 @@ fn moves(seed: u64, count: usize, spaces: u64) -> [u64; 3] {
         let (vcpu, direct) = &mut vcpus[random.next() as usize % VCPUS];
         let cpu = &mut cpus[random.next() as usize % CPUS];
         for _ in 0..1 + random.next() % 3 {
-            change(vcpu, &mut random, spaces);
+            change(vcpu, &mut random, spaces, mode);
             if random.next().is_multiple_of(32) {
                 carry(vcpu, direct, &memory, random.next().is_multiple_of(4));
             }
-            let around = Around::alone(&memory, &mut board, &ticks);
             let until = ticks.0.get() + 1;
-            let exit = direct::run(direct, vcpu, cpu, around, ALL, 1, until);
+            if mode == Mode::Kernel {
+                // Mostly not, so that it gets hot.
+                let page = if random.next().is_multiple_of(16) { random.next() } else { 0 };
+                cpu.page = page % CODE as u64 * PAGE_SIZE;
+                vcpu.set_pc(UNMAPPED + cpu.page);
+            }
+            let exit = loop {
+                let around = Around::alone(&memory, &mut board, &ticks);
+                match direct::run(direct, vcpu, cpu, around, mode.policy(), 1, until) {
+                    Exit::Interpret => {}
+                    exit => break exit,
+                }
+            };
             assert_eq!(exit, Exit::Time);
         }
     }
-    [0, 1, 2].map(|n| cpus.iter().map(|cpu| cpu.counts[n]).sum())
+    [0, 1, 2, 3, 4].map(|n| cpus.iter().map(|cpu| cpu.counts[n]).sum())
 }
 
 #[test]
 fn a_hundred_thousand_moves_leave_nothing_stale() {
-    let [found, by_l2, emptied] = moves(1, 100_000, 8);
+    let [found, by_l2, emptied, ..] = moves(1, 100_000, 8, Mode::User);
     // It was worth while: a good part was found in an L2TLB that had moved.
     assert!(found > 400_000 && by_l2 > 25_000 && emptied > 1_000, "{found} {by_l2} {emptied}");
 }
 
 #[test]
 fn many_address_spaces_use_up_generations() {
-    let [found, _, emptied] = moves(2, 20_000, 256);
+    let [found, _, emptied, ..] = moves(2, 20_000, 256, Mode::User);
     assert!(found > 50_000 && emptied > 100, "{found} {emptied}");
+}
+
+#[test]
+fn what_translated_code_has_in_common_is_never_stale() {
+    let [found, by_l2, emptied, common, own] = moves(3, 20_000, 8, Mode::Kernel);
+    assert!(found > 100_000 && own > 20_000, "{found} {own}");
+    assert!(by_l2 > 100 && common > 10_000 && emptied > 1_000, "{by_l2} {common} {emptied}");
+}
+
+#[test]
+fn what_is_common_outlives_address_spaces_and_generations() {
+    let [found, _, emptied, common, _] = moves(4, 5_000, 256, Mode::Kernel);
+    assert!(found > 10_000 && common > 5_000 && emptied > 50, "{found} {common} {emptied}");
 }
