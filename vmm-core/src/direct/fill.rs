@@ -168,9 +168,13 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
                 }
             }
         }
-        let lo = [self.half(stale, cpu, even, first), self.half(stale, cpu, odd, second)];
-        if lo[usize::from(is_odd)] == 0 {
-            return false;
+        // The page that is wanted first: it may be a device's.
+        let (mut lo, pair) = ([0; 2], [(even, first), (odd, second)]);
+        for at in [is_odd, !is_odd].map(usize::from) {
+            lo[at] = self.half(stale, cpu, pair[at].0, pair[at].1);
+            if lo[usize::from(is_odd)] == 0 {
+                return false;
+            }
         }
         if common { self.enter_common(cpu, va, lo, 0) } else { self.enter(cpu, va, lo) }
     }

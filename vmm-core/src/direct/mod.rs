@@ -367,12 +367,18 @@ impl<const BIG: bool> Engine<'_, BIG> {
         if let Some(exit) = self.poll(vcpu) {
             return Some(exit.into());
         }
+        let now = self.set_deadline(direct, vcpu);
+        (self.clock.owners(now) >= until).then_some(Exit::Time)
+    }
+
+    /// Notes when to come back for the sake of the timer or of a device; the time now.
+    fn set_deadline(&mut self, direct: &mut Direct, vcpu: &Vcpu) -> u64 {
         let now = self.now(vcpu);
         direct.timer = vcpu.timer_deadline();
         let events = [direct.timer, self.bus.deadline(now)];
         direct.deadline =
             events.into_iter().flatten().map(|at| self.clock.owners(at)).min().unwrap_or(u64::MAX);
-        (self.clock.owners(now) >= until).then_some(Exit::Time)
+        now
     }
 
     fn handle<R: RealCpu>(

@@ -4,6 +4,7 @@
 //! scratch, and the page has the guest's ([`Own`]); before anybody looks it is *settled*: an ordinary VCPU, at a guest
 //! boundary. Where it stood in the code is kept, for the case that it goes on from there ([`Next`]).
 
+mod device;
 mod left;
 
 use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
@@ -217,7 +218,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             if trapped.cause >> 2 & 31 == 1 && answer(cpu, vcpu, trapped.bad_vaddr, Access::Write) {
                 continue;
             }
-            match self.left(trapped) {
+            let way = match self.device(trapped, until) {
+                Some(way) => way,
+                None => self.left(trapped),
+            };
+            match way {
                 Way::Again => {}
                 Way::Settled(after) => return after,
             }

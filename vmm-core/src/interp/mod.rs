@@ -171,7 +171,7 @@ impl<'a, const BIG: bool> Engine<'a, BIG> {
         self.clock.now(cpu.retired)
     }
 
-    fn sample_interrupts(&mut self, cpu: &mut Vcpu) {
+    pub(crate) fn sample_interrupts(&mut self, cpu: &mut Vcpu) {
         let now = self.now(cpu);
         let levels = self.bus.interrupts(now);
         cpu.update_interrupts(levels, now);

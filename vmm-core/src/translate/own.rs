@@ -165,6 +165,16 @@ impl Own {
         Some(OwnPair { pages: [self.pages.page(first), odd], mask: 0, writable })
     }
 
+    /// The word of code at a real address.
+    pub fn word(&self, address: u64) -> Option<u32> {
+        let byte = address.wrapping_sub(self.layout.code);
+        if address & 3 != 0 || byte >= 4 * self.words as u64 {
+            return None;
+        }
+        let (page, at) = self.find(CODE, byte as usize)?;
+        Some(u32::load(page, at, self.endian))
+    }
+
     /// Jumps to `pc` go to the code at `address`, or to the monitor, if they did not go to another PC.
     pub fn set_jump(&self, pc: u64, address: Option<u64>) {
         let entry = ENTRY_BYTES * Layout::table_index(pc);

@@ -7,7 +7,7 @@ use crate::direct::tests::random::Random;
 use crate::direct::{self, Direct, Exit, Policy, Translations};
 use crate::endian::Endian;
 use crate::interp::tests::machine::asm::*;
-use crate::interp::tests::machine::{MEMORY, Machine, START};
+use crate::interp::tests::machine::{DEVICE, MEMORY, Machine, START};
 use crate::interp::{self, Around};
 use crate::translate::tests::random::prepared;
 use crate::translate::tests::rig::Rig;
@@ -245,4 +245,44 @@ fn who_has_seen_that_the_timers_time_has_come_sees_its_line() {
     let (seen, rounds) = (machine.cpu.gpr(8), machine.cpu.gpr(9));
     assert!(rounds > 50 && rounds - seen <= 1, "{seen} of {rounds}");
     assert!(fake.completed > 1_000, "{}", fake.completed);
+}
+
+#[test]
+fn accesses_to_devices_are_made_where_they_are() {
+    // Stores and loads of all sizes, each value added to $5; a load in a delay slot, and one into $k0.
+    let mut program = Vec::new();
+    for (store, loads) in
+        [(0x3f, [0x37, 0x20]), (0x2b, [0x23, 0x27]), (0x29, [0x21, 0x25]), (0x28, [0x24, 0x20])]
+    {
+        program.push(i(store, 5, 4, 0));
+        for load in loads {
+            program.extend([i(load, 2, 4, 0), r(0x2d, 5, 5, 2)]);
+        }
+    }
+    program.extend([i(0x37, 26, 4, 0), r(0x2d, 5, 5, 26), i(0x19, 5, 5, 0x1357)]);
+    program.extend([beq(0, 0, -1 - program.len() as i32), i(0x23, 3, 4, 0)]);
+    for endian in [Endian::Little, Endian::Big] {
+        for base in [0xffff_ffff_a000_0000, 0x9000_0000_0000_0000, 0x9800_0000_0000_0000] {
+            let [mut reference, mut machine] = [0, 1].map(|_| {
+                let mut machine = Machine::new(CpuModel::honeycomb(), endian, &program);
+                machine.cpu.write_cp0(13, 0, 1 << 27, 0);
+                machine.cpu.set_gpr(4, base + DEVICE);
+                machine.cpu.set_gpr(5, 0x8765_4321_89ab_cdef);
+                machine
+            });
+            let clock = Steps::default();
+            let shared = &raw const machine.memory;
+            // SAFETY: the machine outlives the fake and stays where it is; both use its memory through shared references.
+            let mut fake = Fake::new(endian, unsafe { &*shared }, &clock);
+            let mut direct = Direct::new();
+            for n in 0..40 {
+                assert!(go(&mut machine, &mut direct, 100 + n, &mut fake, &clock));
+                catch_up(&mut reference, &machine, true, &format!("{base:#x}, round {n}"));
+            }
+            let translations = direct.translations().expect("it was translated");
+            // Only what comes in a delay slot, and whatever was wrongly guessed once.
+            let emulated = direct.counters().emulated;
+            assert!(emulated > 5 * translations.interpreted, "{emulated}, {translations:?}");
+        }
+    }
 }
