@@ -251,6 +251,7 @@ fn forget_in(l2: &L2Tlb, void: Void, segbits: u32, real: u8, gone: &mut impl FnM
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::direct::common_tag;
 
     #[test]
     fn an_entry_of_the_compatibility_segments_is_found_by_its_real_address() {
@@ -271,5 +272,25 @@ mod tests {
                 assert_eq!(l2.lookup(tag(real, 9)), None, "{real:#x}");
             }
         }
+    }
+
+    #[test]
+    fn common_numbers_come_round_without_what_they_once_meant() {
+        let (l2, mut spacing) = (L2Tlb::new(), Spacing::new());
+        let private = tag(1 << 62, 5);
+        l2.insert(private, [5, 6]);
+        let mut rounds = 0;
+        for _ in 0..3 * COMMON.len() {
+            let common = spacing.common(&l2);
+            assert!(COMMON.contains(&common) && spacing.common(&l2) == common);
+            if common == COMMON.start {
+                rounds += 1;
+                let tag = common_tag(1 << 62, common);
+                assert_eq!(l2.lookup(tag), None, "round {rounds}");
+                l2.insert(tag, [1, 2]);
+            }
+            spacing.forget_all();
+        }
+        assert_eq!((rounds, l2.lookup(private)), (3, Some([5, 6])));
     }
 }
