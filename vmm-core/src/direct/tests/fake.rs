@@ -204,12 +204,13 @@ impl RealCpu for Fake<'_> {
         }
         let mut own = self.own.borrow_mut();
         let at = page.base().as_ptr().expose_provenance();
-        let chunk = at & !(CHUNK - 1);
+        // (A guest's memory need not lie at a page's address in the host.)
+        let chunk = if at.is_multiple_of(PAGE_SIZE as usize) { at & !(CHUNK - 1) } else { at };
         let index = own.iter().position(|known| *known == chunk).unwrap_or_else(|| {
             own.push(chunk);
             own.len() - 1
         });
-        ((index + 1) * CHUNK + at % CHUNK) as u64
+        ((index + 1) * CHUNK + (at - chunk)) as u64
     }
 
     fn install(&mut self, entry_hi: u64, lo: [u64; 2], mask: u32) {
