@@ -46,6 +46,8 @@ const STATUS_LOST: i32 = 3;
 /// A cell that is cut off, or of which a CPU hangs, works on until the others are sure: this long, at most, after they
 /// have said that it is lost.
 const AFTERLIFE_NS: u64 = 100_000_000;
+/// How long one of the guest's checks takes, at most: the longest takes 0.3 s beside others.
+const CHECK_NS: u64 = 1_000_000_000;
 /// How late a second fault may come, compared with the first: the CPU that executes it may be busy with a slice.
 const LATE_NS: u64 = 50_000_000;
 /// Words of the monitor's console that nothing is to be found by.
@@ -353,11 +355,8 @@ impl Part<'_> {
             (Fate::Lives, Some("cell-lost")) => {
                 wrong.push(format!("VM {name} was lost, and should not have been"));
             }
-            (Fate::Lives | Fate::Either, None) => {
-                let says = |line: &Line| self.has(line.t_ns) && line.t_ns > self.settled;
-                if !self.broken && !self.run.console(name).iter().any(says) {
-                    wrong.push(format!("VM {name} lives and prints nothing any more"));
-                }
+            (Fate::Lives | Fate::Either, None) if !self.broken && !self.goes_on(name) => {
+                wrong.push(format!("VM {name} lives and prints nothing any more"));
             }
             (Fate::Lost, None) => wrong.push(format!("VM {name} is lost, and nobody says so")),
             _ => {}
@@ -370,6 +369,18 @@ impl Part<'_> {
             }
         }
         end.is_some()
+    }
+
+    /// Whether a VM is seen to go on: it prints something in what is left of this part, or is in the middle of a check, which
+    /// prints nothing until it is done.
+    fn goes_on(&self, name: &str) -> bool {
+        let lines = self.run.console(name);
+        let next = lines.iter().position(|line| line.t_ns > self.settled);
+        next.is_some_and(|at| {
+            let before = at.checked_sub(1).map_or(0, |last| lines[last].t_ns);
+            let checked = lines[at].text.starts_with("check ");
+            self.has(lines[at].t_ns) || checked && lines[at].t_ns - before < CHECK_NS
+        })
     }
 
     /// What a life has printed in this part, and before `until`, is what it should.

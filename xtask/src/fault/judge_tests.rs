@@ -211,6 +211,22 @@ fn work_that_is_wrong_or_stops() {
 }
 
 #[test]
+fn a_check_takes_its_time_but_not_for_ever() {
+    for (lasts, is_wrong) in [(900 * MS, false), (1100 * MS, true)] {
+        let found = judged(|record| {
+            let late = Event { lost: Some(2), ..event(AT + 1700 * MS, 1, "cell-lost") };
+            record.events.push(late);
+            let lines = record.consoles.get_mut("irix-3").unwrap();
+            lines.retain(|line| line.t_ns < AT + 1700 * MS);
+            let t_ns = lines.last().unwrap().t_ns + lasts;
+            lines.push(Line { t_ns, text: "check exec 1".into() });
+        });
+        let silent = |what: &String| what == "VM irix-3 lives and prints nothing any more";
+        assert_eq!(found[0].wrong.iter().any(silent), is_wrong, "{:?}", found[0].wrong);
+    }
+}
+
+#[test]
 fn a_cell_that_is_lost_or_lives_without_a_reason() {
     let lost = |cell| Event { lost: Some(cell), ..event(AT + 2 * MS, 0, "cell-lost") };
     let found = judged(|record| record.events.push(lost(1)))[0].wrong.clone();
