@@ -1,7 +1,7 @@
 //! Conditions of branches, and links. Where control goes is the engine's business.
 
 use crate::cpu::{Trap, Vcpu};
-use crate::isa::{Insn, Reg};
+use crate::isa::{Insn, Op, Reg};
 
 /// What a branch tests.
 macro_rules! condition {
@@ -51,6 +51,19 @@ pub const fn jump_target(insn: Insn, pc: u64) -> u64 {
     pc.wrapping_add(4) & !0x0fff_ffff | insn.imm as u64
 }
 
+/// Where the branch or jump `word` at `pc` leads, if it is one that says so itself.
+///
+/// For those who have decoded it just now: an immediate that is taken out of an [`Insn`] in a register is a sign extension that
+/// LLVM before 23 loses when it runs out of registers ([LLVM issue 213419](https://github.com/llvm/llvm-project/issues/213419)).
+#[must_use]
+pub const fn target_of(word: u32, insn: Insn, pc: u64) -> u64 {
+    let next = pc.wrapping_add(4);
+    if matches!(insn.op, Op::J | Op::Jal) {
+        return next & !0x0fff_ffff | ((word & 0x03ff_ffff) as u64) << 2;
+    }
+    next.wrapping_add(((word as i16 as i64) << 2) as u64)
+}
+
 /// Notes in `reg` where a call at `pc` returns to.
 #[inline(always)]
 pub fn link(cpu: &mut Vcpu, reg: Reg, pc: u64) {
@@ -66,4 +79,29 @@ pub fn conditions(cpu: &mut Vcpu, insn: Insn, count: u8) -> Result<u8, Trap> {
     cpu.need_fpu()?;
     let first = insn.c.index() as u8;
     Ok((0..count).fold(0, |bits, n| bits | u8::from(cpu.fcsr.condition((first + n) & 7)) << n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::direct::tests::random::Random;
+    use crate::isa::decode;
+
+    #[test]
+    fn a_word_says_where_it_leads_as_its_instruction_does() {
+        let mut random = Random(3);
+        // beq, bne, blez, bgtz, bgez, beql, j, jal
+        for opcode in [0x10u32, 0x14, 0x18, 0x1c, 0x401, 0x50, 0x08, 0x0c] {
+            for _ in 0..200 {
+                let (word, pc) = (random.next() as u32 & 0xffff, random.next() & !3);
+                let high = if opcode == 0x401 { 0x0401_0000 } else { opcode << 24 };
+                let insn = decode(high | word);
+                let wanted = match insn.op {
+                    Op::J | Op::Jal => jump_target(insn, pc),
+                    _ => target(insn, pc),
+                };
+                assert_eq!(target_of(high | word, insn, pc), wanted, "{:#x}", high | word);
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::layout::TABLE_ENTRIES;
 use super::reach::Reach;
 use super::stand::Kind;
 use crate::emulate::branch;
-use crate::isa::{Insn, Op};
+use crate::isa::Insn;
 
 /// `$ra`
 const RA: u32 = 31;
@@ -29,7 +29,7 @@ impl Builder<'_> {
         self.point(Kind::WithSlot, index);
         let goes_on = self.slot(index + 1).and_then(|slot| match form {
             Form::Branch { likely, .. } => self.conditional(form, word, insn, index, slot, likely),
-            Form::Jump { links } => self.jump(insn, index, slot, links),
+            Form::Jump { links } => self.jump(word, insn, index, slot, links),
             _ => self.jump_register(word, index, slot),
         });
         goes_on.unwrap_or_else(|| {
@@ -122,17 +122,23 @@ impl Builder<'_> {
             }
         }
         self.restore();
-        let target = branch::target(insn, self.pc(index));
+        let target = branch::target_of(word, insn, self.pc(index));
         self.branch(word & !0xffff, Way::Exit(target));
         self.put(last);
         self.wrote_by(&slot, index);
         Some(true)
     }
 
-    fn jump(&mut self, insn: Insn, index: usize, slot: Slot, links: bool) -> Option<bool> {
+    fn jump(
+        &mut self,
+        word: u32,
+        insn: Insn,
+        index: usize,
+        slot: Slot,
+        links: bool,
+    ) -> Option<bool> {
         let pc = self.pc(index);
-        let target =
-            if insn.op == Op::B { branch::target(insn, pc) } else { branch::jump_target(insn, pc) };
+        let target = branch::target_of(word, insn, pc);
         if links {
             self.constant(RA, pc.wrapping_add(8));
             self.point(Kind::BegunWithSlot, index);
