@@ -2,7 +2,6 @@
 
 use super::Vcpu;
 use super::status::{Cause, Status};
-use super::tlb::LO_ALL;
 use crate::endian::Endian;
 use crate::state::{StateError, Visit, check};
 
@@ -17,9 +16,9 @@ const HWRENA_MASK: u32 = 0xf;
 /// HWREna: UserLocal.
 const HWRENA_ULR: u32 = 1 << 29;
 /// EntryHi.ASID.
-const ASID_MASK: u64 = 0xff;
+pub(super) const ASID_MASK: u64 = 0xff;
 /// EntryHi.EHINV.
-const EHINV: u64 = 1 << 10;
+pub(super) const EHINV: u64 = 1 << 10;
 /// Config.BE.
 const CONFIG_BE: u32 = 1 << 15;
 /// Debug at reset: Count counts in debug mode, version 1.
@@ -144,6 +143,12 @@ impl Cp0 {
         (self.srs[0] as u64) << 32 | self.srs[1] as u64
     }
 
+    /// What the next values of Random depend on.
+    #[cfg(test)]
+    pub(crate) const fn random(&self) -> [u32; 2] {
+        self.random
+    }
+
     /// Shows the registers to `v`, one after the other.
     pub(super) fn visit(&mut self, v: &mut impl Visit) -> Result<(), StateError> {
         let (mut status, mut cause) = (self.status.bits(), self.cause.bits());
@@ -198,7 +203,7 @@ impl Cp0 {
     /// Whether the registers can have come to be what they are, of what they were at reset, by what a guest does:
     /// as far as anything relies on it.
     pub(super) fn check(&self, reset: &Self, model: &super::CpuModel) -> Result<(), StateError> {
-        let lo = model.physical_mask() >> 6 & LO_ALL;
+        let lo = model.entry_lo_mask();
         let entry_hi = (!0x1fff | ASID_MASK | EHINV) & model.segment_mask();
         for (holds, what) in [
             (self.status.bits() & !model.status_mask == 0, "Status"),
@@ -322,10 +327,7 @@ impl Vcpu {
             (0, 0) if low & 0x7fff_ffff < model.tlb_entries => {
                 cp0.index = cp0.index & 1 << 31 | low & 0x7fff_ffff;
             }
-            (2 | 3, 0) => {
-                let mask = model.physical_mask() >> 6 & LO_ALL;
-                cp0.entry_lo[reg as usize - 2] = value & mask;
-            }
+            (2 | 3, 0) => cp0.entry_lo[reg as usize - 2] = value & model.entry_lo_mask(),
             (4, 0) => cp0.context = cp0.context & 0x7f_ffff | value & !0x7f_ffff,
             (4, 2) if model.has_userlocal() => cp0.user_local = value,
             (5, 0) => cp0.page_mask = page_mask(value),
@@ -336,9 +338,7 @@ impl Vcpu {
             }
             (9, 0) => self.write_count(low, now),
             (10, 0) => {
-                let ehinv = if model.has_tlbinv() { EHINV } else { 0 };
-                let mask = (!0x1fff | ASID_MASK | ehinv) & model.segment_mask();
-                self.set_entry_hi(cp0_merge(self.cp0.entry_hi, value, mask));
+                self.set_entry_hi(cp0_merge(self.cp0.entry_hi, value, model.entry_hi_mask()));
             }
             (11, 0) => self.write_compare(low, now),
             (12, 0) => {

@@ -1,5 +1,8 @@
 //! Which processor a VCPU is: reset values and write masks.
 
+use super::cp0::{ASID_MASK, EHINV};
+use super::tlb::LO_ALL;
+
 /// A processor model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuModel {
@@ -149,6 +152,19 @@ impl CpuModel {
     #[must_use]
     pub const fn segment_mask(&self) -> u64 {
         3 << 62 | ((1 << self.segbits) - 1)
+    }
+
+    /// The bits of EntryHi that software may write.
+    #[must_use]
+    pub const fn entry_hi_mask(&self) -> u64 {
+        let ehinv = if self.has_tlbinv() { EHINV } else { 0 };
+        (!0x1fff | ASID_MASK | ehinv) & self.segment_mask()
+    }
+
+    /// The bits of EntryLo0 and EntryLo1.
+    #[must_use]
+    pub const fn entry_lo_mask(&self) -> u64 {
+        self.physical_mask() >> 6 & LO_ALL
     }
 
     /// The bits of a physical address.

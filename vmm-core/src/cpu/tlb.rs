@@ -55,7 +55,7 @@ impl Entry {
     /// Whether the TLB instructions of a model can have made it.
     #[must_use]
     pub fn is_possible(&self, model: &CpuModel) -> bool {
-        let lo_mask = model.physical_mask() >> 6 & LO_ALL;
+        let lo_mask = model.entry_lo_mask();
         self.mask == u64::from(page_mask(self.mask))
             && self.vpn & !(model.segment_mask() & !PAIR_MASK) == 0
             && self.lo.iter().all(|lo| lo & !lo_mask == 0 && (lo & LO_G != 0) == self.global)

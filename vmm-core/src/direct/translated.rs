@@ -42,7 +42,9 @@ pub struct Translations {
     pub jumps: u64,
     /// Instructions handed to the interpreter.
     pub interpreted: u64,
-    /// Of them, those after which emitted code went on where it was.
+    /// Instructions about the TLB executed without it.
+    pub quick: u64,
+    /// Of the interpreter's, those after which emitted code went on where it was.
     pub resumed: u64,
     /// Sites whose class was not what had been guessed.
     pub guesses: u64,
@@ -58,6 +60,7 @@ impl Translations {
         f("jumps", self.jumps);
         f("interpreted", self.interpreted);
         f("resumed", self.resumed);
+        f("quick", self.quick);
         f("wrong guesses", self.guesses);
         f("code written", self.written);
     }
@@ -102,8 +105,7 @@ impl Translation {
             table: 0xffff_ffff_c004_0000,
             code: 0xffff_ffff_c010_0000,
             main: Class::Cached,
-            user_local: vcpu.model.has_userlocal(),
-            xkseg: Layout::has_xkseg(vcpu.model.segbits),
+            model: vcpu.model,
         };
         let own = Own::new(layout, WORDS, vcpu.endian)?;
         let cache = CodeCache::new(layout, WORDS)?;

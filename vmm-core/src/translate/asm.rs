@@ -16,8 +16,21 @@ pub const D: u32 = 11;
 
 /// No operation.
 pub const NOP: u32 = 0;
-/// The way out; the code says nothing, the side table says it all.
+/// The way out; the side table says what it means.
 pub const BREAK: u32 = 0x0d;
+
+/// A way out with a number that the runtime may go by before it looks into the side table: not 0, which it is otherwise.
+#[must_use]
+pub const fn numbered_break(number: u8) -> u32 {
+    BREAK | (number as u32) << 16
+}
+
+/// The number of such a word.
+#[must_use]
+pub const fn break_number(word: u32) -> Option<u8> {
+    let number = (word >> 16) as u8;
+    if number != 0 && word == numbered_break(number) { Some(number) } else { None }
+}
 
 const fn r(function: u32, rd: u32, rs: u32, rt: u32) -> u32 {
     rs << S | rt << T | rd << D | function
@@ -75,6 +88,12 @@ pub const fn xor(rd: u32, rs: u32, rt: u32) -> u32 {
     r(0x26, rd, rs, rt)
 }
 
+/// `or rd, rs, rt`
+#[must_use]
+pub const fn or(rd: u32, rs: u32, rt: u32) -> u32 {
+    r(0x25, rd, rs, rt)
+}
+
 /// `sll rd, rt, 0`: the low word, sign-extended.
 #[must_use]
 pub const fn sign_extend(rd: u32, rt: u32) -> u32 {
@@ -109,6 +128,12 @@ pub const fn ins(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
 #[must_use]
 pub const fn dins(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
     0x1f << 26 | rs << S | rt << T | (position + size - 1) << D | position << 6 | 0x07
+}
+
+/// `dinsu rt, rs, position, size`, position from 32 on
+#[must_use]
+pub const fn dinsu(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
+    0x1f << 26 | rs << S | rt << T | (position + size - 33) << D | (position - 32) << 6 | 0x06
 }
 
 /// `dext rt, rs, position, size`, size at most 32, position below 32
@@ -163,6 +188,7 @@ mod tests {
         assert_eq!(op(lw(1, 8, K1)), Op::Lw);
         assert_eq!(op(sd(1, 8, K1)), Op::Sd);
         assert_eq!(op(xor(K0, 1, K1)), Op::Xor);
+        assert_eq!(op(or(1, 2, 3)), Op::Or);
         assert_eq!(op(sign_extend(1, 2)), Op::Sll);
         assert_eq!((op(dsll16(1, 1)), decode(dsll16(1, 1)).imm), (Op::Dsll, 16));
         assert_eq!((op(dsrl(1, 2, 40)), decode(dsrl(1, 2, 40)).imm), (Op::Dsrl, 40));
@@ -170,6 +196,7 @@ mod tests {
         for (word, wanted, position, width) in [
             (ins(1, 0, 8, 8), Op::Ins, 8, 8),
             (dins(1, 2, 5, 9), Op::Dins, 5, 9),
+            (dinsu(1, 0, 40, 22), Op::Dins, 40, 22),
             (dext(1, 2, 2, 9), Op::Dext, 2, 9),
             (dextu(1, 2, 59, 5), Op::Dext, 59, 5),
         ] {
@@ -179,6 +206,9 @@ mod tests {
         assert_eq!(op(bne(1, 2)), Op::Bne);
         assert_eq!(op(jr(3)), Op::Jr);
         assert_eq!(op(BREAK), Op::Break);
+        assert_eq!(op(numbered_break(3)), Op::Break);
+        assert_eq!(break_number(numbered_break(3)), Some(3));
+        assert_eq!([BREAK, NOP, numbered_break(3) | 1 << 24].map(break_number), [None; 3]);
         let there = decode(j(0xffff_ffff_c012_3450));
         assert_eq!((there.op, there.imm), (Op::J, 0x0012_3450));
         assert_eq!(decode(branch_to(bne(1, 2), 7, 3).expect("near")).imm, -20);

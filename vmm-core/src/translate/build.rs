@@ -4,7 +4,7 @@
 //! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
 
 use super::asm::{self, BREAK, D, K0, K1, NOP, S, T, ZERO, field, with};
-use super::form::{Form, form, reads_and_writes};
+use super::form::{Form, Quick, form, reads_and_writes};
 use super::layout::{Class, Layout, slot};
 use super::reach::{Reach, Seen};
 use super::stand::{Kind, Point};
@@ -179,7 +179,13 @@ impl Builder<'_> {
                         continue;
                     }
                     let (count, ends) = self.stretch(index);
-                    self.hand_over();
+                    let quick = match form {
+                        Form::Quick(quick) if self.is_nothing(index + 1, index + count) => {
+                            Some(quick)
+                        }
+                        _ => None,
+                    };
+                    self.hand_over(quick);
                     index += count;
                     if ends {
                         return index;
@@ -197,7 +203,7 @@ impl Builder<'_> {
             let is_other = match form(self.insn(at).1) {
                 Form::Ends => return (at + 1 - index, true),
                 Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister => break,
-                Form::Interpret => true,
+                Form::Interpret | Form::Quick(_) => true,
                 Form::Nothing => at + 1 - index == count + 1,
                 _ => false,
             };
@@ -210,6 +216,11 @@ impl Builder<'_> {
             }
         }
         (count, false)
+    }
+
+    /// Whether instructions from `first` up to `end` do nothing.
+    fn is_nothing(&self, first: usize, end: usize) -> bool {
+        (first..end).all(|index| form(self.insn(index).1) == Form::Nothing)
     }
 
     /// What conditional branches to places behind the end need there.
@@ -294,8 +305,8 @@ impl Builder<'_> {
     }
 
     /// To the runtime, which goes on behind what it has had interpreted.
-    fn hand_over(&mut self) {
-        self.put(BREAK);
+    fn hand_over(&mut self, quick: Option<Quick>) {
+        self.put(quick.map_or(BREAK, |quick| asm::numbered_break(quick as u8)));
         (self.alias, self.k1, self.linked) = (None, Scratch::Main, None);
         self.values.doubt();
     }
@@ -364,7 +375,7 @@ impl Builder<'_> {
         match form {
             Form::Nothing => {}
             Form::ReadPage(slot::USER_LOCAL, _) | Form::WritePage(slot::USER_LOCAL)
-                if !self.layout.user_local =>
+                if !self.layout.model.has_userlocal() =>
             {
                 return false;
             }
@@ -444,6 +455,9 @@ impl Builder<'_> {
                 self.page();
                 self.put(asm::sd(from, place, K1));
             }
+            Form::WriteLo(place) => self.write_lo(rt, place),
+            Form::WriteIndex if !is_kept(rt) => return self.write_index(rt, index),
+            Form::WriteHi if !is_kept(rt) => self.write_hi(rt, index),
             Form::WriteStatus if !is_kept(rt) => self.write_status(rt, index),
             Form::Disable if !is_kept(rt) => self.set_enable(rt, index, false),
             Form::Enable if !is_kept(rt) => {
@@ -524,6 +538,58 @@ impl Builder<'_> {
         self.put(asm::ld(K0, slot::STATUS, K1));
         self.put(if on { asm::ori(K0, K0, 1) } else { asm::ins(K0, ZERO, 0, 1) });
         self.put(asm::sd(K0, slot::STATUS, K1));
+    }
+
+    /// EntryLo0 or EntryLo1 becomes what `rt` holds.
+    fn write_lo(&mut self, rt: u32, place: u16) {
+        let from = if is_kept(rt) { K0 } else { rt };
+        if is_kept(rt) {
+            self.load_kept(rt);
+        }
+        self.page();
+        self.alias = None;
+        // (Whatever the model, they have the low bits of 30, and no others.)
+        let bits = self.layout.model.entry_lo_mask().count_ones();
+        self.put(asm::dext(K0, from, 0, bits));
+        self.put(asm::sd(K0, place, K1));
+    }
+
+    /// Index becomes what `rt` holds, unless there is no such entry; whether that can be emitted.
+    fn write_index(&mut self, rt: u32, index: usize) -> bool {
+        let entries = self.layout.model.tlb_entries;
+        if !entries.is_power_of_two() || entries < 2 {
+            return false;
+        }
+        let bits = entries.trailing_zeros();
+        self.page();
+        self.alias = None;
+        self.put(asm::dext(K0, rt, bits, 31 - bits));
+        self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
+        self.put(asm::ld(K0, slot::INDEX, K1));
+        // Its sign stays what the last probe has made it.
+        self.put(asm::ins(K0, rt, 0, bits));
+        self.put(asm::sd(K0, slot::INDEX, K1));
+        true
+    }
+
+    /// EntryHi becomes what `rt` holds, unless that is another address space: what user addresses mean would change.
+    fn write_hi(&mut self, rt: u32, index: usize) {
+        self.page();
+        self.alias = None;
+        self.put(asm::ld(K0, slot::ENTRY_HI, K1));
+        self.put(asm::xor(K0, K0, rt));
+        self.put(asm::dext(K0, K0, 0, 8));
+        self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
+        self.put(asm::or(K0, rt, ZERO));
+        let mut left = !self.layout.model.entry_hi_mask();
+        while left != 0 {
+            let position = left.trailing_zeros();
+            let size = (left >> position).trailing_ones();
+            let clear = if position < 32 { asm::dins } else { asm::dinsu };
+            self.put(clear(K0, ZERO, position, size));
+            left &= left + (1 << position);
+        }
+        self.put(asm::sd(K0, slot::ENTRY_HI, K1));
     }
 
     /// Status becomes what `rt` holds, unless more changes than IE, EXL, KSU, IM and CU0, or the mode.

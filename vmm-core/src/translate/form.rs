@@ -2,6 +2,7 @@
 //! reads and writes, and in which way it is emitted.
 
 use super::asm::{self, D, S, T};
+use super::layout::slot;
 use crate::isa::{Insn, Op};
 
 /// Fields, as a set.
@@ -75,16 +76,46 @@ pub enum Form {
     ReadPage(u16, bool),
     /// A write of a register there that nothing else depends on.
     WritePage(u16),
+    /// A write of EntryLo0 or EntryLo1, to their place.
+    WriteLo(u16),
+    /// A write of Index.
+    WriteIndex,
+    /// A write of EntryHi.
+    WriteHi,
     /// A write of Status.
     WriteStatus,
     /// `di`
     Disable,
     /// `ei`
     Enable,
+    /// The runtime's: it needs no interpreter for it.
+    Quick(Quick),
     /// The interpreter's.
     Interpret,
     /// The interpreter's, and control does not come to the next instruction.
     Ends,
+}
+
+/// Instructions about the TLB, which are executed without settling the VCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// `tlbp`
+    Probe = 1,
+    /// `tlbwi`
+    WriteIndexed,
+    /// `tlbwr`
+    WriteRandom,
+}
+
+impl Quick {
+    /// The one that the way out `word` is for, if it is for one.
+    #[must_use]
+    pub fn of(word: u32) -> Option<Self> {
+        let number = asm::break_number(word)?;
+        [Self::Probe, Self::WriteIndexed, Self::WriteRandom]
+            .into_iter()
+            .find(|quick| *quick as u8 == number)
+    }
 }
 
 /// UserLocal's number as a hardware register.
@@ -191,13 +222,19 @@ pub fn form(insn: Insn) -> Form {
         Op::Mfc0 | Op::Dmfc0 => page(insn)
             .map_or(Form::Interpret, |(place, _)| Form::ReadPage(place, insn.op == Op::Dmfc0)),
         Op::Rdhwr if insn.a.index() == HARDWARE_USER_LOCAL => {
-            Form::ReadPage(super::slot::USER_LOCAL, true)
+            Form::ReadPage(slot::USER_LOCAL, true)
         }
         Op::Mtc0 | Op::Dmtc0 => match page(insn) {
-            Some((super::slot::STATUS, _)) => Form::WriteStatus,
+            Some((slot::STATUS, _)) => Form::WriteStatus,
+            Some((slot::INDEX, _)) => Form::WriteIndex,
+            Some((slot::ENTRY_HI, _)) => Form::WriteHi,
+            Some((place, _)) if slot::ENTRY_LO.contains(&place) => Form::WriteLo(place),
             Some((place, true)) => Form::WritePage(place),
             _ => Form::Interpret,
         },
+        Op::Tlbp => Form::Quick(Quick::Probe),
+        Op::Tlbwi => Form::Quick(Quick::WriteIndexed),
+        Op::Tlbwr => Form::Quick(Quick::WriteRandom),
         Op::Di => Form::Disable,
         Op::Ei => Form::Enable,
         Op::Syscall | Op::Break | Op::Reserved | Op::CopUnusable | Op::Eret | Op::Wait => {
@@ -209,7 +246,7 @@ pub fn form(insn: Insn) -> Form {
 }
 
 fn page(insn: Insn) -> Option<(u16, bool)> {
-    super::slot::register(insn.imm as u32 >> 3, insn.imm as u32 & 7)
+    slot::register(insn.imm as u32 >> 3, insn.imm as u32 & 7)
 }
 
 /// Registers that an instruction of this form reads and writes, as bits.
@@ -223,7 +260,11 @@ pub fn reads_and_writes(form: Form, word: u32) -> (u32, u32) {
         Form::Branch { two: false, .. } => (Fields::RS, Fields::NONE),
         Form::JumpRegister => (Fields::RS, Fields::RD),
         Form::ReadPage(..) | Form::Disable | Form::Enable => (Fields::NONE, Fields::RT),
-        Form::WritePage(_) | Form::WriteStatus => (Fields::RT, Fields::NONE),
+        Form::WritePage(_)
+        | Form::WriteLo(_)
+        | Form::WriteIndex
+        | Form::WriteHi
+        | Form::WriteStatus => (Fields::RT, Fields::NONE),
         _ => (Fields::NONE, Fields::NONE),
     };
     (reads.registers(word), writes.registers(word))
@@ -255,8 +296,8 @@ mod tests {
         for word in [0x0c, 0x4200_0018, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
             assert_eq!(form(decode(word)), Form::Ends, "{word:#x}");
         }
-        // tlbp, cache, mfc0 Count, mtc0 Index, tlbwr
-        for word in [0x4200_0008, 0x2f << 26, 0x4001_4800, 0x4081_0000, 0x4200_0006] {
+        // cache, mfc0 Count, mtc0 Wired, tlbr
+        for word in [0x2f << 26, 0x4001_4800, 0x4081_3000, 0x4200_0001] {
             assert_eq!(form(decode(word)), Form::Interpret, "{word:#x}");
         }
     }

@@ -1,5 +1,6 @@
 //! Where things lie in the real address space, and which constant takes which guest address where.
 
+use crate::cpu::CpuModel;
 use core::ops::Range;
 
 /// How far base and address of one access can be apart, generously: offset and size.
@@ -132,11 +133,8 @@ pub struct Layout {
     pub code: u64,
     /// The class whose constant `$k1` holds between blocks.
     pub main: Class,
-    /// The VCPU has UserLocal.
-    pub user_local: bool,
-    /// Its xkseg has no more addresses than [`Class::Xkseg`]: else they are none, here, since those beyond would meet other
-    /// windows.
-    pub xkseg: bool,
+    /// What the VCPU is: which registers it has, and which of their bits.
+    pub model: CpuModel,
 }
 
 /// Entries of the jump table.
@@ -162,10 +160,11 @@ impl Layout {
             && self.code >> 28 == (end - 1) >> 28
     }
 
-    /// What [`Layout::xkseg`] is for a VCPU with so many bits of an address in a segment.
+    /// Whether xkseg has no more addresses than [`Class::Xkseg`]: else they are none, here, since those beyond would meet
+    /// other windows.
     #[must_use]
-    pub const fn has_xkseg(segbits: u32) -> bool {
-        segbits == SEGBITS
+    pub const fn has_xkseg(&self) -> bool {
+        self.model.segbits == SEGBITS
     }
 
     /// What a guest address with these bits 63:59 is XORed with at a site whose accesses are of several classes: it gives the
@@ -176,7 +175,7 @@ impl Layout {
             0 => Class::User.constant(),
             0b10010 => Class::Uncached.constant(),
             0b10011 => Class::Cached.constant(),
-            0b11000 if self.xkseg => Class::Xkseg.constant(),
+            0b11000 if self.has_xkseg() => Class::Xkseg.constant(),
             0b11111 => Class::Compat.constant(),
             // Into XKPHYS.
             _ => (bits ^ 0b10000) << 59,
@@ -218,17 +217,17 @@ pub mod slot {
         (12, 0),
         (14, 0),
         (30, 0),
-        (4, 2),
-        // What is only read, from here on.
         (0, 0),
         (2, 0),
         (3, 0),
+        (10, 0),
+        (4, 2),
+        // What is only read, from here on.
         (4, 0),
         (5, 0),
         (6, 0),
         (7, 0),
         (8, 0),
-        (10, 0),
         (11, 0),
         (12, 1),
         (12, 2),
@@ -246,7 +245,7 @@ pub mod slot {
         (20, 0),
     ];
     /// Of them, those that emitted code writes.
-    pub const WRITTEN: usize = 4;
+    pub const WRITTEN: usize = 8;
 
     /// A class's constant.
     #[must_use]
@@ -269,6 +268,12 @@ pub mod slot {
 
     /// Status.
     pub const STATUS: u16 = CP0;
+    /// Index.
+    pub const INDEX: u16 = CP0 + 8 * 3;
+    /// EntryLo0 and EntryLo1.
+    pub const ENTRY_LO: [u16; 2] = [CP0 + 8 * 4, CP0 + 8 * 5];
+    /// EntryHi.
+    pub const ENTRY_HI: u16 = CP0 + 8 * 6;
     /// UserLocal.
     pub const USER_LOCAL: u16 = CP0 + 8 * (WRITTEN as u16 - 1);
 }
@@ -347,8 +352,8 @@ mod tests {
 
     #[test]
     fn where_classes_mix_each_address_finds_its_alias_or_none() {
-        let wide = crate::translate::tests::rig::layout(Class::Compat, true, false);
-        let layout = Layout { xkseg: true, ..wide };
+        let layout = |model| crate::translate::tests::rig::layout(Class::Compat, model);
+        let (wide, layout) = (layout(CpuModel::mips64r2_generic()), layout(CpuModel::honeycomb()));
         let mixed = |bits| layout.mixed(bits);
         assert!(is_dead(3 << 62 ^ wide.mixed(0b11000)));
         for (class, range) in guest_ranges() {
@@ -425,6 +430,10 @@ mod tests {
         assert!(8 * slot::COUNT as u64 <= abi::PAGE_SIZE);
         assert_eq!(slot::register(12, 0), Some((slot::STATUS, true)));
         assert_eq!(slot::register(4, 2), Some((slot::USER_LOCAL, true)));
+        assert_eq!(slot::register(0, 0), Some((slot::INDEX, true)));
+        let lo = [2, 3].map(|number| slot::register(number, 0));
+        assert_eq!(lo, slot::ENTRY_LO.map(|place| Some((place, true))));
+        assert_eq!(slot::register(10, 0), Some((slot::ENTRY_HI, true)));
         seen.extend((0..slot::MIXED_COUNT).map(|n| slot::MIXED + 8 * n));
         let count = seen.len();
         seen.sort_unstable();

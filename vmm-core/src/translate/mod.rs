@@ -23,7 +23,7 @@ mod values;
 pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
-pub(crate) use form::{Form, form};
+pub(crate) use form::{Form, Quick, form};
 pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
 pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]

@@ -213,13 +213,13 @@ impl Own {
             (const { place(14, 0) }, cp0.epc),
             (const { place(30, 0) }, cp0.error_epc),
             (slot::USER_LOCAL, cp0.user_local),
-            (const { place(0, 0) }, sign_extend(cp0.index)),
-            (const { place(2, 0) }, cp0.entry_lo[0]),
-            (const { place(3, 0) }, cp0.entry_lo[1]),
+            (slot::INDEX, sign_extend(cp0.index)),
+            (slot::ENTRY_LO[0], cp0.entry_lo[0]),
+            (slot::ENTRY_LO[1], cp0.entry_lo[1]),
             (const { place(4, 0) }, cp0.context),
             (const { place(5, 0) }, sign_extend(cp0.page_mask)),
             (const { place(8, 0) }, cp0.bad_vaddr),
-            (const { place(10, 0) }, cp0.entry_hi),
+            (slot::ENTRY_HI, cp0.entry_hi),
             (const { place(11, 0) }, sign_extend(cp0.compare)),
             (const { place(13, 0) }, sign_extend(cp0.cause.bits())),
             (const { place(20, 0) }, cp0.xcontext),
@@ -262,7 +262,30 @@ impl Own {
         if !same {
             cpu.write_cp0(12, 0, status, 0);
         }
-        for (number, select, place, old) in others {
+        self.take(cpu, others);
+        self.take_tlb(cpu);
+    }
+
+    /// The VCPU has what TLB instructions go by.
+    pub fn take_tlb(&self, cpu: &mut Vcpu) {
+        let cp0 = cpu.cp0();
+        let registers = [
+            (0, 0, slot::INDEX, cp0.index as i32 as u64),
+            (2, 0, slot::ENTRY_LO[0], cp0.entry_lo[0]),
+            (3, 0, slot::ENTRY_LO[1], cp0.entry_lo[1]),
+            (10, 0, slot::ENTRY_HI, cp0.entry_hi),
+        ];
+        self.take(cpu, registers);
+    }
+
+    /// Emitted code finds what `tlbp` has found.
+    pub fn lend_index(&self, cpu: &Vcpu) {
+        self.put(slot::INDEX, cpu.cp0().index as i32 as u64);
+    }
+
+    /// Registers (number, select, place in the page, what the VCPU has) that differ are written.
+    fn take<const N: usize>(&self, cpu: &mut Vcpu, registers: [(u32, u32, u16, u64); N]) {
+        for (number, select, place, old) in registers {
             let value = self.get(place);
             if value != old {
                 cpu.write_cp0(number, select, value, 0);
@@ -284,7 +307,7 @@ mod tests {
         for (endian, model) in
             [(Endian::Little, CpuModel::honeycomb()), (Endian::Big, CpuModel::mips64r2_generic())]
         {
-            let layout = layout(Class::Compat, model.has_userlocal(), true);
+            let layout = layout(Class::Compat, model);
             let mut cpu = Vcpu::with_code_pages(model, endian, 1);
             let mut own = Own::new(layout, CodeCache::MIN_WORDS, endian).expect("memory for it");
             let mut random = Random(1);
@@ -325,7 +348,7 @@ mod tests {
 
     #[test]
     fn own_pages_are_where_the_layout_says_and_code_is_not_writable() {
-        let layout = layout(Class::Cached, true, true);
+        let layout = layout(Class::Cached, CpuModel::honeycomb());
         let own = Own::new(layout, CodeCache::MIN_WORDS, Endian::Big).expect("memory for it");
         let size = 4 * CodeCache::MIN_WORDS as u64;
         let (mut seen, mut large) = (Vec::new(), 0);

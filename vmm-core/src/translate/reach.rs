@@ -39,7 +39,7 @@ impl Builder<'_> {
     pub(super) fn reach_by_class(&self, index: usize, base: u32) -> Option<Reach> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
-            Seen::One(Class::Xkseg) if !self.layout.xkseg => None,
+            Seen::One(Class::Xkseg) if !self.layout.has_xkseg() => None,
             Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
             Seen::One(class) => Some(Reach::One(class)),
             Seen::Mixed => Some(Reach::Mixed),
@@ -50,7 +50,7 @@ impl Builder<'_> {
                 let class = self.values.guess(base).or(stack).and_then(Class::of);
                 let possible = class.filter(|class| match class {
                     Class::User => !is_kept(base),
-                    Class::Xkseg => self.layout.xkseg,
+                    Class::Xkseg => self.layout.has_xkseg(),
                     _ => true,
                 });
                 // What the block has made is mostly right when control comes there.

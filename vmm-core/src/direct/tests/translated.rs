@@ -35,6 +35,8 @@ fn is_really_like(one: &Machine, other: &Machine) -> bool {
     let memory = |gpa| one.doubleword(gpa) == other.doubleword(gpa);
     is_like(one, other)
         && one.cpu.fcsr() == other.cpu.fcsr()
+        && one.cpu.tlb().entries().eq(other.cpu.tlb().entries())
+        && one.cpu.cp0().random() == other.cpu.cp0().random()
         && (0..32).all(|number| one.cpu.fpr(number) == other.cpu.fpr(number))
         && (0..MEMORY / 4).step_by(8).all(memory)
 }

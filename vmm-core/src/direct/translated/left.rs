@@ -3,9 +3,10 @@
 use super::{K0, Run, Way, segments};
 use crate::cpu::Mode;
 use crate::direct::{After, Exit, LINKED_BURST, RealCpu, Trapped};
+use crate::emulate::system;
 use crate::interp;
 use crate::isa::{Insn, Op, decode};
-use crate::translate::{Code, Kind, Resume, Stand, after_slot, guest_address};
+use crate::translate::{Code, Kind, Quick, Resume, Stand, after_slot, guest_address};
 
 impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// What to do about a trap of emitted code.
@@ -29,6 +30,9 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 After::On => After::Exit(Exit::Lost),
                 exit => exit,
             },
+            9 if !in_slot && let Some(quick) = self.quick_at(&stand) => {
+                return self.quick(&stand, quick);
+            }
             9 if !in_slot && self.goes_on(&stand) => {
                 if !self.direct.dirty {
                     return Way::Again;
@@ -45,6 +49,45 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             }
         };
         Way::Settled(after)
+    }
+
+    /// The instruction at a stand that the VCPU needs not be settled for, if it is one.
+    fn quick_at(&self, stand: &Stand) -> Option<Quick> {
+        let quick = self.t.own.word(self.vcpu.pc).and_then(Quick::of);
+        quick.filter(|_| stand.kind == Kind::Plain && stand.exit.is_none())
+    }
+
+    /// Executes it, and has emitted code go on behind it if there is nothing else to do.
+    fn quick(&mut self, stand: &Stand, quick: Quick) -> Way {
+        let Self { t, vcpu, .. } = &mut *self;
+        t.counters.quick += 1;
+        t.own.take_tlb(vcpu);
+        vcpu.retired += 1;
+        // (Nothing of it can fail in kernel mode.)
+        let _ = match quick {
+            Quick::Probe => system::tlbp(vcpu),
+            Quick::WriteIndexed => system::tlbwi(vcpu),
+            Quick::WriteRandom => system::tlbwr(vcpu),
+        };
+        t.own.lend_index(vcpu);
+        if quick != Quick::Probe {
+            self.follow();
+        }
+        let behind = self.t.cache.behind_stretch(stand);
+        if let Some(address) = behind {
+            self.vcpu.pc = address;
+            let [k0, k1] = self.clean();
+            (self.vcpu.gpr[K0], self.vcpu.gpr[K0 + 1]) = (k0, k1);
+            if !self.direct.dirty {
+                return Way::Again;
+            }
+            if let Some(stand) = self.t.cache.stand(address) {
+                return Way::Settled(self.interrupted(&stand));
+            }
+        }
+        self.t.own.take_back(self.vcpu);
+        self.vcpu.set_pc(stand.pc.wrapping_add(4));
+        Way::Settled(After::On)
     }
 
     /// Whether the code here goes round between load-linked and store-conditional without ever getting through.

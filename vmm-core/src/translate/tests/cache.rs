@@ -1,4 +1,5 @@
 use super::*;
+use crate::cpu::CpuModel;
 use crate::endian::Endian;
 use crate::mem::OwnPages;
 use crate::translate::slot;
@@ -16,8 +17,7 @@ const LAYOUT: Layout = Layout {
     table: CKSSEG + 0x4_0000,
     code: CKSSEG + 0x10_0000,
     main: Class::Cached,
-    user_local: true,
-    xkseg: true,
+    model: CpuModel::honeycomb(),
 };
 
 #[test]

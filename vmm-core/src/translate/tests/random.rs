@@ -25,6 +25,10 @@ const BASE: u32 = 28;
 const DATA: [u32; 8] = [16, 17, 18, 19, 20, 21, 22, 29];
 const TARGETS: [u32; 3] = [24, 25, 30];
 
+const TLBP: u32 = 0x4200_0008;
+const TLBWI: u32 = 0x4200_0002;
+const TLBWR: u32 = 0x4200_0006;
+
 /// Skips what caused an exception, and stays in the page of code; with `$k0` and `$k1` as kernels use
 /// them.
 const HANDLER: [u32; 10] = [
@@ -56,7 +60,7 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
     let imm = random.next() as i32 & 0xffff;
     let offset = (random.next() % 64) as i32 * 4 - 128;
     let address = (code & 0x0fff_ffff | (random.next() % 1000 * 4)) as u32;
-    let word = match random.next() % 41 {
+    let word = match random.next() % 43 {
         0..=9 => random.word(),
         10 | 11 => r(random.pick(&[0x2d, 0x2f, 0x21, 0x24, 0x25, 0x2b, 0x0a, 0x0b]), a, b, c),
         12 => i(random.pick(&[0x09, 0x19, 0x0c, 0x0d, 0x0f, 0x0a]), a, b, imm),
@@ -118,6 +122,8 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
                 (30, 0),
                 (13, 0),
                 (2, 0),
+                (3, 0),
+                (0, 0),
             ]);
             random.pick(&[0x4000_0000, 0x4020_0000]) | a << 16 | number << 11 | select
         }
@@ -146,6 +152,23 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
                 _ => {}
             }
             i(random.pick(&[0x37, 0x23, 0x24, 0x3f, 0x2b, 0x22, 0x26]), b, a, offset & !7)
+        }
+        // The TLB's registers, and its instructions.
+        40 => {
+            let change = random.pick(&[0x2000, -0x2000, 0x1f00, 0x400, 8, 1, imm as i16 as i32]);
+            out.push(mfc0(a, 10, 0) | 1 << 21);
+            out.push(i(0x19, a, a, change));
+            out.push(dmtc0(a, 10, 0));
+            random.pick(&[TLBP, TLBWI, NOP])
+        }
+        41 => {
+            let number = random.pick(&[0, 2, 3]);
+            if random.next() & 1 == 0 {
+                out.push(i(0x0d, a, 0, random.pick(&[15, 16, 70, imm])));
+            }
+            out.push(dmtc0(a, number, 0));
+            out.push(random.pick(&[TLBP, TLBWI, TLBWR, NOP, NOP, NOP]));
+            mfc0(c, number, 0)
         }
         38 => r(random.pick(&[0x20, 0x22, 0x2c, 0x2e, 0x34, 0x36, 0x30, 0x33]), a, b, c),
         _ => {

@@ -40,14 +40,13 @@ const WAIT: u32 = 0x4200_0020;
 const _: () = assert!(4 * WORDS as u64 <= FRAMES - CODE);
 
 /// Where things lie for a main class.
-pub const fn layout(main: Class, user_local: bool, xkseg: bool) -> Layout {
+pub const fn layout(main: Class, model: CpuModel) -> Layout {
     Layout {
         page: 0xffff_ffff_c001_0000,
         table: 0xffff_ffff_c008_0000,
         code: 0xffff_ffff_c010_0000,
         main,
-        user_local,
-        xkseg,
+        model,
     }
 }
 
@@ -185,8 +184,7 @@ impl Rig {
         frames.clear_jumps();
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
         outer.write_cp0(6, 0, WIRED.into(), 0);
-        let model = machine.cpu.model();
-        let layout = layout(main, model.has_userlocal(), Layout::has_xkseg(model.segbits));
+        let layout = layout(main, *machine.cpu.model());
         let cache = CodeCache::new(layout, WORDS).expect("a possible layout");
         let counts = Counts::default();
         let mut rig = Self { machine, outer, frames, cache, counts, jolt: 0 };
@@ -617,8 +615,15 @@ impl Rig {
         if let Some(number) = (0..32).find(|&number| cpu.fpr(number) != theirs.fpr(number)) {
             return Some(format!("$f{number}"));
         }
-        if cpu.fcsr() != theirs.fcsr() || cpu.cp0().index != theirs.cp0().index {
+        if cpu.fcsr() != theirs.fcsr() {
             return Some(format!("{:#x} {:#x}", cpu.fcsr(), theirs.fcsr()));
+        }
+        let tlbs = [cpu, theirs].map(Vcpu::tlb);
+        if let Some(index) = (0..tlbs[0].len()).find(|&at| tlbs[0].entry(at) != tlbs[1].entry(at)) {
+            return Some(format!("TLB entry {index}"));
+        }
+        if cpu.cp0().random() != theirs.cp0().random() {
+            return Some("Random".into());
         }
         let differs = |gpa: &u64| self.machine.doubleword(*gpa) != other.doubleword(*gpa);
         let gpa = (0..MEMORY / 4).step_by(8).find(differs)?;
@@ -635,11 +640,11 @@ impl Rig {
     }
 
     /// General registers, HI, LO, slot, Status, EPC, UserLocal, Cause, BadVAddr, EntryHi,
-    /// ErrorEPC.
-    pub fn seen(cpu: &Vcpu) -> [u64; 42] {
+    /// ErrorEPC, Index, EntryLo0, EntryLo1.
+    pub fn seen(cpu: &Vcpu) -> [u64; 45] {
         let cp0 = cpu.cp0();
         let (hi, lo) = cpu.hi_lo();
-        let mut seen = [0; 42];
+        let mut seen = [0; 45];
         for (number, place) in seen[..32].iter_mut().enumerate() {
             *place = cpu.gpr(number);
         }
@@ -656,6 +661,9 @@ impl Rig {
             cp0.bad_vaddr,
             cp0.entry_hi,
             cp0.error_epc,
+            cp0.index.into(),
+            cp0.entry_lo[0],
+            cp0.entry_lo[1],
         ]);
         seen
     }
