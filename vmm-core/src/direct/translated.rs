@@ -15,7 +15,7 @@ use crate::isa::decode;
 use crate::translate::{
     BlockId, Class, Code, CodeCache, Form, Key, Layout, Own, Source, form, is_mapped,
 };
-use abi::Gpa;
+use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 
 /// Words of code that a VCPU has.
@@ -25,6 +25,8 @@ const WORDS: usize = 1 << 18;
 pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + (1 << 18);
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
+/// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
+const VECTOR: u64 = 24;
 /// `$k0`
 const K0: usize = 26;
 
@@ -50,6 +52,8 @@ pub struct Translations {
     pub guesses: u64,
     /// Pages whose code went because they were written.
     pub written: u64,
+    /// How often another class became the main one.
+    pub mains: u64,
 }
 
 impl Translations {
@@ -63,6 +67,7 @@ impl Translations {
         f("quick", self.quick);
         f("wrong guesses", self.guesses);
         f("code written", self.written);
+        f("main classes", self.mains);
     }
 }
 
@@ -104,6 +109,7 @@ impl Translation {
             page: 0xffff_ffff_c001_0000,
             table: 0xffff_ffff_c004_0000,
             code: 0xffff_ffff_c010_0000,
+            // A stock kernel's; that of others is found out.
             main: Class::Cached,
             model: vcpu.model,
         };
@@ -331,10 +337,16 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             let index = vcpu.tlb.lookup(pc, vcpu.asid());
             index.is_none_or(|index| !vcpu.tlb.entry(index).global)
         };
-        // A vector's few instructions are mostly privileged ones, and end in a jump that is not emitted: whoever has come
-        // into the monitor with the exception interprets them for less than it takes to enter and leave once more.
-        let first = form(decode(Engine::<BIG>::word(page, pc)));
-        let unfit = pc == vcpu.vector || matches!(first, Form::Interpret | Form::Ends);
+        // A vector mostly has a few instructions, many of them privileged ones, and ends in a jump: whoever has come into
+        // the monitor with the exception interprets them for less than it takes to enter and leave once more.
+        let worth = if pc == vcpu.vector { VECTOR } else { 1 };
+        let left = (PAGE_SIZE - pc % PAGE_SIZE) / 4;
+        let is_emitted = |n| {
+            let form = form(decode(Engine::<BIG>::word(page, pc + 4 * n)));
+            let jumps = worth > 1 && matches!(form, Form::Jump { .. } | Form::JumpRegister);
+            !jumps && !matches!(form, Form::Interpret | Form::Ends)
+        };
+        let unfit = left < worth || !(0..worth).all(is_emitted);
         if unfit || is_mapped(pc) && private() {
             watch.hot.never(pc);
             return None;
@@ -342,6 +354,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         watch.pages.watch(page, gpa);
         let gpr = core::array::from_fn(|number| vcpu.gpr(number));
         let source = Source { pc, page, endian: vcpu.endian, gpr: &gpr };
+        if let Some(main) = t.cache.better_main() {
+            t.cache.set_main(&mut Code { own: &t.own, hot: None }, main);
+            t.own.set_main(main);
+            t.counters.mains += 1;
+        }
         // (What has to go is as hot as it was: it is made anew when it is wanted again.)
         let code = &mut Code { own: &t.own, hot: None };
         t.counters.made += 1;

@@ -14,6 +14,7 @@ use crate::endian::Endian;
 use crate::isa::{Insn, decode};
 use crate::mem::Page;
 use abi::PAGE_SIZE;
+use core::cell::Cell;
 
 /// Guest instructions in a block, at most.
 pub const MAX_INSNS: usize = 64;
@@ -87,6 +88,8 @@ pub struct Draft {
     pub exit_count: usize,
     ways: [(u16, Way); MAX_WAYS],
     way_count: usize,
+    /// Accesses to each of [`super::reach::CANDIDATES`], as far as there is reason to think so.
+    pub accesses: Cell<[u32; 2]>,
 }
 
 impl Draft {
@@ -101,6 +104,7 @@ impl Draft {
             exit_count: 0,
             ways: [(0, Way::Exit(0)); MAX_WAYS],
             way_count: 0,
+            accesses: Cell::new([0; 2]),
         }
     }
 }
@@ -141,6 +145,7 @@ pub fn build(
     seen: &dyn Fn(u64) -> Seen,
 ) -> usize {
     (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
+    draft.accesses.set([0; 2]);
     let (alias, k1) = (None, Scratch::Main);
     let values = Values::new(source.gpr);
     let (linked, written) = (None, 0);

@@ -8,7 +8,7 @@ mod places;
 use super::asm::{self, BREAK};
 use super::build::{Draft, Exit, MAX_EXITS, MAX_POINTS, MAX_WORDS, NO_BRANCH, Source, build};
 use super::layout::{Class, Layout};
-use super::reach::Seen;
+use super::reach::{CANDIDATES, Seen};
 use super::stand::{Kind, Point};
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -30,6 +30,10 @@ const SITES: usize = 8192;
 const GRANULE: usize = 64;
 /// Addresses of which it is remembered where the guest stands there; a power of two.
 const STANDS: usize = 256;
+/// Aliases made that tell which class should be the main one, the first time …
+const WINDOW: u32 = if cfg!(test) { 8 } else { 512 };
+/// … if that many times as many are of one of them.
+const CLEARLY: u32 = if cfg!(test) { 2 } else { 4 };
 /// No block, no exit.
 const NONE: u32 = u32::MAX;
 /// The compatibility segments that are mapped.
@@ -142,6 +146,10 @@ pub struct CodeCache {
     dropped: u64,
     /// Blocks there are of code in mapped segments.
     mapped: usize,
+    /// Aliases made of addresses of each of [`CANDIDATES`] since somebody asked, or since they were [`CodeCache::window`].
+    accesses: [u32; 2],
+    /// How many of them tell something.
+    window: u32,
 }
 
 /// Whether an address is in a mapped segment.
@@ -216,6 +224,8 @@ impl CodeCache {
             made: 0,
             dropped: 0,
             mapped: 0,
+            accesses: [0; 2],
+            window: WINDOW,
         })
     }
 
@@ -284,6 +294,9 @@ impl CodeCache {
         };
         let insns = build(&mut self.draft, self.layout, source, &seen);
         self.made += 1;
+        for (all, new) in self.accesses.iter_mut().zip(self.draft.accesses.get()) {
+            *all += new;
+        }
         if !self.has_room() {
             self.current = (self.current + 1) % PARTS;
             self.empty(memory, self.current);
@@ -330,6 +343,24 @@ impl CodeCache {
         Self::enlist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
         self.mapped += usize::from(is_mapped(key.pc));
         BlockId(id)
+    }
+
+    /// The class that would better be the main one, by what code has been made for lately.
+    pub fn better_main(&mut self) -> Option<Class> {
+        if self.accesses.iter().sum::<u32>() < self.window {
+            return None;
+        }
+        let [cached, compat] = core::mem::take(&mut self.accesses);
+        let clear = [cached > CLEARLY * compat, compat > CLEARLY * cached];
+        let (class, _) = CANDIDATES.into_iter().zip(clear).find(|(_, clear)| *clear)?;
+        (class != self.layout.main).then_some(class)
+    }
+
+    /// Another class becomes the main one: all blocks are for the old one, and go. Next time that takes more to happen.
+    pub fn set_main(&mut self, memory: &mut impl CodeMemory, main: Class) {
+        self.clear(memory);
+        self.layout.main = main;
+        self.window = self.window.saturating_mul(2);
     }
 
     /// Where the guest goes by an exit.

@@ -192,6 +192,13 @@ impl Own {
         }
     }
 
+    /// Code is for another main class from now on.
+    pub fn set_main(&mut self, main: Class) {
+        self.layout.main = main;
+        self.put(slot::MAIN, main.constant());
+        self.clear_jumps();
+    }
+
     /// All jumps go to the monitor.
     pub fn clear_jumps(&self) {
         for n in 0..TABLE_ENTRIES {

@@ -26,17 +26,43 @@ pub enum Reach {
     Static(u64),
 }
 
+/// The classes that may be the main one.
+pub const CANDIDATES: [Class; 2] = [Class::Cached, Class::Compat];
+
 impl Builder<'_> {
     /// What the access `word`, instruction `index`, reaches.
     pub(super) fn reach(&self, index: usize, word: u32) -> Option<Reach> {
         let base = field(word, S);
         let certain = self.values.certain(base).filter(|_| base != ZERO);
         let alias = certain.and_then(|base| static_alias(base.wrapping_add(offset(word))));
-        alias.map(Reach::Static).or_else(|| self.reach_by_class(index, base))
+        match alias {
+            Some(alias) => Some(Reach::Static(alias)),
+            None => self.reach_by_class(index, base),
+        }
     }
 
     /// What the access of instruction `index` reaches, with base register `base`, of those that go by class.
     pub(super) fn reach_by_class(&self, index: usize, base: u32) -> Option<Reach> {
+        let reach = self.known_reach(index, base);
+        if let Some(Reach::One(class)) = reach
+            && let Some(n) = CANDIDATES.iter().position(|candidate| *candidate == class)
+        {
+            let mut accesses = self.draft.accesses.get();
+            accesses[n] += 1;
+            self.draft.accesses.set(accesses);
+        }
+        let main = Some(self.layout.main).filter(|_| self.written >> base & 1 != 0);
+        // What the block has made is mostly right when control comes there.
+        reach.or(main.filter(|_| self.may_guess(index, base)).map(Reach::One))
+    }
+
+    /// Whether nothing is known of the access of instruction `index`, which has a base.
+    fn may_guess(&self, index: usize, base: u32) -> bool {
+        base != ZERO && (self.seen)(self.pc(index)) == Seen::Nothing
+    }
+
+    /// What the access of instruction `index` reaches, with base register `base`, by what has been seen or is in registers.
+    fn known_reach(&self, index: usize, base: u32) -> Option<Reach> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
             Seen::One(Class::Xkseg) if !self.layout.has_xkseg() => None,
@@ -44,7 +70,6 @@ impl Builder<'_> {
             Seen::One(class) => Some(Reach::One(class)),
             Seen::Mixed => Some(Reach::Mixed),
             Seen::Nothing => {
-                let is_new = self.written >> base & 1 != 0;
                 // A stack stays where it is.
                 let stack = Some(self.source.gpr[29]).filter(|_| base == 29);
                 let class = self.values.guess(base).or(stack).and_then(Class::of);
@@ -53,9 +78,7 @@ impl Builder<'_> {
                     Class::Xkseg => self.layout.has_xkseg(),
                     _ => true,
                 });
-                // What the block has made is mostly right when control comes there.
-                let main = Some(self.layout.main).filter(|_| is_new);
-                possible.or(main).map(Reach::One)
+                possible.map(Reach::One)
             }
         }
     }

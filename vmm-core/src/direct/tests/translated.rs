@@ -157,6 +157,7 @@ fn random_streams_run_as_interpreted() {
         all.resumed += counters.resumed;
         all.guesses += counters.guesses;
         all.written += counters.written;
+        all.mains += counters.mains;
     }
     println!("{completed} words: {all:?}");
     for count in
@@ -164,7 +165,7 @@ fn random_streams_run_as_interpreted() {
     {
         assert!(count > streams / 10, "{all:?}");
     }
-    assert!(completed > streams * 100, "{completed}");
+    assert!(all.mains > 0 && completed > streams * 100, "{completed} {all:?}");
 }
 
 /// `lld`, increment, `scd` until it succeeds, count; for ever. The base is not known where the block begins.
