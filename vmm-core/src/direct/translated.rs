@@ -8,7 +8,7 @@ mod device;
 mod left;
 
 use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
-use crate::cpu::{Access, Status, Vcpu};
+use crate::cpu::{Access, Cause, Status, Vcpu};
 use crate::direct::fill::Fill;
 use crate::interp::Engine;
 use crate::isa::decode;
@@ -80,6 +80,8 @@ struct Next {
     pc: u64,
     retired: u64,
     dropped: u64,
+    /// Cause: a scratch register may have what was read of it.
+    cause: Cause,
 }
 
 /// A VCPU's translated code.
@@ -128,13 +130,17 @@ impl Translation {
     fn take_next(&mut self, vcpu: &Vcpu) -> Option<Next> {
         let dropped = self.cache.dropped();
         self.next.take().filter(|next| {
-            next.pc == vcpu.pc && next.retired == vcpu.retired && next.dropped == dropped
+            next.pc == vcpu.pc
+                && next.retired == vcpu.retired
+                && next.dropped == dropped
+                && next.cause == vcpu.cp0.cause
         })
     }
 
     fn note_next(&mut self, vcpu: &Vcpu, address: u64, scratch: [u64; 2]) {
         let (pc, retired, dropped) = (vcpu.pc, vcpu.retired, self.cache.dropped());
-        self.next = Some(Next { address, scratch, pc, retired, dropped });
+        let cause = vcpu.cp0.cause;
+        self.next = Some(Next { address, scratch, pc, retired, dropped, cause });
     }
 }
 
