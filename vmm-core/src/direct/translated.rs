@@ -10,7 +10,7 @@ mod left;
 use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
 use crate::cpu::{Access, Cause, Status, Vcpu};
 use crate::direct::fill::Fill;
-use crate::interp::Engine;
+use crate::interp::{Engine, HOT_HEAP};
 use crate::isa::decode;
 use crate::translate::{
     BlockId, Class, Code, CodeCache, Form, Key, Layout, Own, Source, form, is_mapped,
@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 const WORDS: usize = 1 << 18;
 /// Bytes of heap that translation takes: the code, some ten bytes a word to know what it means, and places that are counted
 /// and watched.
-pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + (1 << 18);
+pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + HOT_HEAP;
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.

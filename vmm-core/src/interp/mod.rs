@@ -27,7 +27,7 @@ mod watched;
 pub use code::CodeCache;
 pub(crate) use code::Watch;
 pub(crate) use codemap::CodeMap;
-pub(crate) use hot::Hot;
+pub(crate) use hot::{HEAP as HOT_HEAP, Hot};
 pub use softtlb::SoftTlb;
 
 use crate::bus::Bus;
