@@ -181,9 +181,9 @@ const COUNT: [u32; 9] = [
     NOP,
 ];
 
-/// Counts at `at` for some runs of about `steps` steps each; how many there were.
-fn counted(at: u64, steps: u64) -> (u64, Direct) {
-    let mut machine = Machine::new(CpuModel::honeycomb(), Endian::Big, &COUNT);
+/// Counts by a program at `at` for some runs of about `steps` steps each; how many there were.
+fn counted(program: &[u32], at: u64, steps: u64) -> (u64, Direct) {
+    let mut machine = Machine::new(CpuModel::honeycomb(), Endian::Big, program);
     machine.cpu.write_cp0(13, 0, 1 << 27, 0);
     machine.cpu.set_gpr(6, at);
     let clock = Steps::default();
@@ -204,7 +204,7 @@ fn counted(at: u64, steps: u64) -> (u64, Direct) {
 #[test]
 fn load_linked_and_store_conditional_count_in_emitted_code() {
     for at in [0x9800_0000_0002_0000, 0xffff_ffff_8002_0008] {
-        let (count, direct) = counted(at, 60);
+        let (count, direct) = counted(&COUNT, at, 60);
         let translations = direct.translations().expect("it was translated");
         assert!(count > 1000, "{count}");
         // Only at first, before they are hot, and where they were stopped.
@@ -215,9 +215,24 @@ fn load_linked_and_store_conditional_count_in_emitted_code() {
 #[test]
 fn a_store_conditional_to_watched_memory_gets_through() {
     // Into the page of the code itself, to which every store is the interpreter's.
-    let (count, direct) = counted(START + 0x800, 200);
+    let (count, direct) = counted(&COUNT, START + 0x800, 200);
     assert!(count > 100, "{count}");
     assert!(direct.counters().linked > 0 && direct.translations().is_some_and(|t| t.written > 0));
+}
+
+#[test]
+fn a_store_conditional_gets_through_what_the_runtime_executes_before_it() {
+    // tlbp, tlbwi, tlbwr: of an entry that nothing uses.
+    for between in [0x4200_0008, 0x4200_0002, 0x4200_0006] {
+        let mut program = COUNT.to_vec();
+        program.insert(3, between);
+        // Both branches are behind it.
+        program[5] = beq(2, 0, -5);
+        program[8] = beq(0, 0, -9);
+        let (count, direct) = counted(&program, 0x9800_0000_0002_0000, 200);
+        assert!(count > 100, "{between:#x}: {count}");
+        assert!(direct.counters().linked > 0, "{between:#x}");
+    }
 }
 
 #[test]

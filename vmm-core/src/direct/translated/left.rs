@@ -30,7 +30,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 After::On => After::Exit(Exit::Lost),
                 exit => exit,
             },
-            9 if !in_slot && let Some(quick) = self.quick_at(&stand) => {
+            // (A link that is lost again and again is looked for below.)
+            9 if !in_slot
+                && !trapped.linked
+                && let Some(quick) = self.quick_at(&stand) =>
+            {
                 return self.quick(&stand, quick);
             }
             9 if !in_slot && self.goes_on(&stand) => {
@@ -99,10 +103,18 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// The next instructions are the interpreter's: its link survives.
     fn interpret_link(&mut self, stand: &Stand) -> After {
         self.direct.counters.linked += 1;
-        match self.settle(stand) {
-            After::On => self.steps(LINKED_BURST),
-            exit => exit,
+        let end = self.vcpu.retired + LINKED_BURST;
+        let mut after = self.settle(stand);
+        // (What may change a mask or the address space ends what is interpreted in one go.)
+        while matches!(after, After::On)
+            && self.vcpu.retired < end
+            && !self.vcpu.attention
+            && !self.vcpu.waiting
+            && self.policy.may_translate(self.vcpu)
+        {
+            after = self.steps(end - self.vcpu.retired);
         }
+        after
     }
 
     /// The monitor wants to look around.
