@@ -54,7 +54,7 @@ pub const fn jump_target(insn: Insn, pc: u64) -> u64 {
 /// Where the branch or jump `word` at `pc` leads, if it is one that says so itself.
 ///
 /// For those who have decoded it just now: an immediate that is taken out of an [`Insn`] in a register is a sign extension that
-/// LLVM before 23 loses when it runs out of registers ([LLVM issue 213419](https://github.com/llvm/llvm-project/issues/213419)).
+/// LLVM of before August 2026 loses when it runs out of registers ([LLVM issue 213419](https://github.com/llvm/llvm-project/issues/213419)).
 #[must_use]
 pub const fn target_of(word: u32, insn: Insn, pc: u64) -> u64 {
     let next = pc.wrapping_add(4);
