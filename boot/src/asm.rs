@@ -97,13 +97,17 @@ global_asm!(
     // A TLB refill, answered from the L2TLB: 23 instructions in way 0, 26 in way 1; of what all address spaces
     // have in common, 37 and 40. What is not there goes the way of all traps; so does a miss at an odd address, to
     // which `eret` can't return.
-    ".macro ANSWER way, n",
+    // EntryLo0, which is in $1, and EntryLo1; ends with the branch for odd addresses, whose slot is the next one's.
+    ".macro PAIR way, n",
     "dmtc0 $1, $2",
     "ld $1, {lo1} + {way} * \\way($27)",
     "dmtc0 $1, $3",
     "dmfc0 $26, $14",
     "andi $26, $26, 1",
     "bnez $26, prom_miss\\n",
+    ".endm",
+    ".macro ANSWER way, n",
+    "PAIR \\way, \\n",
     "ld $1, {at}($0)",
     "ehb",
     "tlbwr",
@@ -112,12 +116,7 @@ global_asm!(
     "eret",
     ".endm",
     ".macro ANSWER_COMMON way, n",
-    "dmtc0 $1, $2",
-    "ld $1, {lo1} + {way} * \\way($27)",
-    "dmtc0 $1, $3",
-    "dmfc0 $26, $14",
-    "andi $26, $26, 1",
-    "bnez $26, prom_miss\\n",
+    "PAIR \\way, \\n",
     "lw $1, {mask} + {way} * \\way($27)",
     "mtc0 $1, $5",
     "ld $1, {at}($0)",

@@ -105,8 +105,9 @@ impl RealCpu for Cpu {
         asm::select_space(entry.asid);
         set_space(entry.asid);
         // SAFETY: the L2TLB is there until the call below has returned, and then no longer looked at.
-        // It is the VCPU's that runs, and the number that of what its address spaces have in common. Status opens nothing to the guest but floating point, what its
-        // pages map, and 64-bit addresses; its program counter is a multiple of 4.
+        // It is the VCPU's that runs, and the number that of what its address spaces have in common. Status opens
+        // nothing to the guest but floating point, what its pages map, and 64-bit addresses; its program counter is a
+        // multiple of 4.
         // Nobody but `fill` uses what `miss` points to while the guest runs.
         let left = unsafe {
             set_common(entry.common);
