@@ -15,6 +15,7 @@ mod own;
 #[cfg(test)]
 mod page;
 mod reach;
+mod registers;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
