@@ -13,7 +13,7 @@ use crate::direct::fill::Fill;
 use crate::interp::{Engine, HOT_HEAP};
 use crate::isa::decode;
 use crate::translate::{
-    BlockId, Class, Code, CodeCache, Form, Key, Layout, Own, Source, form, is_mapped,
+    BlockId, Class, Code, CodeCache, Form, Key, Layout, Own, Source, Values, form, is_mapped,
 };
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -278,7 +278,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             let next = match self.t.take_next(self.vcpu) {
                 Some(next) => next,
                 None => {
-                    let block = self.block()?;
+                    let block = self.block(None)?;
                     let scratch = [0, self.t.cache.layout().main.constant()];
                     self.t.note_next(self.vcpu, self.t.cache.entry(block), scratch);
                     self.t.next.take()?
@@ -310,9 +310,10 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         }
     }
 
-    /// The block for the guest's code at the VCPU's program counter, found or made.
-    fn block(&mut self) -> Option<BlockId> {
-        let found = self.find_block();
+    /// The block for the guest's code at the VCPU's program counter, found or made. `slot`: the delay slot that is executed
+    /// before control comes there.
+    fn block(&mut self, slot: Option<u32>) -> Option<BlockId> {
+        let found = self.find_block(slot);
         if found.is_none()
             && let Some(watch) = self.engine.code.watch()
             && watch.hot.is_hot(self.vcpu.pc)
@@ -323,7 +324,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         found
     }
 
-    fn find_block(&mut self) -> Option<BlockId> {
+    fn find_block(&mut self, slot: Option<u32>) -> Option<BlockId> {
         let Self { engine, t, vcpu, .. } = &mut *self;
         let pc = vcpu.pc;
         if pc & 3 != 0 {
@@ -358,7 +359,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             return None;
         }
         watch.pages.watch(page, gpa);
-        let gpr = core::array::from_fn(|number| vcpu.gpr(number));
+        // (The guest's registers only tell what its accesses will be.)
+        let mut gpr = core::array::from_fn(|number| vcpu.gpr(number));
+        if let Some(slot) = slot {
+            gpr = Values::new(&gpr).behind(slot);
+        }
         let source = Source { pc, page, endian: vcpu.endian, gpr: &gpr };
         if let Some(main) = t.cache.better_main() {
             t.cache.set_main(&mut Code { own: &t.own, hot: None }, main);

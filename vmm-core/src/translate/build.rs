@@ -32,6 +32,8 @@ const WAYS_OF_ONE: usize = 4;
 pub const MAX_EXITS: usize = MAX_WAYS + 1;
 /// Instructions that could be emitted between two that can't, at most, for all of them to be interpreted.
 const STRETCH: usize = 12;
+/// Instructions behind a load-linked among which its store-conditional is looked for.
+const LINK_REACH: usize = 24;
 /// That an exit belongs to no branch.
 pub const NO_BRANCH: u16 = u16::MAX;
 
@@ -221,6 +223,21 @@ impl Builder<'_> {
             }
         }
         (count, false)
+    }
+
+    /// Whether emitted code is left between the load-linked at `index` and its store-conditional, which would then fail: its link
+    /// is to be the interpreter's.
+    fn is_interrupted(&self, index: usize) -> bool {
+        let mut leaves = false;
+        for at in (index + 1..=index + LINK_REACH).take_while(|&at| self.has(at)) {
+            match form(self.insn(at).1) {
+                Form::Conditional => return leaves,
+                Form::Quick(_) | Form::Interpret | Form::Ends => leaves = true,
+                Form::Linked | Form::Jump { .. } | Form::JumpRegister => return false,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether instructions from `first` up to `end` do nothing.
@@ -413,7 +430,7 @@ impl Builder<'_> {
                 }
                 self.put(word);
             }
-            Form::Linked if !is_kept(rt) => {
+            Form::Linked if !is_kept(rt) && !self.is_interrupted(index) => {
                 let base = field(word, S);
                 // (As a store-conditional in another block would reach it.)
                 let reach = match self.reach_by_class(index, base) {

@@ -129,7 +129,7 @@ pub fn form(insn: Insn) -> Form {
     let plain = |reads, writes| Form::Plain { reads, writes };
     match insn.op {
         // What this VCPU stores to code is noticed when it does …
-        Op::Nop | Op::Pref | Op::Synci => Form::Nothing,
+        Op::Nop | Op::Pref | Op::Synci | Op::Cache => Form::Nothing,
         // … and what others have done to code is seen when they have this VCPU interrupted, as they must.
         Op::Sync => plain(Fields::NONE, Fields::NONE),
         Op::Li => plain(Fields::NONE, Fields::RT),
@@ -296,8 +296,8 @@ mod tests {
         for word in [0x0c, 0x4200_0018, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
             assert_eq!(form(decode(word)), Form::Ends, "{word:#x}");
         }
-        // cache, mfc0 Count, mtc0 Wired, tlbr
-        for word in [0x2f << 26, 0x4001_4800, 0x4081_3000, 0x4200_0001] {
+        // mfc0 Count, mtc0 Wired, tlbr
+        for word in [0x4001_4800, 0x4081_3000, 0x4200_0001] {
             assert_eq!(form(decode(word)), Form::Interpret, "{word:#x}");
         }
     }

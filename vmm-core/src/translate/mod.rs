@@ -30,3 +30,4 @@ pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]
 pub use page::PageImage;
 pub use stand::{Kind, Resume, Stand, after_slot};
+pub(crate) use values::Values;

@@ -1,7 +1,7 @@
 //! What an access reaches, and how emitted code comes by the address.
 
 use super::asm::{self, K0, K1, S, ZERO, field, with};
-use super::build::{Builder, Scratch, is_kept};
+use super::build::{self, Builder, Scratch, is_kept};
 use super::layout::{Class, slot, static_alias};
 
 /// What is known of the accesses of one instruction.
@@ -51,9 +51,9 @@ impl Builder<'_> {
             accesses[n] += 1;
             self.draft.accesses.set(accesses);
         }
-        let main = Some(self.layout.main).filter(|_| self.written >> base & 1 != 0);
-        // What the block has made is mostly right when control comes there.
-        reach.or(main.filter(|_| self.may_guess(index, base)).map(Reach::One))
+        // (If that is wrong it is seen, and the block made anew.)
+        let main = Some(Reach::One(self.layout.main)).filter(|_| self.may_guess(index, base));
+        reach.or(main)
     }
 
     /// Whether nothing is known of the access of instruction `index`, which has a base.
@@ -66,19 +66,18 @@ impl Builder<'_> {
         match (self.seen)(self.pc(index)) {
             _ if base == ZERO => None,
             Seen::One(Class::Xkseg) if !self.layout.has_xkseg() => None,
-            Seen::One(Class::User) | Seen::Mixed if is_kept(base) => None,
+            Seen::One(Class::User) if is_kept(base) => Some(Reach::Mixed),
             Seen::One(class) => Some(Reach::One(class)),
             Seen::Mixed => Some(Reach::Mixed),
             Seen::Nothing => {
                 // A stack stays where it is.
                 let stack = Some(self.source.gpr[29]).filter(|_| base == 29);
                 let class = self.values.guess(base).or(stack).and_then(Class::of);
-                let possible = class.filter(|class| match class {
-                    Class::User => !is_kept(base),
-                    Class::Xkseg => self.layout.has_xkseg(),
-                    _ => true,
-                });
-                possible.map(Reach::One)
+                match class? {
+                    Class::User if is_kept(base) => Some(Reach::Mixed),
+                    Class::Xkseg if !self.layout.has_xkseg() => None,
+                    class => Some(Reach::One(class)),
+                }
             }
         }
     }
@@ -99,15 +98,24 @@ impl Builder<'_> {
         with(word, S, K0) & !0xffff | u32::from(alias as u16)
     }
 
-    /// `$k0` is the alias of what register `base` holds, whatever its class; the register is not in the VCPU page.
+    /// `$k0` is the alias of what register `base` holds, whatever its class.
     fn alias_mixed(&mut self, base: u32) {
+        let kept = is_kept(base);
+        if kept {
+            self.load_kept(base);
+        }
         self.page();
-        self.put(asm::dextu(K0, base, 59, 5));
+        self.put(asm::dextu(K0, if kept { K0 } else { base }, 59, 5));
         self.put(asm::dins(K1, K0, 3, 5));
         self.k1 = Scratch::Unknown;
         self.put(asm::ld(K0, slot::MIXED, K1));
-        self.put(asm::xor(K0, base, K0));
-        self.alias = Some((base, Reach::Mixed));
+        if kept {
+            self.page();
+            self.put(asm::ld(K1, build::kept(base), K1));
+            self.k1 = Scratch::Unknown;
+        }
+        self.put(asm::xor(K0, if kept { K1 } else { base }, K0));
+        self.alias = Some((base, Reach::Mixed)).filter(|_| !kept);
     }
 
     /// The register that has the alias of what register `base` holds: `$k0`, or for a user address that one itself, once it is

@@ -1,6 +1,11 @@
 //! What registers hold at a place in a block, as far as its own instructions tell.
 
 use super::asm::{D, S, T, field};
+use super::form::{form, reads_and_writes};
+use crate::isa::decode;
+
+/// No address of any class.
+const NOWHERE: u64 = 1 << 63 | 1 << 58;
 
 /// Registers' values: some are certain, whenever control comes to the place; others are what they would be if the block
 /// were entered as it is when it is made.
@@ -70,6 +75,15 @@ impl Values {
         };
         let known = self.known & from == from && to != 0;
         known.then_some(Made { to, value, certain: self.certain & from == from })
+    }
+
+    /// Registers behind the instruction `word`; [`NOWHERE`] is in those of which nothing is known.
+    #[must_use]
+    pub fn behind(mut self, word: u32) -> [u64; 32] {
+        let result = self.result(word);
+        self.forget(reads_and_writes(form(decode(word)), word).1);
+        self.set(result);
+        core::array::from_fn(|number| self.guess(number as u32).unwrap_or(NOWHERE))
     }
 
     /// An instruction has been executed that makes this, or (`None`) nothing that is known.

@@ -231,6 +231,14 @@ fn a_store_conditional_gets_through_what_the_runtime_executes_before_it() {
         program[8] = beq(0, 0, -9);
         let (count, direct) = counted(&program, 0x9800_0000_0002_0000, 200);
         assert!(count > 100, "{between:#x}: {count}");
+        // The load-linked is the interpreter's.
+        assert_eq!(direct.counters().linked, 0, "{between:#x}");
+        // In another block than the load-linked.
+        program.splice(3..3, [beq(0, 0, 1), NOP]);
+        program[7] = beq(2, 0, -7);
+        program[10] = beq(0, 0, -11);
+        let (count, direct) = counted(&program, 0x9800_0000_0002_0000, 200);
+        assert!(count > 100, "{between:#x}: {count}");
         assert!(direct.counters().linked > 0, "{between:#x}");
     }
 }

@@ -30,12 +30,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 After::On => After::Exit(Exit::Lost),
                 exit => exit,
             },
-            // (A link that is lost again and again is looked for below.)
-            9 if !in_slot
-                && !trapped.linked
-                && let Some(quick) = self.quick_at(&stand) =>
-            {
-                return self.quick(&stand, quick);
+            9 if !in_slot && let Some(quick) = self.quick_at(&stand) => {
+                if !trapped.linked || !self.is_stuck(&stand) {
+                    return self.quick(&stand, quick);
+                }
+                self.interpret_link(&stand)
             }
             9 if !in_slot && self.goes_on(&stand) => {
                 if !self.direct.dirty {
@@ -100,19 +99,21 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         direct.is_stuck(vcpu.pc, true, || engine.before_conditional(vcpu, stand.pc))
     }
 
-    /// The next instructions are the interpreter's: its link survives.
+    /// The next instructions are the interpreter's, until a link of its own is used: that one survives.
     fn interpret_link(&mut self, stand: &Stand) -> After {
         self.direct.counters.linked += 1;
         let end = self.vcpu.retired + LINKED_BURST;
         let mut after = self.settle(stand);
-        // (What may change a mask or the address space ends what is interpreted in one go.)
+        let mut linked = false;
         while matches!(after, After::On)
             && self.vcpu.retired < end
             && !self.vcpu.attention
             && !self.vcpu.waiting
             && self.policy.may_translate(self.vcpu)
+            && linked <= self.vcpu.link.is_some()
         {
-            after = self.steps(end - self.vcpu.retired);
+            linked = self.vcpu.link.is_some();
+            after = self.steps(1);
         }
         after
     }
@@ -299,9 +300,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             let Some(target) = self.jump_target(stand) else { return false };
             (target, again)
         };
-        // (The guest's registers only tell what its accesses will be.)
+        let slot = match stand.kind {
+            Kind::WithSlot | Kind::BegunWithSlot => self.word_at(stand.pc.wrapping_add(4)),
+            _ => None,
+        };
         let address = core::mem::replace(&mut self.vcpu.pc, target);
-        let to = self.block();
+        let to = self.block(slot);
         self.vcpu.pc = address;
         self.follow();
         let Some(to) = to.filter(|_| dropped == self.t.cache.dropped()) else { return false };
@@ -327,9 +331,14 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// The guest's instruction at `pc`.
     fn insn_at(&mut self, pc: u64) -> Option<Insn> {
+        self.word_at(pc).map(decode)
+    }
+
+    /// The guest's instruction word at `pc`.
+    fn word_at(&mut self, pc: u64) -> Option<u32> {
         let address = core::mem::replace(&mut self.vcpu.pc, pc);
         let word = self.engine.word_here(self.vcpu);
         self.vcpu.pc = address;
-        word.map(decode)
+        word
     }
 }
