@@ -27,6 +27,10 @@ pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + HOT_HEAP;
 const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
 const VECTOR: u64 = 24;
+/// Bytes of code behind a load-linked in which its store-conditional mostly is.
+const LINK_WINDOW: u64 = 4 * 24;
+/// Times in a row that a link is given up when control has left them.
+const GIVEN_UP: u32 = 256;
 /// `$k0`
 const K0: usize = 26;
 
@@ -90,6 +94,8 @@ pub(super) struct Translation {
     own: Own,
     segments: Status,
     next: Option<Next>,
+    /// Where a link of the interpreter's was given up last, and how often in a row.
+    given_up: (u64, u32),
     /// Blocks that had been dropped when emitted code was left last.
     since: u64,
     pub counters: Translations,
@@ -118,7 +124,8 @@ impl Translation {
         let own = Own::new(layout, WORDS, vcpu.endian)?;
         let cache = CodeCache::new(layout, WORDS)?;
         let (segments, counters) = (Status::empty(), Translations::default());
-        Some(Box::new(Self { cache, own, segments, next: None, since: 0, counters }))
+        let (next, given_up, since) = (None, (0, 0), 0);
+        Some(Box::new(Self { cache, own, segments, next, given_up, since, counters }))
     }
 
     /// What guest addresses in mapped segments mean has changed.
@@ -246,12 +253,24 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// Interprets until a link of the interpreter's is used: the real CPU does not know it.
     fn use_link(&mut self) -> After {
         self.direct.dirty = true;
+        let start = self.vcpu.pc;
+        let before = if self.t.given_up.0 == start { self.t.given_up.1 } else { 0 };
+        let patient = before >= GIVEN_UP;
+        if patient {
+            self.t.given_up = (0, 0);
+        }
         for _ in 0..LINKED_BURST {
             if self.vcpu.link.is_none()
                 || self.vcpu.attention
                 || !self.policy.may_translate(self.vcpu)
             {
                 return After::On;
+            }
+            // A kernel that finds something else to do than to store does not come back to it. (Were it given up every time, one
+            // that does come back would never get through.)
+            if !patient && self.vcpu.pc.wrapping_sub(start) >= LINK_WINDOW {
+                self.t.given_up = (start, before + 1);
+                break;
             }
             if let exit @ After::Exit(_) = self.steps(1) {
                 return exit;

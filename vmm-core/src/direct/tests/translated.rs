@@ -244,6 +244,27 @@ fn a_store_conditional_gets_through_what_the_runtime_executes_before_it() {
 }
 
 #[test]
+fn a_store_conditional_gets_through_behind_a_detour() {
+    // Between tlbp and its store-conditional control goes far away and comes back.
+    let mut program = [NOP; 80];
+    program[..10].copy_from_slice(&[
+        r(0x25, 4, 6, 0),
+        i(0x34, 2, 4, 0),
+        0x4200_0008,
+        beq(4, 4, 60),
+        i(0x19, 2, 2, 1),
+        i(0x3c, 2, 4, 0),
+        beq(2, 0, -6),
+        NOP,
+        i(0x19, 5, 5, 1),
+        beq(0, 0, -10),
+    ]);
+    program[64] = beq(4, 4, -60);
+    let (count, _) = counted(&program, 0x9800_0000_0002_0000, 2000);
+    assert!(count > 100, "{count}");
+}
+
+#[test]
 fn who_has_seen_that_the_timers_time_has_come_sees_its_line() {
     // Compare is Count and a little more; Count until it is there; Cause.TI is counted.
     let program = [
