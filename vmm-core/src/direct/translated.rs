@@ -270,6 +270,10 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             // that does come back would never get through.)
             if !patient && self.vcpu.pc.wrapping_sub(start) >= LINK_WINDOW {
                 self.t.given_up = (start, before + 1);
+                // Where it goes then may be worth a block.
+                if let Some(watch) = self.engine.code.watch() {
+                    watch.hot.reached(self.vcpu.pc);
+                }
                 break;
             }
             if let exit @ After::Exit(_) = self.steps(1) {

@@ -136,6 +136,12 @@ pub const fn dinsu(rt: u32, rs: u32, position: u32, size: u32) -> u32 {
     0x1f << 26 | rs << S | rt << T | (position + size - 33) << D | (position - 32) << 6 | 0x06
 }
 
+/// `movn rd, rs, rt`
+#[must_use]
+pub const fn movn(rd: u32, rs: u32, rt: u32) -> u32 {
+    r(0x0b, rd, rs, rt)
+}
+
 /// `dext rt, rs, position, size`, size at most 32, position below 32
 #[must_use]
 pub const fn dext(rt: u32, rs: u32, position: u32, size: u32) -> u32 {

@@ -23,7 +23,7 @@ pub const MAX_WORDS: usize = 1024;
 /// No instruction is begun behind this word: what one takes, and the ends of all exits, find room.
 const LAST_START: usize = MAX_WORDS - 256;
 /// Points of a block, at most.
-pub const MAX_POINTS: usize = 256;
+pub const MAX_POINTS: usize = 272;
 /// Branches out of a block, at most.
 const MAX_WAYS: usize = 64;
 /// What one instruction takes of them, at most.
@@ -65,6 +65,8 @@ pub struct Exit {
 pub enum Way {
     /// Out, to this address.
     Exit(u64),
+    /// Out, to this address, behind the delay slot of the branch that is this instruction.
+    Slotted(u64, u8),
     /// To the runtime, the guest standing so.
     Stop(Kind, u8),
 }
@@ -132,6 +134,8 @@ pub(super) struct Builder<'a> {
     pub(super) k1: Scratch,
     /// The base register of the last load-linked, unchanged, and what that reaches.
     linked: Option<(u32, Reach)>,
+    /// Branches whose slot comes behind them, on either way.
+    pub(super) slotted: usize,
     /// Registers that the block has written so far, as bits.
     pub(super) written: u32,
     /// What registers hold.
@@ -150,8 +154,9 @@ pub fn build(
     draft.accesses.set([0; 2]);
     let (alias, k1) = (None, Scratch::Main);
     let values = Values::new(source.gpr);
-    let (linked, written) = (None, 0);
-    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked, written, values };
+    let (linked, slotted, written) = (None, 0, 0);
+    let mut builder =
+        Builder { draft, layout, source, seen, alias, k1, linked, slotted, written, values };
     let insns = builder.body();
     builder.ends();
     insns
@@ -260,6 +265,17 @@ impl Builder<'_> {
                     self.push(Kind::Link, self.draft.exit_count as u8, false, true);
                     self.exit(target);
                     self.draft.exits[self.draft.exit_count - 1].branch = from;
+                    self.put(NOP);
+                }
+                Way::Slotted(target, insn) => {
+                    (self.alias, self.k1) = (None, Scratch::Main);
+                    self.push(Kind::WithSlot, insn, false, true);
+                    let slot = usize::from(insn) + 1;
+                    let (word, decoded) = self.insn(slot);
+                    self.simple(form(decoded), word, slot);
+                    self.push(Kind::Link, self.draft.exit_count as u8, false, true);
+                    self.restore();
+                    self.exit(target);
                     self.put(NOP);
                 }
                 Way::Stop(kind, insn) => {

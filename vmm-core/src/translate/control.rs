@@ -3,12 +3,14 @@
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
 use super::build::{Builder, LINK, Scratch, Way, is_kept};
 use super::form::{Form, form, reads_and_writes};
-use super::layout::TABLE_ENTRIES;
+use super::layout::{TABLE_ENTRIES, slot};
 use super::reach::Reach;
 use super::stand::Kind;
 use crate::emulate::branch;
 use crate::isa::Insn;
 
+/// Branches of a block whose slots are emitted twice, at most: a slot takes more words than other ends of a block.
+const MAX_SLOTTED: usize = 4;
 /// `$ra`
 const RA: u32 = 31;
 
@@ -67,6 +69,17 @@ impl Builder<'_> {
         }
     }
 
+    /// Whether a slot of this form, which writes what its branch reads, can be emitted behind the branch, on either way.
+    fn may_follow(&self, slot: Form) -> bool {
+        self.slotted < MAX_SLOTTED
+            && match slot {
+                Form::Plain { .. } => true,
+                Form::ReadPage(slot::USER_LOCAL, _) => self.layout.model.has_userlocal(),
+                Form::ReadPage(..) => true,
+                _ => false,
+            }
+    }
+
     /// Emits what precedes the branch, and gives the word for the real delay slot. The caller has
     /// seen to it that the slot may be executed before the branch if it is one of these.
     fn before(&mut self, slot: &Slot, index: usize) -> Option<u32> {
@@ -106,12 +119,20 @@ impl Builder<'_> {
         if second.is_some() || first.is_some() && matches!(slot, Slot::Access(..)) {
             return None;
         }
-        if let Slot::Before(form, slot_word) = slot
-            && (likely || reads_and_writes(form, slot_word).1 & reads != 0)
-        {
-            return None;
+        let target = branch::target_of(word, insn, self.pc(index));
+        let mut behind = None;
+        if let Slot::Before(slot_form, slot_word) = slot {
+            if likely {
+                return None;
+            }
+            if reads_and_writes(slot_form, slot_word).1 & reads != 0 {
+                if !self.may_follow(slot_form) {
+                    return None;
+                }
+                behind = Some((slot_form, slot_word));
+            }
         }
-        let last = self.before(&slot, index)?;
+        let last = if behind.is_none() { self.before(&slot, index)? } else { NOP };
         if let Some(number) = first {
             self.load_kept(number);
             for at in [S, T] {
@@ -122,7 +143,15 @@ impl Builder<'_> {
             }
         }
         self.restore();
-        let target = branch::target_of(word, insn, self.pc(index));
+        if let Some((slot_form, slot_word)) = behind {
+            self.slotted += 1;
+            self.branch(word & !0xffff, Way::Slotted(target, index as u8));
+            self.put(NOP);
+            // Nothing that the guest could see has happened: it stands at the branch still.
+            self.alias = None;
+            self.point(Kind::WithSlot, index);
+            return self.simple(slot_form, slot_word, index + 1).then_some(true);
+        }
         self.branch(word & !0xffff, Way::Exit(target));
         self.put(last);
         self.wrote_by(&slot, index);

@@ -1,7 +1,7 @@
 //! Writes of coprocessor 0's registers, in the VCPU page.
 
 use super::asm::{self, K0, K1, NOP, ZERO};
-use super::build::{Builder, Way, is_kept};
+use super::build::{Builder, Scratch, Way, is_kept};
 use super::layout::slot;
 use super::stand::Kind;
 
@@ -84,9 +84,14 @@ impl Builder<'_> {
             self.put(asm::ins(K0, ZERO, position, size));
         }
         self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
+        // Whatever KSU is, with EXL the mode stays.
         self.put(asm::dext(K0, rt, 3, 2));
+        self.put(asm::dext(K1, rt, 1, 1));
+        self.k1 = Scratch::Unknown;
+        self.put(asm::movn(K0, ZERO, K1));
         self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
         self.put(asm::sign_extend(K0, rt));
+        self.page();
         self.put(asm::sd(K0, slot::STATUS, K1));
         self.look_at_pending(index);
     }

@@ -102,8 +102,9 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
         30 => 0x4160_6020 | random.pick(&[0, a]) << 16,
         31 | 32 => {
             // Status: interrupts, masks, and now and then more than that.
-            let bits =
-                random.pick(&[1, 0x8000, 0x0401, 0x0801, 2, 1, 0xfc00, 0x0400, 0x20, 0x4000]);
+            let bits = random.pick(&[
+                1, 0x8000, 0x0401, 0x0801, 2, 1, 0xfc00, 0x0400, 0x20, 0x4000, 0x12, 0x10, 0x11,
+            ]);
             out.push(mfc0(a, 12, 0));
             out.push(i(0x0e, a, a, bits));
             0x4080_0000 | a << 16 | 12 << 11
