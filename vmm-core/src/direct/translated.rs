@@ -276,7 +276,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 }
                 break;
             }
-            if let exit @ After::Exit(_) = self.steps(1) {
+            let after = match self.steps(1) {
+                After::On if self.vcpu.in_slot => self.steps(1),
+                after => after,
+            };
+            if let exit @ After::Exit(_) = after {
                 return exit;
             }
         }
