@@ -5,9 +5,15 @@ use crate::cpu::{Trap, Vcpu};
 use crate::emulate::{Flow, Memory, loadstore, system};
 use crate::interp::{Cx, Engine};
 use crate::isa::{Op, decode};
+use abi::PAGE_SIZE;
 
 /// Instructions from a trapped one on among which its store-conditional is looked for.
 const CONDITIONAL_REACH: u64 = 64;
+/// Opcodes of load-linked and store-conditional.
+const LL: u32 = 0x30;
+const LLD: u32 = 0x34;
+const SC: u32 = 0x38;
+const SCD: u32 = 0x3c;
 
 impl<const BIG: bool> Engine<'_, BIG> {
     /// Executes the instruction at the program counter if it is one of those that trap for being
@@ -79,13 +85,28 @@ impl<const BIG: bool> Engine<'_, BIG> {
 
     /// Whether a store-conditional follows `pc` before another load-linked does.
     pub(super) fn before_conditional(&mut self, vcpu: &mut Vcpu, pc: u64) -> bool {
-        for step in 0..CONDITIONAL_REACH {
-            let at = pc.wrapping_add(4 * step);
-            let Ok(word) = Cx { cpu: vcpu, engine: self }.load::<u32>(at) else { return false };
-            match decode(word).op {
-                Op::Sc | Op::Scd => return true,
-                Op::Ll | Op::Lld => return false,
-                _ => {}
+        let address = core::mem::replace(&mut vcpu.pc, pc);
+        let end = pc.wrapping_add(4 * CONDITIONAL_REACH);
+        let found = self.is_conditional_next(vcpu, end);
+        vcpu.pc = address;
+        found
+    }
+
+    /// Whether a store-conditional comes from the program counter on, before another load-linked and before `end`.
+    fn is_conditional_next(&mut self, vcpu: &mut Vcpu, end: u64) -> bool {
+        // (It is asked often, by whatever traps after a load-linked that has been used long since.)
+        while vcpu.pc != end
+            && let Some((page, _)) = self.code_page(vcpu)
+        {
+            while vcpu.pc != end {
+                match Self::word(page, vcpu.pc) >> 26 {
+                    SC | SCD => return true,
+                    LL | LLD => return false,
+                    _ => vcpu.pc = vcpu.pc.wrapping_add(4),
+                }
+                if vcpu.pc.is_multiple_of(PAGE_SIZE) {
+                    break;
+                }
             }
         }
         false

@@ -19,10 +19,10 @@ use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 
 /// Words of code that a VCPU has.
-const WORDS: usize = 1 << 18;
+const WORDS: usize = 1 << 19;
 /// Bytes of heap that translation takes: the code, some ten bytes a word to know what it means, and places that are counted
 /// and watched.
-pub(crate) const HEAP: usize = WORDS * 15 + (1 << 20) + HOT_HEAP;
+pub(crate) const HEAP: usize = WORDS * 15 + (2 << 20) + HOT_HEAP;
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
@@ -115,8 +115,8 @@ impl Translation {
         }
         let layout = Layout {
             page: 0xffff_ffff_c001_0000,
-            table: 0xffff_ffff_c004_0000,
-            code: 0xffff_ffff_c010_0000,
+            table: 0xffff_ffff_c010_0000,
+            code: 0xffff_ffff_c020_0000,
             // A stock kernel's; that of others is found out.
             main: Class::Cached,
             model: vcpu.model,

@@ -117,7 +117,7 @@ const UNMAPPED: u64 = 0xffff_ffff_8000_0000;
 const MAPPED: [u64; 2] = [0xffff_ffff_c000_0000, 0xc000_0000_0000_0000];
 const STATIC: u64 = 0xffff_ffff_d000_0000;
 /// The VCPU's own jump table, and its code.
-const OWN: [u64; 2] = [0xffff_ffff_c004_0000, 0xffff_ffff_c010_0000];
+const OWN: [u64; 2] = [0xffff_ffff_c010_0000, 0xffff_ffff_c020_0000];
 
 /// One tick an entry.
 struct Ticks(Cell<u64>);
