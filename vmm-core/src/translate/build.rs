@@ -510,7 +510,12 @@ impl Builder<'_> {
     /// As it is, with scratch registers in place of those in the VCPU page.
     fn plain(&mut self, form: Form, word: u32) {
         let Form::Plain { reads, writes } = form else { return };
-        let (_, written) = reads_and_writes(form, word);
+        let (read, written) = reads_and_writes(form, word);
+        if (read | written) & (1 << K0 | 1 << K1) == 0 {
+            self.put(word);
+            self.wrote(written);
+            return;
+        }
         let mut new = word;
         let mut scratch = [None; 2];
         for at in reads.positions() {

@@ -30,8 +30,12 @@ impl Fields {
 
     /// The registers that they name in `word`, as bits; `$zero` is none.
     #[must_use]
-    pub fn registers(self, word: u32) -> u32 {
-        self.positions().fold(0, |set, at| set | 1 << asm::field(word, at)) & !1
+    pub const fn registers(self, word: u32) -> u32 {
+        let Self(set) = self;
+        let rs = (set as u32 & 1) << asm::field(word, S);
+        let rt = (set as u32 >> 1 & 1) << asm::field(word, T);
+        let rd = (set as u32 >> 2 & 1) << asm::field(word, D);
+        (rs | rt | rd) & !1
     }
 }
 

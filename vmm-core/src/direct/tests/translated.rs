@@ -245,13 +245,13 @@ fn a_store_conditional_gets_through_what_the_runtime_executes_before_it() {
 
 #[test]
 fn a_store_conditional_gets_through_behind_a_detour() {
-    // Between tlbp and its store-conditional control goes far away and comes back.
+    // Between tlbp and its store-conditional control goes far away (with the addition in the slot) and comes back.
     let mut program = [NOP; 80];
     program[..10].copy_from_slice(&[
         r(0x25, 4, 6, 0),
         i(0x34, 2, 4, 0),
         0x4200_0008,
-        beq(4, 4, 60),
+        beq(4, 6, 60),
         i(0x19, 2, 2, 1),
         i(0x3c, 2, 4, 0),
         beq(2, 0, -6),
@@ -259,9 +259,9 @@ fn a_store_conditional_gets_through_behind_a_detour() {
         i(0x19, 5, 5, 1),
         beq(0, 0, -10),
     ]);
-    program[64] = beq(4, 4, -60);
+    program[64] = beq(4, 6, -60);
     let (count, _) = counted(&program, 0x9800_0000_0002_0000, 2000);
-    assert!(count > 100, "{count}");
+    assert!(count > 50, "{count}");
 }
 
 #[test]
