@@ -35,8 +35,8 @@ pub use l2tlb::{L2Tlb, NOTHING_COMMON, Pair, SIZE as L2TLB_SIZE, Set, common_tag
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
 pub use spaces::{Asids, Claim, Spaces};
-pub(crate) use translated::HEAP as TRANSLATION_HEAP;
 pub use translated::Translations;
+pub(crate) use translated::heap as translation_heap;
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine, POLL};

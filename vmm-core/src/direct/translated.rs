@@ -18,11 +18,17 @@ use crate::translate::{
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 
-/// Words of code that a VCPU has.
-const WORDS: usize = 1 << 19;
-/// Bytes of heap that translation takes: the code, some ten bytes a word to know what it means, and places that are counted
-/// and watched.
-pub(crate) const HEAP: usize = WORDS * 15 + (2 << 20) + HOT_HEAP;
+/// Words of code of a VCPU that keeps so many decoded pages: what a small VM executes is small too, and a stock kernel's boot
+/// takes half a million.
+const fn words(pages: usize) -> usize {
+    if pages < 512 { 1 << 18 } else { 1 << 19 }
+}
+
+/// Bytes of heap that translation takes then: the code, some ten bytes a word to know what it means, the jump table, and
+/// places that are counted and watched.
+pub(crate) const fn heap(pages: usize) -> usize {
+    words(pages) * 15 + (7 << 18) + HOT_HEAP
+}
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
@@ -121,8 +127,9 @@ impl Translation {
             main: Class::Cached,
             model: vcpu.model,
         };
-        let own = Own::new(layout, WORDS, vcpu.endian)?;
-        let cache = CodeCache::new(layout, WORDS)?;
+        let words = words(vcpu.code.pages());
+        let own = Own::new(layout, words, vcpu.endian)?;
+        let cache = CodeCache::new(layout, words)?;
         let (segments, counters) = (Status::empty(), Translations::default());
         let (next, given_up, since) = (None, (0, 0), 0);
         Some(Box::new(Self { cache, own, segments, next, given_up, since, counters }))

@@ -81,6 +81,11 @@ where
 }
 
 impl CodeCache {
+    /// How many pages are kept at most.
+    pub(crate) fn pages(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn new(pages: usize) -> Self {
         let pages = pages.max(1);
         let free = Slot {

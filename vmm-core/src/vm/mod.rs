@@ -29,7 +29,7 @@ mod visits;
 
 use crate::board::Board;
 use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
-use crate::direct::{L2TLB_SIZE, Policy, TRANSLATION_HEAP};
+use crate::direct::{L2TLB_SIZE, Policy, translation_heap};
 use crate::endian::Endian;
 use crate::image::{ImageError, Images, Plan};
 use crate::interp::{Around, CodeMap, UnreachableVector};
@@ -166,8 +166,9 @@ const fn code_pages(memory: u64, vcpus: u32) -> usize {
 #[must_use]
 pub const fn heap_needed(memory: u64, vcpus: u32, engine: Engine) -> usize {
     const SMALL: usize = 1 << 19;
-    let translated = if matches!(engine, Engine::Translator) { TRANSLATION_HEAP } else { 0 };
-    let each = code_pages(memory, vcpus) * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL + translated;
+    let pages = code_pages(memory, vcpus);
+    let translated = if matches!(engine, Engine::Translator) { translation_heap(pages) } else { 0 };
+    let each = pages * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL + translated;
     SMALL + vcpus as usize * each
 }
 
