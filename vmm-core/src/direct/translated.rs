@@ -13,7 +13,8 @@ use crate::direct::fill::Fill;
 use crate::interp::{Engine, HOT_HEAP};
 use crate::isa::decode;
 use crate::translate::{
-    BlockId, Class, Code, CodeCache, Form, Key, Layout, Own, Source, Values, form, is_mapped,
+    BlockId, Class, Code, CodeCache, Form, Key, LINK_REACH, Layout, Own, Source, Values, form,
+    is_mapped,
 };
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -34,7 +35,7 @@ const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
 const VECTOR: u64 = 24;
 /// Bytes of code behind a load-linked in which its store-conditional mostly is.
-const LINK_WINDOW: u64 = 4 * 24;
+const LINK_WINDOW: u64 = 4 * LINK_REACH as u64;
 /// Times in a row that a link is given up when control has left them.
 const GIVEN_UP: u32 = 256;
 /// `$k0`

@@ -33,7 +33,7 @@ pub const MAX_EXITS: usize = MAX_WAYS + 1;
 /// Instructions that could be emitted between two that can't, at most, for all of them to be interpreted.
 const STRETCH: usize = 12;
 /// Instructions behind a load-linked among which its store-conditional is looked for.
-const LINK_REACH: usize = 24;
+pub const LINK_REACH: usize = 24;
 /// That an exit belongs to no branch.
 pub const NO_BRANCH: u16 = u16::MAX;
 
@@ -465,7 +465,7 @@ impl Builder<'_> {
                 let base = field(word, S);
                 let linked = self.linked.filter(|&(linked, _)| linked == base);
                 let reach = linked.map_or(Reach::Mixed, |(_, reach)| reach);
-                if base == ZERO || is_kept(base) && reach == Reach::Mixed {
+                if base == ZERO {
                     return false;
                 }
                 self.alias(base, reach);

@@ -21,6 +21,7 @@ mod stand;
 pub(crate) mod tests;
 mod values;
 
+pub(crate) use build::LINK_REACH;
 pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};

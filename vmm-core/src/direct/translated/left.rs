@@ -110,8 +110,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             && !self.vcpu.attention
             && !self.vcpu.waiting
             && self.policy.may_translate(self.vcpu)
-            && linked <= self.vcpu.link.is_some()
         {
+            let used = linked && self.vcpu.link.is_none();
+            if used {
+                break;
+            }
             linked = self.vcpu.link.is_some();
             after = self.steps(1);
         }
