@@ -136,8 +136,6 @@ pub(super) struct Builder<'a> {
     linked: Option<(u32, Reach)>,
     /// Branches whose slot comes behind them, on either way.
     pub(super) slotted: usize,
-    /// Registers that the block has written so far, as bits.
-    pub(super) written: u32,
     /// What registers hold.
     pub(super) values: Values,
 }
@@ -154,9 +152,8 @@ pub fn build(
     draft.accesses.set([0; 2]);
     let (alias, k1) = (None, Scratch::Main);
     let values = Values::new(source.gpr);
-    let (linked, slotted, written) = (None, 0, 0);
-    let mut builder =
-        Builder { draft, layout, source, seen, alias, k1, linked, slotted, written, values };
+    let (linked, slotted) = (None, 0);
+    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked, slotted, values };
     let insns = builder.body();
     builder.ends();
     insns
@@ -400,7 +397,6 @@ impl Builder<'_> {
 
     /// Registers of these numbers (bits) have been written.
     pub(super) fn wrote(&mut self, registers: u32) {
-        self.written |= registers;
         self.values.forget(registers);
         let wrote = |&(base, _): &(u32, Reach)| registers >> base & 1 != 0;
         self.alias = self.alias.filter(|alias| !wrote(alias));
