@@ -28,7 +28,7 @@ const fn words(pages: usize) -> usize {
 /// Bytes of heap that translation takes then: the code, some ten bytes a word to know what it means, the jump table, and
 /// places that are counted and watched.
 pub(crate) const fn heap(pages: usize) -> usize {
-    words(pages) * 15 + (7 << 18) + HOT_HEAP
+    words(pages) * 15 + (5 << 18) + HOT_HEAP
 }
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
