@@ -333,6 +333,7 @@ impl Build {
                 cpus_per_node: u32::from(self.cpus),
                 window_per_node: 0,
                 slice_per_node: self.pages * PAGE_SIZE,
+                monitor_per_node: abi::map::KEPT_USUAL,
                 icount: true,
                 seed: self.seed,
                 console_rate: 1 << 20,

@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub enum Program {
     /// Runs for ever and says nothing.
     Loop,
+    /// As [`Program::Loop`], and its machine has a remark on that.
+    Slow,
     /// Stops at once whenever it is run, without any time passing.
     Refuse,
     /// Prints this line every millisecond of its own running time.
@@ -154,7 +156,7 @@ impl ToyVcpu {
         self.from = self.of.world.borrow().now;
         let left = until.saturating_sub(self.from);
         let length = match self.of.program {
-            Program::Loop | Program::Print(_) => left,
+            Program::Loop | Program::Slow | Program::Print(_) => left,
             Program::Refuse => 0,
             Program::Live(ns, _) => left.min(ns - self.ran),
             Program::Tick(_) => left.min(20_000),
@@ -265,7 +267,7 @@ impl Vcpu for ToyVcpu {
         *world.ran.entry(self.of.id).or_default() += ns;
         *world.ran_by.entry((self.of.id, self.index)).or_default() += ns;
         match self.of.program.clone() {
-            Program::Loop | Program::Refuse => Exit::Slice,
+            Program::Loop | Program::Slow | Program::Refuse => Exit::Slice,
             Program::Print(line) => {
                 for _ in before..self.ran / 1_000_000 {
                     self.of.shared.borrow_mut().out.extend_from_slice(line.as_bytes());
@@ -330,6 +332,14 @@ impl Guest for Toy {
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("ticks", self.shared.borrow().ticks);
+    }
+
+    fn kernel_engine(&self) -> &'static str {
+        if matches!(self.program, Program::Slow) { "slow" } else { "toy" }
+    }
+
+    fn remark(&self) -> Option<&str> {
+        matches!(self.program, Program::Slow).then_some("is slow: let it have more heap")
     }
 
     fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {

@@ -291,7 +291,7 @@ mod tests {
             cell_of[node] = CellId(cell);
         }
         // Cell 0 has nodes 0 and 1, at router 0; cells 1 and 2 a node each, at router 1.
-        let layout = Layout { nodes: 4, cpus_per_node: 2, window: 0, slice: 0, cell_of };
+        let layout = Layout { nodes: 4, cpus_per_node: 2, window: 0, slice: 0, kept: 0, cell_of };
         let hits = |line| {
             let (fault, _) = parse(line).unwrap();
             fault.check(&layout).map(|()| fault.hits(&layout).0)

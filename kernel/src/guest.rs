@@ -1,6 +1,7 @@
 //! A VM as the cell sees it: [`cell::vm::Guest`] and [`cell::vm::Vcpu`] over a virtual machine of
 //! `vmm-core`, in memory that the cell's pmap maps.
 
+use crate::admission;
 use crate::memory::Memory;
 use crate::{clock, cpus, direct, doorbell, lost, page};
 use abi::{CellId, Mpa, NodeId, config};
@@ -18,6 +19,7 @@ use vmm_core::cpu::CpuModel;
 use vmm_core::endian::Endian;
 use vmm_core::image::Images;
 use vmm_core::time::Clock;
+use vmm_core::vm::heap::{Admission, Grant};
 use vmm_core::vm::{self, Answer, Call, Home, Runner, Vm, VmParams};
 
 /// Guest instructions that are interpreted between two looks at the machine's clock: well below a
@@ -39,6 +41,10 @@ pub(crate) struct LocalGuest {
     vm: Arc<Vm<Memory>>,
     /// When its life began, in nanoseconds since power-on.
     start: u64,
+    /// Why it is slower than it could be.
+    remark: Option<String>,
+    /// What it has of the heap that is for translation.
+    _grant: Option<Grant>,
 }
 
 /// The home of a VM whose VCPUs visit this cell.
@@ -90,13 +96,14 @@ impl LocalGuest {
     pub(crate) fn new(
         config: &config::Vm,
         around: &Surroundings,
+        admission: Admission,
         pmap: &Arc<Pmap>,
         images: &Images<'_>,
     ) -> Result<Created<Self>, String> {
         let memory = Memory::Own(Arc::clone(pmap));
-        let params = params(config, around);
+        let params = params(config, around, admission.engine);
         let (vm, runners) = Vm::new(params, memory, images).map_err(|error| error.to_string())?;
-        let guest = Self { vm: Arc::new(vm), start: clock::now() };
+        let guest = Self::made(vm, clock::now(), admission);
         let vcpus = runners.into_iter().map(|runner| guest.vcpu(runner, 0)).collect();
         Ok((guest, vcpus))
     }
@@ -109,6 +116,7 @@ impl LocalGuest {
     pub(crate) fn visited(
         config: &config::Vm,
         around: &Surroundings,
+        admission: Admission,
         replica: &Arc<Replica>,
         start: u64,
         shared: &[u64],
@@ -116,9 +124,14 @@ impl LocalGuest {
         let whom = Whom { vm: replica.vm(), life: replica.life() };
         let home = Box::new(AtHome { home: replica.home(), whom });
         let memory = Memory::Visited(Arc::clone(replica));
-        let vm = Vm::visited(params(config, around), memory, home, shared);
-        let vm = Arc::new(vm.map_err(|error| error.to_string())?);
-        Ok(Self { vm, start })
+        let params = params(config, around, admission.engine);
+        let vm = Vm::visited(params, memory, home, shared).map_err(|error| error.to_string())?;
+        Ok(Self::made(vm, start, admission))
+    }
+
+    fn made(vm: Vm<Memory>, start: u64, admission: Admission) -> Self {
+        let remark = admission.lack.map(admission::remark);
+        Self { vm: Arc::new(vm), start, remark, _grant: admission.grant }
     }
 
     fn vcpu(&self, runner: Runner, thread_reads: u64) -> Box<LocalVcpu> {
@@ -128,7 +141,7 @@ impl LocalGuest {
 }
 
 /// What the virtual machine of a configured VM is made of.
-fn params(config: &config::Vm, around: &Surroundings) -> VmParams {
+fn params(config: &config::Vm, around: &Surroundings, engine: vm::Engine) -> VmParams {
     VmParams {
         endian: Endian::NATIVE,
         model: match config.cpu {
@@ -142,16 +155,7 @@ fn params(config: &config::Vm, around: &Surroundings) -> VmParams {
         clock_scale: config.clock_scale,
         budget: config.budget,
         seed: around.seed,
-        engine: engine(config),
-    }
-}
-
-/// What executes its instructions.
-pub(crate) const fn engine(config: &config::Vm) -> vm::Engine {
-    match config.engine {
-        config::Engine::Auto => vm::Engine::Auto,
-        config::Engine::Interpreter => vm::Engine::Interpreter,
-        config::Engine::Translator => vm::Engine::Translator,
+        engine,
     }
 }
 
@@ -237,6 +241,9 @@ impl Vcpu for LocalVcpu {
         if let Some(translations) = self.runner.translations() {
             translations.each(each);
         }
+        if self.runner.lacks_heap() {
+            each("without heap", 1);
+        }
     }
 }
 
@@ -253,6 +260,14 @@ impl Guest for LocalGuest {
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("warped ms", self.vm.warped() / 1_000_000);
+    }
+
+    fn kernel_engine(&self) -> &'static str {
+        self.vm.kernel_engine()
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {

@@ -1,7 +1,8 @@
 //! The machine as the cell sees it: [`cell::Machine`] over the real one.
 
+use crate::admission::Admissions;
 use crate::careful::{self, xkphys};
-use crate::guest::{self, LocalGuest, Surroundings};
+use crate::guest::{LocalGuest, Surroundings};
 use crate::player::Rings;
 use crate::talk::Wires;
 use crate::{
@@ -12,7 +13,6 @@ use abi::config::{self, Config};
 use abi::hub::Why;
 use abi::script::{self, Step};
 use abi::{CellId, CpuId, Mpa, VmId, map};
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -47,6 +47,7 @@ pub(crate) struct Host {
     script_len: u64,
     rings: Rings,
     wires: Wires,
+    admissions: Admissions,
 }
 
 impl Host {
@@ -61,6 +62,7 @@ impl Host {
             script_len: config.script_len,
             rings: Rings::new(machine::cell()),
             wires: Wires::new(),
+            admissions: Admissions::new(config),
         }
     }
 
@@ -68,17 +70,6 @@ impl Host {
         let epoch_s = self.epoch_s + clock::now() / 1_000_000_000;
         Surroundings { console_rate: self.console_rate, epoch_s, seed }
     }
-}
-
-/// The engine's own allocations would end the monitor if they failed.
-fn has_heap_for(vm: &config::Vm, vcpus: u32) -> Result<(), CreateError> {
-    let needed = vmm_core::vm::heap_needed(vm.memory, vcpus, guest::engine(vm));
-    Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| {
-        CreateError::NoMemory(format!(
-            "the monitor's own heap has not {} KB left in one piece: stop another VM",
-            needed >> 10
-        ))
-    })
 }
 
 impl Machine for Host {
@@ -99,7 +90,7 @@ impl Machine for Host {
         vm: &config::Vm,
         pmap: &Arc<Pmap>,
     ) -> Result<Created<Self::Guest>, CreateError> {
-        has_heap_for(vm, vm.vcpus)?;
+        let admission = self.admissions.at_home(vm)?;
         let images = Images {
             kernel: low_ram(vm.kernel.base, vm.kernel.len),
             initrd: (vm.initrd.len != 0).then(|| low_ram(vm.initrd.base, vm.initrd.len)),
@@ -110,7 +101,7 @@ impl Machine for Host {
             word.copy_from_slice(&self.rng.bits().to_le_bytes());
         }
         let around = self.surroundings(seed);
-        LocalGuest::new(vm, &around, pmap, &images).map_err(CreateError::BadImage)
+        LocalGuest::new(vm, &around, admission, pmap, &images).map_err(CreateError::BadImage)
     }
 
     fn visit(
@@ -120,9 +111,10 @@ impl Machine for Host {
         start_ns: u64,
         shared: &[u64],
     ) -> Result<Self::Guest, CreateError> {
-        has_heap_for(vm, 1)?;
+        let admission = self.admissions.visiting(vm)?;
         let around = self.surroundings([0; 32]);
-        LocalGuest::visited(vm, &around, replica, start_ns, shared).map_err(CreateError::BadImage)
+        LocalGuest::visited(vm, &around, admission, replica, start_ns, shared)
+            .map_err(CreateError::BadImage)
     }
 
     fn parcel(&mut self, words: &[u64]) -> Frozen {

@@ -16,6 +16,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod admission;
+#[cfg(target_os = "none")]
 mod asm;
 #[cfg(target_os = "none")]
 mod awake;

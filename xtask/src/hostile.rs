@@ -53,7 +53,7 @@ impl Engine {
     /// The last part of the names of kernels that are linked for it, and its name in a configuration.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::Direct => ("", "auto"),
+            Self::Direct => ("", "direct"),
             Self::Translator => ("-kseg0", "translator"),
         }
     }

@@ -17,7 +17,7 @@ use crate::tail::Tail;
 use crate::talk::CellSet;
 use crate::talk::mutant::{Mutant, seeded};
 use crate::visit::Goal;
-use crate::vm::{Body, End, Ending, Life, State, Then, VcpuId, Visit};
+use crate::vm::{Body, End, Ending, Guest, Life, State, Then, VcpuId, Visit};
 use abi::config::{Placement, Restart};
 use abi::event::{Cause, Kind};
 use abi::{CellId, CpuId, PAGE_SHIFT, VmId};
@@ -93,11 +93,15 @@ impl<M: Machine> LocalCell<M> {
                 // Later lives have larger numbers, in whichever cell they begin.
                 vm.life_number = (vm.life_number + 1).max((now / 1_000_000) as u32);
                 vm.tail = Tail::new();
+                let remark = guest.remark().map(|remark| format!("VM `{name}` {remark}\n"));
                 self.sched.add(id, vcpus.len() as u32, vm.config.weight, now);
                 let body = Body::new(guest, vcpus, vm.life_number, now);
                 vm.state = State::Living(Life::new(body, pmap));
                 self.note_vms();
                 self.report(id, |vm| Kind::VmStart { vm });
+                if let Some(remark) = remark {
+                    self.say(&remark);
+                }
                 self.spread_out(id);
                 Ok(())
             }

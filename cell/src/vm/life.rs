@@ -108,6 +108,7 @@ impl<G: Guest> Life<G> {
             instructions: self.used.instructions + self.body.instructions(),
             pages: u64::from(self.pmap.resident()),
             unseen: self.body.unseen(),
+            kernel_engine: self.body.guest.kernel_engine(),
             ..Usage::default()
         };
         usage.add(&self.used.times);

@@ -49,6 +49,12 @@ pub trait Guest {
     /// What it counts, each with its name, in an order that does not change.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64));
 
+    /// What executes its kernel mode, in a word.
+    fn kernel_engine(&self) -> &'static str;
+
+    /// What whoever started it should know, in a sentence: that it is slower than it could be.
+    fn remark(&self) -> Option<&str>;
+
     /// At home: where page `page` of its memory lies, which is placed near `node` if it is not there. `None` past
     /// the end.
     fn place(&self, page: u32, node: NodeId) -> Option<Mpa>;

@@ -31,6 +31,8 @@ pub struct Usage {
     pub instructions: u64,
     /// Pages of machine memory it has (or had, at its end).
     pub pages: u64,
+    /// What executes its kernel mode.
+    pub kernel_engine: &'static str,
     /// What its engine and devices have counted.
     pub counters: Vec<(&'static str, u64)>,
     /// VCPUs that run just now, or are in other cells: what they have counted is missing.
@@ -66,6 +68,7 @@ impl fmt::Display for Usage {
         let Self { slices, idles, sends, .. } = self;
         writeln!(f, "  exits         slice {slices}, idle {idles}, send {sends}")?;
         writeln!(f, "  migrations    {}", self.migrations)?;
+        writeln!(f, "  kernel mode   {}", self.kernel_engine)?;
         for (name, value) in &self.counters {
             writeln!(f, "  {name:<13} {value}")?;
         }

@@ -144,6 +144,17 @@ fn a_full_heap_is_not_the_images_fault() {
 }
 
 #[test]
+fn what_makes_a_vm_slow_is_said_whenever_it_starts() {
+    let mut run = Build::new(64).stay().vm("slow", 8, Program::Slow).boot(None);
+    run.run(20 * MS);
+    let remark = "VM `slow` is slow: let it have more heap";
+    assert_eq!(run.printed(MONITOR).matches(remark).count(), 1);
+    assert!(run.command("stats slow").contains("  kernel mode   slow\n"));
+    run.command("stop slow");
+    assert!(run.command("start slow").starts_with(remark));
+}
+
+#[test]
 fn a_bad_image_gives_its_memory_back() {
     let mut run = Build::new(64).stay().vm("bad", 8, Program::Bad).boot(None);
     assert_eq!(run.story(), ["up", "bad bad-image"]);

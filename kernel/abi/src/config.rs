@@ -35,6 +35,8 @@ pub struct Machine {
     pub window_per_node: u64,
     /// Bytes of RAM slice a node.
     pub slice_per_node: u64,
+    /// Bytes a node that its cell's monitor keeps ([`Layout::kept`]).
+    pub monitor_per_node: u64,
     /// Runs under `-icount`: nothing may depend on the host.
     pub icount: bool,
     /// The seed of the monitor's one random source.
@@ -124,12 +126,15 @@ pub enum Restart {
 /// What executes a VM's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// The machine's CPU itself where it can, the interpreter elsewhere.
+    /// The machine's CPU itself where it can. Other kernel mode is translated if the monitor's heap has room for
+    /// that, else interpreted.
     Auto,
     /// The interpreter, always: for debugging and for comparing engines.
     Interpreter,
-    /// As [`Engine::Auto`], and kernel mode that the CPU can't execute itself is translated.
+    /// As [`Engine::Auto`], but where there is no room the VM does not start.
     Translator,
+    /// The machine's CPU itself where it can, the interpreter elsewhere.
+    Direct,
 }
 
 /// The processor that a VM sees.
@@ -153,8 +158,15 @@ impl Config {
                 }
             }
         }
-        let Machine { nodes, cpus_per_node, window_per_node, slice_per_node, .. } = self.machine;
-        Layout { nodes, cpus_per_node, window: window_per_node, slice: slice_per_node, cell_of }
+        let machine = &self.machine;
+        Layout {
+            nodes: machine.nodes,
+            cpus_per_node: machine.cpus_per_node,
+            window: machine.window_per_node,
+            slice: machine.slice_per_node,
+            kept: machine.monitor_per_node,
+            cell_of,
+        }
     }
 
     /// The cell that each VM starts in, of those that it is permitted; `None`: it does not fit any (a VM that
@@ -207,6 +219,7 @@ impl Config {
         w.u32(m.cpus_per_node);
         w.u64(m.window_per_node);
         w.u64(m.slice_per_node);
+        w.u64(m.monitor_per_node);
         w.u8(u8::from(m.icount));
         w.u64(m.seed);
         w.u64(m.console_rate);
@@ -249,12 +262,13 @@ impl Config {
         if r.u64()? != MAGIC {
             return Err(DecodeError { at: 0, what: "the configuration's magic number" });
         }
-        let machine_head = (r.u32()?, r.u32()?, r.u64()?, r.u64()?);
+        let machine_head = (r.u32()?, r.u32()?, r.u64()?, r.u64()?, r.u64()?);
         let machine = Machine {
             nodes: machine_head.0,
             cpus_per_node: machine_head.1,
             window_per_node: machine_head.2,
             slice_per_node: machine_head.3,
+            monitor_per_node: machine_head.4,
             icount: bool(&mut r)?,
             seed: r.u64()?,
             console_rate: r.u64()?,
@@ -296,6 +310,7 @@ impl Config {
                     0 => Engine::Auto,
                     1 => Engine::Interpreter,
                     2 => Engine::Translator,
+                    3 => Engine::Direct,
                     _ => return Err(r.error("an engine")),
                 },
                 cpu: match r.u8()? {
@@ -322,10 +337,10 @@ fn blob(r: &mut Reader<'_>) -> Result<Blob, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn vm(name: &str) -> Vm {
+    pub(crate) fn vm(name: &str) -> Vm {
         Vm {
             name: name.into(),
             kernel: Blob { base: 0x500_0000, len: 10 },
@@ -345,13 +360,14 @@ mod tests {
         }
     }
 
-    fn config(nodes: u32, cells: &[&[u8]], vms: Vec<Vm>) -> Config {
+    pub(crate) fn config(nodes: u32, cells: &[&[u8]], vms: Vec<Vm>) -> Config {
         Config {
             machine: Machine {
                 nodes,
                 cpus_per_node: 2,
                 window_per_node: 64 << 20,
                 slice_per_node: 192 << 20,
+                monitor_per_node: crate::map::KEPT_USUAL,
                 icount: true,
                 seed: 3,
                 console_rate: 4,

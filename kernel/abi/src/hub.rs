@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn each_cpu_has_words_of_its_own() {
         let cell_of = [CellId(0); MAX_NODES];
-        let layout = Layout { nodes: 8, cpus_per_node: 2, window: 0, slice: 0, cell_of };
+        let layout = Layout { nodes: 8, cpus_per_node: 2, window: 0, slice: 0, kept: 0, cell_of };
         let mut all: Vec<u64> = (0..16).map(|cpu| parked_address(&layout, CpuId(cpu))).collect();
         assert!(all.iter().all(|at| (map::HUB_BASE..map::CONTROLLER).contains(at)));
         all.dedup();

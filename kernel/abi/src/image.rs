@@ -13,7 +13,7 @@ use crate::layout::Layout;
 /// `"HNYBOOT1"`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HNYBOOT1");
 /// Encoded size in bytes.
-pub const ENCODED_SIZE: usize = 96;
+pub const ENCODED_SIZE: usize = 104;
 
 /// The fixed block that the PROM reads first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl BootBlock {
     pub fn encode(&self) -> [u8; ENCODED_SIZE] {
         let mut w = Writer::new();
         w.u64(MAGIC);
-        let Layout { nodes, cpus_per_node, window, slice, cell_of } = self.layout;
+        let Layout { nodes, cpus_per_node, window, slice, kept, cell_of } = self.layout;
         w.u32(nodes);
         w.u32(cpus_per_node);
         for cell in cell_of {
@@ -50,6 +50,7 @@ impl BootBlock {
         for v in [
             window,
             slice,
+            kept,
             self.monitor_len,
             self.monitor_mem,
             self.monitor_entry,
@@ -82,7 +83,8 @@ impl BootBlock {
         for cell in &mut cell_of {
             *cell = CellId(r.u8()?);
         }
-        let layout = Layout { nodes, cpus_per_node, window: r.u64()?, slice: r.u64()?, cell_of };
+        let (window, slice, kept) = (r.u64()?, r.u64()?, r.u64()?);
+        let layout = Layout { nodes, cpus_per_node, window, slice, kept, cell_of };
         if !layout.is_sound() {
             return Err(DecodeError { at: 8, what: "a machine of nodes and cells" });
         }
@@ -114,6 +116,7 @@ mod tests {
                 cpus_per_node: 2,
                 window: 64 << 20,
                 slice: 8 << 20,
+                kept: 48 << 20,
                 cell_of: [0, 1, 0, 0, 0, 0, 0, 0].map(CellId),
             },
             monitor_len: 3,

@@ -19,6 +19,8 @@ pub struct Layout {
     pub window: u64,
     /// Bytes of a node's slice; 0: none.
     pub slice: u64,
+    /// Bytes for each of its nodes that a cell's monitor keeps, where there are so many ([`Layout::reserve`]).
+    pub kept: u64,
     /// The cell of each node.
     pub cell_of: [CellId; MAX_NODES],
 }
@@ -111,7 +113,7 @@ impl Layout {
     /// node's window (in its slice where there are no windows), at an address that the monitor's TLB entry
     /// can map, and goes on in those of the nodes that follow without a gap.
     ///
-    /// [`map::CELL_RESERVE`] a node; where a cell has nothing but windows, at most half of them.
+    /// [`Layout::kept`] a node; where a cell has nothing but windows, at most half of them.
     ///
     /// # Panics
     /// When the cell has no node.
@@ -122,7 +124,7 @@ impl Layout {
         let in_a_row =
             self.nodes_of(cell).zip(first.0..).take_while(|(node, at)| node.0 == *at).count()
                 as u64;
-        let wanted = nodes * map::CELL_RESERVE;
+        let wanted = nodes * self.kept;
         let (start, room) = match (self.window, self.slice) {
             (0, slice) => (self.slice_of(first).start, in_a_row * slice),
             (window, 0) => (self.window_of(first).start, in_a_row * window / 2),
@@ -166,6 +168,8 @@ impl Layout {
             && (self.window == 0 || self.window.is_power_of_two() && self.window >= map::WINDOW_MIN)
             && self.slice.is_multiple_of(unit)
             && self.window + self.slice >= map::WINDOW_MIN
+            && self.kept.is_multiple_of(crate::PAGE_SIZE)
+            && (map::KEPT_MIN..=map::RAM_MAX).contains(&self.kept)
     }
 }
 
@@ -179,7 +183,7 @@ mod tests {
             *of = CellId(*cell);
         }
         let (window, slice) = (window << 20, slice << 20);
-        Layout { nodes, cpus_per_node: 2, window, slice, cell_of }
+        Layout { nodes, cpus_per_node: 2, window, slice, kept: map::KEPT_USUAL, cell_of }
     }
 
     #[test]
@@ -212,6 +216,12 @@ mod tests {
         assert_eq!(size(&layout(8, 32, 0, &[0; 8])), (0x7000_0000, 128));
         assert_eq!(size(&layout(8, 32, 128, &[0; 8])), (0x7000_0000, 256));
         assert_eq!(size(&layout(8, 32, 0, &[0, 1, 2, 3, 4, 5, 6, 7])), (0x7000_0000, 16));
+        let with = |kept: u64, machine: Layout| size(&Layout { kept: kept << 20, ..machine });
+        assert_eq!(with(48, layout(1, 64, 192, &[0])), (0x7000_0000, 48));
+        assert_eq!(with(96, layout(1, 64, 192, &[0])), (0x7000_0000, 64), "its window");
+        assert_eq!(with(96, layout(2, 0, 128, &[0, 0])), (0x9000_0000, 192));
+        assert_eq!(with(1024, layout(2, 0, 128, &[0, 0])), (0x9000_0000, 256), "all there is");
+        assert_eq!(with(16, layout(1, 0, 256, &[0])), (0x9000_0000, 16));
     }
 
     #[test]
@@ -230,6 +240,10 @@ mod tests {
             Layout { slice: u64::MAX, ..good },
             Layout { slice: 4096, ..good },
             Layout { window: 0, slice: 8 << 20, ..good },
+            Layout { kept: 0, ..good },
+            Layout { kept: map::KEPT_MIN - 4096, ..good },
+            Layout { kept: (32 << 20) + 512, ..good },
+            Layout { kept: u64::MAX - 4095, ..good },
             layout(2, 64, 64, &[0, 2]),
             layout(2, 64, 64, &[1, 1]),
             layout(2, 64, 64, &[0, 255]),

@@ -19,6 +19,8 @@ extern crate alloc;
 pub mod addr;
 pub mod codec;
 #[cfg(feature = "alloc")]
+pub mod company;
+#[cfg(feature = "alloc")]
 pub mod config;
 pub mod directory;
 pub mod error;

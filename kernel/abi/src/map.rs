@@ -72,10 +72,12 @@ pub const IMAGES_BASE: u64 = 0x0500_0000;
 /// Most bytes of guest images.
 pub const IMAGES_MAX: u64 = LOW_RAM_SIZE - IMAGES_BASE;
 
-/// Bytes that a cell keeps from its VMs for each of its nodes: the monitor's text, data and heap, and its
-/// records of machine pages ([`crate::layout::Layout::reserve`]). The host refuses VMs that would not fit
-/// beside it. An engine takes 5 MB of heap, so that some VMs can run at the same time.
-pub const CELL_RESERVE: u64 = 32 << 20;
+/// Bytes that a cell keeps from its VMs for each of its nodes, where nobody wants more: the monitor's text, data
+/// and heap, and its records of machine pages ([`crate::layout::Layout::reserve`]). The host refuses VMs that
+/// would not fit beside it. An engine takes 5 MB of heap, so that some VMs can run at the same time.
+pub const KEPT_USUAL: u64 = 32 << 20;
+/// Least of that: the monitor and a heap in which one engine has room.
+pub const KEPT_MIN: u64 = MONITOR_MAX + (8 << 20);
 
 /// Machine-physical address of node 0's slice of RAM (what follows low RAM).
 pub const SLICE_BASE: u64 = RAM_BASE + LOW_RAM_SIZE;

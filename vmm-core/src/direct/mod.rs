@@ -144,9 +144,17 @@ impl Direct {
         self.translation.as_deref().map(|translation| &translation.counters)
     }
 
-    /// What of `policy` can be done: whether there is memory to translate.
+    /// Whether there was no memory to translate.
+    #[must_use]
+    pub const fn lacks_heap(&self) -> bool {
+        self.untranslated
+    }
+
+    /// What of `policy` can be done: whether there is memory to translate. (While its VM is in several places, none is
+    /// taken for it.)
     fn able(&mut self, vcpu: &mut Vcpu, policy: Policy) -> Policy {
-        if policy.translated && self.translation.is_none() && !self.untranslated {
+        let wanted = policy.translated && !vcpu.verifies;
+        if wanted && self.translation.is_none() && !self.untranslated {
             self.translation = Translation::new(vcpu);
             self.untranslated = self.translation.is_none();
         }

@@ -46,6 +46,17 @@ pub struct Plan {
     entry: Entry,
 }
 
+/// Whether a kernel is linked in a supervisor segment, wholly or in part: then its kernel mode can run in real
+/// supervisor mode. (What is no kernel is not.)
+#[must_use]
+pub fn is_supervisor_linked(kernel: &[u8], endian: Endian, memory: u64) -> bool {
+    Elf::parse(kernel, endian, memory).is_ok_and(|kernel| in_supervisor_segment(&kernel))
+}
+
+fn in_supervisor_segment(kernel: &Elf) -> bool {
+    kernel.segments.iter().any(|segment| crate::direct::is_supervisor(segment.vaddr))
+}
+
 impl Plan {
     /// Checks the images of a VM with `memory` bytes of RAM. `seed` reaches the kernel's random
     /// number generator.
@@ -85,7 +96,7 @@ impl Plan {
     /// run in real supervisor mode.
     #[must_use]
     pub fn is_supervisor_linked(&self) -> bool {
-        self.kernel.segments.iter().any(|segment| crate::direct::is_supervisor(segment.vaddr))
+        in_supervisor_segment(&self.kernel)
     }
 
     /// Copies the images, which must be those the plan was made of, into memory that is all zero.

@@ -14,6 +14,7 @@
 
 pub mod away;
 mod devices;
+pub mod heap;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -28,18 +29,18 @@ mod tests;
 mod visits;
 
 use crate::board::Board;
-use crate::cpu::{CODE_PAGE_HEAP, CpuModel};
-use crate::direct::{L2TLB_SIZE, Policy, translation_heap};
+use crate::cpu::CpuModel;
+use crate::direct::Policy;
 use crate::endian::Endian;
 use crate::image::{ImageError, Images, Plan};
 use crate::interp::{Around, CodeMap, UnreachableVector};
 use crate::mem::GuestMemory;
 use crate::time::Clock;
-use abi::PAGE_SIZE;
 use alloc::vec::Vec;
 pub use away::{Answer, Call, Home};
 use core::sync::atomic::{AtomicU64, Ordering};
 use devices::{Devices, Port};
+pub use heap::heap_needed;
 pub use report::Report;
 pub use runner::Runner;
 use spin::mutex::SpinMutex;
@@ -50,12 +51,13 @@ pub const VCPUS_MAX: u32 = 16;
 /// What may execute a VM's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// Whatever is fastest where the VM runs.
+    /// The real CPU what it can, the interpreter the rest.
     #[default]
-    Auto,
+    Direct,
     /// The interpreter only.
     Interpreter,
-    /// As [`Engine::Auto`], and kernel mode by the translator where it can't run directly.
+    /// As [`Engine::Direct`], and kernel mode by the translator where it can't run directly. (A VCPU that finds no heap
+    /// for its translated code is interpreted there.)
     Translator,
 }
 
@@ -81,7 +83,7 @@ pub struct VmParams {
     pub budget: u64,
     /// For the kernel's random number generator.
     pub seed: [u8; 32],
-    /// What may execute its instructions. (On a machine without direct execution both choices mean
+    /// What may execute its instructions. (On a machine without direct execution every choice means
     /// the interpreter.)
     pub engine: Engine,
 }
@@ -145,31 +147,6 @@ pub struct Vm<M> {
     end: SpinMutex<Option<End>>,
     /// What runs directly where there is a real CPU.
     policy: Policy,
-}
-
-/// Decoded pages that each VCPU of a VM of `memory` bytes keeps: together one for each 32 pages, within
-/// bounds. What a small VM executes is small too; beyond 4 MB of them the stock kernel gains nothing.
-const fn code_pages(memory: u64, vcpus: u32) -> usize {
-    let pages = memory / PAGE_SIZE / 32 / if vcpus == 0 { 1 } else { vcpus as u64 };
-    if pages < 32 {
-        32
-    } else if pages > 512 {
-        512
-    } else {
-        pages as usize
-    }
-}
-
-/// Heap that a VM of so many bytes of memory and VCPUs takes at most, in bytes: for each VCPU its decoded
-/// pages, the L2TLB where it finds its alignment, and half a megabyte for TLB and cached translations; and
-/// as much for the devices.
-#[must_use]
-pub const fn heap_needed(memory: u64, vcpus: u32, engine: Engine) -> usize {
-    const SMALL: usize = 1 << 19;
-    let pages = code_pages(memory, vcpus);
-    let translated = if matches!(engine, Engine::Translator) { translation_heap(pages) } else { 0 };
-    let each = pages * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL + translated;
-    SMALL + vcpus as usize * each
 }
 
 impl<M: GuestMemory> Vm<M> {
@@ -245,6 +222,16 @@ impl<M> Vm<M> {
     #[must_use]
     pub const fn memory(&self) -> &M {
         &self.memory
+    }
+
+    /// What executes its kernel mode where there is a real CPU.
+    #[must_use]
+    pub const fn kernel_engine(&self) -> &'static str {
+        match self.policy {
+            Policy { kernel: true, .. } => "direct",
+            Policy { translated: true, .. } => "translated",
+            _ => "interpreted",
+        }
     }
 
     /// How it has ended, if it has: an exit from [`Exit::PowerOff`] on.

@@ -4,6 +4,7 @@ use super::smp::{Random, changing_code, locks_and_tokens, made, place_function};
 use super::tests::TestClock;
 use super::*;
 use crate::state::StateError;
+use abi::PAGE_SIZE;
 use alloc::vec::Vec;
 
 fn saved(runner: &mut Runner) -> Vec<u64> {

@@ -1,7 +1,8 @@
 //! One VCPU of a VM, with what executes it.
 
 use super::devices::{Own, Port};
-use super::{End, Exit, Report, Vm, VmParams, code_pages};
+use super::heap::code_pages;
+use super::{End, Exit, Report, Vm, VmParams};
 use crate::board::{Request, ram};
 use crate::cpu::Vcpu;
 use crate::direct::{self, Direct, Policy, RealCpu};
@@ -358,6 +359,12 @@ impl Runner {
     #[must_use]
     pub fn translations(&self) -> Option<&direct::Translations> {
         self.direct.as_deref().and_then(Direct::translations)
+    }
+
+    /// Whether it is interpreted where it should be translated, because it found no heap for that.
+    #[must_use]
+    pub fn lacks_heap(&self) -> bool {
+        self.direct.as_deref().is_some_and(Direct::lacks_heap)
     }
 
     /// The VCPU.

@@ -107,7 +107,7 @@ pub(super) fn params(endian: Endian) -> VmParams {
         clock_scale: 1,
         budget: 0,
         seed: [0; 32],
-        engine: Engine::Auto,
+        engine: Engine::Direct,
     }
 }
 
@@ -170,7 +170,7 @@ fn starts_as_firmware_would_and_resets() {
 
 #[test]
 fn the_interpreter_alone_if_so_configured() {
-    for (engine, user) in [(Engine::Auto, true), (Engine::Interpreter, false)] {
+    for (engine, user) in [(Engine::Direct, true), (Engine::Interpreter, false)] {
         let single = vm_with(VmParams { engine, ..params(Endian::Little) }, &FINISH);
         assert_eq!(single.vm.policy, Policy { user, ..Policy::NEVER });
     }

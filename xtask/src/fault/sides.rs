@@ -87,8 +87,14 @@ mod tests {
 
     fn layout(nodes: u32, each: u8) -> Layout {
         let cell_of = core::array::from_fn(|node| CellId(node as u8 / each));
-        let mut layout =
-            Layout { nodes, cpus_per_node: 1, window: 32 << 20, slice: 64 << 20, cell_of };
+        let mut layout = Layout {
+            nodes,
+            cpus_per_node: 1,
+            window: 32 << 20,
+            slice: 64 << 20,
+            kept: 32 << 20,
+            cell_of,
+        };
         for node in nodes as usize..MAX_NODES {
             layout.cell_of[node] = CellId(0);
         }

@@ -139,7 +139,7 @@ fn setting(args: &Args) -> Result<Setting> {
     let engine = match args.engine {
         _ if args.interpreted => vm::Engine::Interpreter,
         Engine::Translator => vm::Engine::Translator,
-        _ => vm::Engine::Auto,
+        _ => vm::Engine::Direct,
     };
     let executor = match args.engine {
         Engine::Interpreter => Executor::Interpreter,

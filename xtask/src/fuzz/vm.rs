@@ -42,8 +42,8 @@ expect "honeycomb> " 60
 /// What executes the VM's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// What the monitor takes by itself.
-    Auto,
+    /// The CPU itself what it can, the interpreter the rest.
+    Direct,
     /// The interpreter.
     Interpreter,
     /// The translator, where nothing runs directly.
@@ -54,7 +54,7 @@ impl Engine {
     /// As a configuration has it.
     const fn name(self) -> &'static str {
         match self {
-            Self::Auto => "auto",
+            Self::Direct => "direct",
             Self::Interpreter => "interpreter",
             Self::Translator => "translator",
         }

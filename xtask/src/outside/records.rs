@@ -276,7 +276,14 @@ mod tests {
     fn layout() -> Layout {
         let mut cell_of = [CellId(0); MAX_NODES];
         cell_of[1] = CellId(1);
-        Layout { nodes: 2, cpus_per_node: 1, window: 32 << 20, slice: 1 << 20, cell_of }
+        Layout {
+            nodes: 2,
+            cpus_per_node: 1,
+            window: 32 << 20,
+            slice: 1 << 20,
+            kept: 32 << 20,
+            cell_of,
+        }
     }
 
     /// A machine of two cells with two VMs, of one VCPU and of two.

@@ -240,7 +240,7 @@ mod tests {
     fn layout(cells: [u8; 2]) -> Layout {
         let mut cell_of = [CellId(0); 8];
         cell_of[..2].copy_from_slice(&cells.map(CellId));
-        Layout { nodes: 2, cpus_per_node: 2, window: 0, slice: 64 << 20, cell_of }
+        Layout { nodes: 2, cpus_per_node: 2, window: 0, slice: 64 << 20, kept: 32 << 20, cell_of }
     }
 
     fn producer(ram: &Ram, cell: u8) -> Producer<Window> {

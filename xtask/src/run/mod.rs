@@ -10,6 +10,7 @@ pub mod drain;
 pub mod embedded;
 pub mod facts;
 mod images;
+mod kept;
 pub mod lab;
 mod logs;
 mod memory;

@@ -180,6 +180,7 @@ pub fn config(plan: &Plan, blobs: &[(Blob, Blob)], script: &[u8], mode: Mode) ->
             cpus_per_node: plan.layout.cpus_per_node,
             window_per_node: plan.layout.window,
             slice_per_node: plan.layout.slice,
+            monitor_per_node: plan.layout.kept,
             icount: mode.icount,
             seed: mode.seed,
             console_rate: plan.console_rate,

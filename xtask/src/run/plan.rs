@@ -1,5 +1,6 @@
 //! What was asked for, made into something the monitor can do, or refused with culprit and remedy.
 
+use super::kept;
 use super::memory;
 use super::pack::{self, Mode};
 use super::size;
@@ -73,10 +74,13 @@ impl Plan {
             cpus_per_node: machine.cpus_per_node.value as u32,
             window,
             slice,
+            kept: kept::said(machine, window + slice)?,
             cell_of,
         };
         assert!(layout.is_sound(), "checked key by key: {layout:?}");
         memory::check_reserve(machine, &layout)?;
+        kept::check(machine, &layout)?;
+        let is_said = machine.monitor_memory_per_node.is_some();
         if machine.console_rate.value == 0 {
             return Err(machine.console_rate.error(
                 "console_rate = 0: nothing would ever be printed; leave the key out for \"1M\"",
@@ -94,6 +98,9 @@ impl Plan {
             plan.vms.push(vm);
         }
         plan.check_room()?;
+        if !is_said {
+            plan.layout.kept = kept::wanted(&plan);
+        }
         Ok(plan)
     }
 

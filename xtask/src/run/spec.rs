@@ -39,6 +39,8 @@ pub struct Machine {
     pub memory_per_node: Option<Item<u64>>,
     /// What kind of memory nodes have.
     pub memory_kind: Item<MemoryKind>,
+    /// Bytes of each that the monitor keeps; `None`: as many as it has use for.
+    pub monitor_memory_per_node: Option<Item<u64>>,
     /// Byte order, if it was given.
     pub endian: Option<Item<Endian>>,
     /// Most bytes a console emits in a virtual second.
@@ -149,6 +151,7 @@ impl Default for Machine {
             slice_per_node: None,
             memory_per_node: None,
             memory_kind: Item::default(MemoryKind::Mixed),
+            monitor_memory_per_node: None,
             endian: None,
             console_rate: Item::default(DEFAULT_CONSOLE_RATE),
         }
@@ -259,6 +262,7 @@ fn machine(mut t: Table<'_>) -> Result<Machine> {
         slice_per_node: t.size("slice_per_node")?,
         memory_per_node: t.size("memory_per_node")?,
         memory_kind: t.word("memory_kind", &kinds)?.unwrap_or(d.memory_kind),
+        monitor_memory_per_node: t.size_or("monitor_memory_per_node", "auto")?,
         endian: t.word("endian", &[("little", Endian::Little), ("big", Endian::Big)])?,
         console_rate: t.size("console_rate")?.unwrap_or(d.console_rate),
     };
@@ -314,6 +318,7 @@ fn vm(mut t: Table<'_>, base: &Path) -> Result<Vm> {
         ("auto", Engine::Auto),
         ("interpreter", Engine::Interpreter),
         ("translator", Engine::Translator),
+        ("direct", Engine::Direct),
     ];
     let engine = t.word("engine", &engines)?;
     let cpu = t.word("cpu", &[("honeycomb", Cpu::Honeycomb), ("generic", Cpu::Generic)])?;
@@ -365,6 +370,7 @@ mod tests {
             topology = "hypercube"
             endian = "big"
             console_rate = 1000
+            monitor_memory_per_node = "48M"
             [[cell]]
             nodes = [0, 1]
             [[vm]]
@@ -393,12 +399,13 @@ mod tests {
         assert_eq!(spec.machine.endian.unwrap().value, Endian::Big);
         assert_eq!(spec.machine.memory_per_node.unwrap().value, 224 << 20);
         assert_eq!(spec.machine.console_rate.value, 1000);
+        assert_eq!(spec.machine.monitor_memory_per_node.unwrap().value, 48 << 20);
         assert_eq!(spec.cells[0].nodes.value, [0, 1]);
         assert_eq!(spec.vms[0].kernel.value, Kernel::BuiltIn("linux".into()));
         assert_eq!(spec.vms[0].memory, Item::default(DEFAULT_VM_MEMORY));
         let vm = &spec.vms[1];
         assert_eq!(vm.kernel.value, Kernel::File("dir/images/vmlinux".into()));
-        assert_eq!(vm.kernel.source.to_string(), "dir/m.toml:19");
+        assert_eq!(vm.kernel.source.to_string(), "dir/m.toml:20");
         assert_eq!(vm.initrd.as_ref().unwrap().value, Path::new("/rd"));
         assert_eq!((vm.vcpus.value, vm.weight.value, vm.clock_scale.value), (2, 5, 3));
         assert_eq!((vm.budget.value, vm.memory.value), (1000, 1 << 30));
@@ -450,8 +457,16 @@ mod tests {
                 "endian: \"middle\" is not one of \"little\", \"big\"",
             ),
             (
-                "[[vm]]\nname = \"a\"\nkernel = \"b\"\nengine = \"direct\"\n",
-                "dir/m.toml:4: [[vm]] engine: \"direct\" is not one of \"auto\", \"interpreter\", \"translator\"",
+                "[[vm]]\nname = \"a\"\nkernel = \"b\"\nengine = \"fast\"\n",
+                "dir/m.toml:4: [[vm]] engine: \"fast\" is not one of \"auto\", \"interpreter\", \"translator\", \"direct\"",
+            ),
+            (
+                "[machine]\nmonitor_memory_per_node = \"much\"\n",
+                "dir/m.toml:2: [machine] monitor_memory_per_node: \"much\" is not a size; write",
+            ),
+            (
+                "[machine]\nmonitor_memory_per_node = [1]\n",
+                "monitor_memory_per_node: an array is not a size; write a number of bytes, text like \"64M\", or \"auto\"",
             ),
             (
                 "[[vm]]\nname = \"a\"\nkernel = \"b\"\ncpu = \"r10000\"\n",

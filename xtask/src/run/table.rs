@@ -123,6 +123,19 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A size as for [`Table::size`], or a word that means none; `None` also if the key is absent.
+    pub fn size_or(&mut self, key: &'static str, word: &str) -> Result<Option<Item<u64>>> {
+        let item = self.take(key, |value| match value {
+            DeValue::String(text) if text == word => Ok(None),
+            DeValue::String(text) => size::parse(text).map(Some),
+            _ => integer(value).map(Some).ok_or_else(|| {
+                let what = show(value);
+                format!("{what} is not a size; write a number of bytes, text like \"64M\", or \"{word}\"")
+            }),
+        })?;
+        Ok(item.and_then(|item| item.value.map(|value| Item { value, source: item.source })))
+    }
+
     /// A list of whole numbers below `limit`.
     pub fn numbers(&mut self, key: &'static str, limit: u64) -> Result<Option<Item<Vec<u8>>>> {
         self.take(key, |value| {

@@ -107,6 +107,14 @@ impl Guest for Toy {
 
     fn counters(&self, _: &mut dyn FnMut(&'static str, u64)) {}
 
+    fn kernel_engine(&self) -> &'static str {
+        "toy"
+    }
+
+    fn remark(&self) -> Option<&str> {
+        None
+    }
+
     fn place(&self, page: u32, node: NodeId) -> Option<Mpa> {
         let pmap = self.pmap.as_ref().expect("at home");
         pmap.get(page).or_else(|| {

@@ -15,7 +15,7 @@ use super::*;
 use crate::image::tests::Ram;
 use crate::interp::tests::machine::asm::*;
 use crate::mem::Access;
-use abi::Gpa;
+use abi::{Gpa, PAGE_SIZE};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

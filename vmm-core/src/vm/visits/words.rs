@@ -121,6 +121,14 @@ fn what_was_not_shared_is_refused() {
     }
     let interpreted = VmParams { engine: Engine::Interpreter, ..params.clone() };
     assert!(matches!(visited(&interpreted, &words), Err(StateError::Value(_))));
+    // Where there is no room to translate what is translated at home, it is interpreted.
+    let translated = &mut words.clone();
+    *translated.last_mut().unwrap() |= 1 << 3;
+    for (engine, expected) in [(Engine::Translator, true), (Engine::Direct, false)] {
+        let policy = visited(&VmParams { engine, ..params.clone() }, translated).unwrap();
+        assert_eq!((policy.user, policy.translated), (true, expected));
+    }
+    assert!(visited(&interpreted, translated).is_err());
     let mut random = Random(5);
     for _ in 0..2000 {
         let mut damaged = words.clone();

@@ -61,7 +61,7 @@ impl Engine {
     /// Its name in a VM's configuration.
     pub const fn configured(self) -> &'static str {
         match self {
-            Self::Interpreter | Self::Direct => "auto",
+            Self::Interpreter | Self::Direct => "direct",
             Self::Translator => "translator",
         }
     }
