@@ -15,15 +15,17 @@ use alloc::vec::Vec;
 use cell::CreateError;
 use vmm_core::endian::Endian;
 use vmm_core::image;
-use vmm_core::vm::heap::{Admission, Candidate, Lack, PIECE, Pool};
+use vmm_core::vm::heap::{Admission, CODE_WORDS, Candidate, Lack, PIECE, Pool};
 
 /// Heap that the monitor itself may come to use after its first VM was made, in bytes.
 const MARGIN: u64 = 1 << 20;
 
 /// What the cell's VMs may have of its heap.
 pub(crate) struct Admissions {
-    /// Bytes that all VMs that the cell may have at the same time must have.
+    /// Bytes that all VMs that the cell may have at the same time must have …
     kept: u64,
+    /// … and make use of, by the words of code that they may have.
+    wanted: [u64; CODE_WORDS.len()],
     /// What they can have for translation; nobody has asked yet.
     pool: Option<Pool>,
 }
@@ -33,14 +35,20 @@ impl Admissions {
     pub(crate) fn new(config: &Config) -> Self {
         // With what the pmap takes for each page.
         let least = |vm: &config::Vm| candidate(vm, vm.vcpus).least() as u64 + (vm.memory >> 8);
-        Self { kept: config.most_in(machine::cell(), &least, &least), pool: None }
+        let cell = machine::cell();
+        let wanted = CODE_WORDS.map(|words| {
+            let most =
+                |vm: &config::Vm| candidate(vm, vm.vcpus).most(words) as u64 + (vm.memory >> 8);
+            config.most_in(cell, &most, &least)
+        });
+        Self { kept: config.most_in(cell, &least, &least), wanted, pool: None }
     }
 
     fn pool(&mut self) -> &Pool {
-        let kept = self.kept.saturating_add(MARGIN);
+        let (kept, wanted) = (self.kept, self.wanted);
         self.pool.get_or_insert_with(|| {
             let (used, all) = heap::usage();
-            Pool::new((all - used).saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX)))
+            Pool::new(((all - used) as u64).saturating_sub(MARGIN), kept, wanted)
         })
     }
 

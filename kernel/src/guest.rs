@@ -101,7 +101,7 @@ impl LocalGuest {
         images: &Images<'_>,
     ) -> Result<Created<Self>, String> {
         let memory = Memory::Own(Arc::clone(pmap));
-        let params = params(config, around, admission.engine);
+        let params = params(config, around, &admission);
         let (vm, runners) = Vm::new(params, memory, images).map_err(|error| error.to_string())?;
         let guest = Self::made(vm, clock::now(), admission);
         let vcpus = runners.into_iter().map(|runner| guest.vcpu(runner, 0)).collect();
@@ -124,7 +124,7 @@ impl LocalGuest {
         let whom = Whom { vm: replica.vm(), life: replica.life() };
         let home = Box::new(AtHome { home: replica.home(), whom });
         let memory = Memory::Visited(Arc::clone(replica));
-        let params = params(config, around, admission.engine);
+        let params = params(config, around, &admission);
         let vm = Vm::visited(params, memory, home, shared).map_err(|error| error.to_string())?;
         Ok(Self::made(vm, start, admission))
     }
@@ -141,7 +141,7 @@ impl LocalGuest {
 }
 
 /// What the virtual machine of a configured VM is made of.
-fn params(config: &config::Vm, around: &Surroundings, engine: vm::Engine) -> VmParams {
+fn params(config: &config::Vm, around: &Surroundings, admission: &Admission) -> VmParams {
     VmParams {
         endian: Endian::NATIVE,
         model: match config.cpu {
@@ -155,7 +155,8 @@ fn params(config: &config::Vm, around: &Surroundings, engine: vm::Engine) -> VmP
         clock_scale: config.clock_scale,
         budget: config.budget,
         seed: around.seed,
-        engine,
+        engine: admission.engine,
+        code_words: admission.code_words,
     }
 }
 

@@ -35,8 +35,9 @@ pub use l2tlb::{L2Tlb, NOTHING_COMMON, Pair, SIZE as L2TLB_SIZE, Set, common_tag
 pub use policy::Policy;
 pub(crate) use policy::is_supervisor;
 pub use spaces::{Asids, Claim, Spaces};
+pub use translated::CODE_WORDS;
 pub use translated::Translations;
-pub(crate) use translated::heap as translation_heap;
+pub(crate) use translated::{code_words, heap as translation_heap};
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine, POLL};
@@ -114,6 +115,8 @@ pub struct Direct {
     translation: Option<Box<Translation>>,
     /// There was no memory for it.
     untranslated: bool,
+    /// Most words of code that it has.
+    most_words: usize,
 }
 
 impl Direct {
@@ -135,6 +138,7 @@ impl Direct {
             counters: Counters::default(),
             translation: None,
             untranslated: false,
+            most_words: CODE_WORDS[0],
         }
     }
 
@@ -155,10 +159,15 @@ impl Direct {
     fn able(&mut self, vcpu: &mut Vcpu, policy: Policy) -> Policy {
         let wanted = policy.translated && !vcpu.verifies;
         if wanted && self.translation.is_none() && !self.untranslated {
-            self.translation = Translation::new(vcpu);
+            self.translation = Translation::new(vcpu, self.most_words);
             self.untranslated = self.translation.is_none();
         }
         Policy { translated: policy.translated && self.translation.is_some(), ..policy }
+    }
+
+    /// Translated code that is begun from now on has at most so many words.
+    pub const fn limit_code(&mut self, words: usize) {
+        self.most_words = words;
     }
 
     /// What has been counted.

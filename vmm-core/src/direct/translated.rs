@@ -19,16 +19,21 @@ use crate::translate::{
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 
-/// Words of code of a VCPU that keeps so many decoded pages: what a small VM executes is small too, and a stock kernel's boot
-/// takes half a million.
-const fn words(pages: usize) -> usize {
-    if pages < 512 { 1 << 18 } else { 1 << 19 }
+/// Words of code that a VCPU's cache can have: the most, and less where there is no heap for that. A stock kernel's boot takes
+/// half a million.
+pub const CODE_WORDS: [usize; 3] = [1 << 20, 1 << 19, 1 << 18];
+
+/// Words of code of a VCPU that keeps so many decoded pages, of `most`: what a small VM executes is small too.
+pub(crate) const fn code_words(pages: usize, most: usize) -> usize {
+    let [large, _, small] = CODE_WORDS;
+    let words = if pages < 512 { small } else { large };
+    if words < most { words } else { most }
 }
 
-/// Bytes of heap that translation takes then: the code, some ten bytes a word to know what it means, the jump table, and
-/// places that are counted and watched.
-pub(crate) const fn heap(pages: usize) -> usize {
-    words(pages) * 15 + (5 << 18) + HOT_HEAP
+/// Bytes of heap that translation takes with so many words: the code, some ten bytes a word to know what it means, the jump
+/// table, and places that are counted and watched.
+pub(crate) const fn heap(words: usize) -> usize {
+    words * 15 + (7 << 18) + HOT_HEAP
 }
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
@@ -115,8 +120,8 @@ impl core::fmt::Debug for Translation {
 }
 
 impl Translation {
-    /// Of a VCPU that has none yet; `None` if there is no memory for it.
-    pub fn new(vcpu: &mut Vcpu) -> Option<Box<Self>> {
+    /// Of a VCPU that has none yet, with at most so many words of code; `None` if there is no memory for it.
+    pub fn new(vcpu: &mut Vcpu, most: usize) -> Option<Box<Self>> {
         if !vcpu.code.begin_watch() {
             return None;
         }
@@ -128,7 +133,7 @@ impl Translation {
             main: Class::Cached,
             model: vcpu.model,
         };
-        let words = words(vcpu.code.pages());
+        let words = code_words(vcpu.code.pages(), most);
         let own = Own::new(layout, words, vcpu.endian)?;
         let cache = CodeCache::new(layout, words)?;
         let (segments, counters) = (Status::empty(), Translations::default());

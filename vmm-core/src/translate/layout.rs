@@ -138,7 +138,7 @@ pub struct Layout {
 }
 
 /// Entries of the jump table.
-pub const TABLE_ENTRIES: usize = if cfg!(test) { 8192 } else { 16_384 };
+pub const TABLE_ENTRIES: usize = if cfg!(test) { 8192 } else { 32_768 };
 /// Doublewords of an entry: guest PC, address of the code, main constant, nothing.
 pub const TABLE_ENTRY: usize = 4;
 

@@ -6,7 +6,8 @@
 
 use super::Engine;
 use crate::cpu::CODE_PAGE_HEAP;
-use crate::direct::{L2TLB_SIZE, translation_heap};
+pub use crate::direct::CODE_WORDS;
+use crate::direct::{L2TLB_SIZE, code_words, translation_heap};
 use abi::{PAGE_SIZE, config};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -26,22 +27,28 @@ pub(super) const fn code_pages(memory: u64, vcpus: u32) -> usize {
 
 /// Heap that a VM of so many bytes of memory and VCPUs takes at most, in bytes: for each VCPU its decoded
 /// pages, the L2TLB where it finds its alignment, and half a megabyte for TLB and cached translations; and
-/// as much for the devices. ([`Engine::Translator`]: kernel mode is translated indeed.)
-#[must_use]
-pub const fn heap_needed(memory: u64, vcpus: u32, engine: Engine) -> usize {
+/// as much for the devices. `code`: its kernel mode is translated, with at most so many words of code a VCPU.
+const fn heap_needed(memory: u64, vcpus: u32, code: Option<usize>) -> usize {
     const SMALL: usize = 1 << 19;
     let pages = code_pages(memory, vcpus);
-    let translated = if matches!(engine, Engine::Translator) { translation_heap(pages) } else { 0 };
+    let translated = match code {
+        Some(most) => translation_heap(code_words(pages, most)),
+        None => 0,
+    };
     let each = pages * CODE_PAGE_HEAP + 2 * L2TLB_SIZE + SMALL + translated;
     SMALL + vcpus as usize * each
 }
 
-/// No engine allocates more bytes than these at once: its code cache has 2 MB.
-pub const PIECE: usize = 4 << 20;
+/// No engine allocates more bytes than these at once: the largest code cache has 4 MB.
+pub const PIECE: usize = 5 << 20;
 
-/// Heap for the translation of VMs that can do without.
+/// Heap for the translation of VMs that can do without, or with less.
 #[derive(Debug)]
-pub struct Pool(Arc<AtomicUsize>);
+pub struct Pool {
+    left: Arc<AtomicUsize>,
+    /// Words of code that each VCPU may have: so many that all find room for theirs.
+    code_words: usize,
+}
 
 /// A part of a [`Pool`], given back when it is dropped.
 #[derive(Debug)]
@@ -51,22 +58,28 @@ pub struct Grant {
 }
 
 impl Pool {
-    /// So many bytes.
+    /// Of so many bytes of heap, which VMs need `kept` of at all costs; with so many words of [`CODE_WORDS`] they need all
+    /// together what `wanted` says.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
+    pub fn new(bytes: u64, kept: u64, wanted: [u64; CODE_WORDS.len()]) -> Self {
+        let [.., small] = CODE_WORDS;
+        let fits = |(_, wanted): &(usize, u64)| *wanted <= bytes;
+        let code_words =
+            CODE_WORDS.into_iter().zip(wanted).find(fits).map_or(small, |(words, _)| words);
+        let left = usize::try_from(bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
+        Self { left: Arc::new(AtomicUsize::new(left)), code_words }
     }
 
     /// Bytes that nobody has.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.left.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> Option<Grant> {
         let less = |left: usize| left.checked_sub(bytes);
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
-        taken.then(|| Grant { bytes, left: Arc::clone(&self.0) })
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        taken.then(|| Grant { bytes, left: Arc::clone(&self.left) })
     }
 }
 
@@ -81,6 +94,8 @@ impl Drop for Grant {
 pub struct Admission {
     /// What may execute its instructions.
     pub engine: Engine,
+    /// Most words of translated code that each VCPU keeps.
+    pub code_words: usize,
     /// What it has of the pool, as long as it lives.
     pub grant: Option<Grant>,
     /// It would be translated if there were heap.
@@ -116,19 +131,23 @@ impl Candidate {
         self.translatable && matches!(self.engine, Auto | Translator)
     }
 
+    /// Whether it does not start where it can't be translated.
+    const fn insists(&self) -> bool {
+        matches!(self.engine, config::Engine::Translator) && self.is_translated()
+    }
+
     /// Heap that it must have at least to be started, in bytes.
     #[must_use]
     pub const fn least(&self) -> usize {
-        let insists = matches!(self.engine, config::Engine::Translator) && self.is_translated();
-        let engine = if insists { Engine::Translator } else { Engine::Direct };
-        heap_needed(self.memory, self.vcpus, engine)
+        let [.., small] = CODE_WORDS;
+        heap_needed(self.memory, self.vcpus, if self.insists() { Some(small) } else { None })
     }
 
-    /// Heap that it can make use of, in bytes.
+    /// Heap that it can make use of if each VCPU may keep so many words of translated code, in bytes.
     #[must_use]
-    pub const fn most(&self) -> usize {
-        let engine = if self.is_translated() { Engine::Translator } else { Engine::Direct };
-        heap_needed(self.memory, self.vcpus, engine)
+    pub const fn most(&self, code_words: usize) -> usize {
+        let code = if self.is_translated() { Some(code_words) } else { None };
+        heap_needed(self.memory, self.vcpus, code)
     }
 
     /// How it is run by an owner whose heap is told by `has`: whether so many bytes are left, in pieces of
@@ -137,23 +156,28 @@ impl Candidate {
     /// # Errors
     /// It can't be: what is missing.
     pub fn admit(&self, pool: &Pool, has: impl Fn(usize) -> bool) -> Result<Admission, Lack> {
-        let (least, most) = (self.least(), self.most());
+        let [.., small] = CODE_WORDS;
+        let least = self.least();
         if !has(least) {
             return Err(Lack { needed: least, left: None });
         }
-        let (mut grant, mut lack) = (None, None);
-        if most > least {
-            let (needed, left) = (most - least, pool.left());
-            // (Whether there is that much is asked first: a grant is for whoever uses it.)
-            grant = has(most).then(|| pool.take(needed)).flatten();
-            lack = grant.is_none().then_some(Lack { needed, left: Some(left) });
+        let admission = |engine| Admission { engine, code_words: small, grant: None, lack: None };
+        if !self.is_translated() {
+            let interpreted = matches!(self.engine, config::Engine::Interpreter);
+            return Ok(admission(if interpreted { Engine::Interpreter } else { Engine::Direct }));
         }
-        let engine = match self.engine {
-            config::Engine::Interpreter => Engine::Interpreter,
-            _ if self.is_translated() && lack.is_none() => Engine::Translator,
-            _ => Engine::Direct,
-        };
-        Ok(Admission { engine, grant, lack })
+        for code_words in [pool.code_words, small] {
+            let needed = self.most(code_words) - least;
+            // (Whether there is that much is asked first: a grant is for whoever uses it. Who insists has the last one.)
+            if has(least + needed)
+                && let Some(grant) = pool.take(needed)
+            {
+                let grant = Some(grant);
+                return Ok(Admission { code_words, grant, ..admission(Engine::Translator) });
+            }
+        }
+        let lack = Some(Lack { needed: self.most(small) - least, left: Some(pool.left()) });
+        Ok(Admission { lack, ..admission(Engine::Direct) })
     }
 }
 
@@ -163,77 +187,111 @@ mod tests {
     use config::Engine as Wish;
 
     const MB: usize = 1 << 20;
+    const LARGE: usize = CODE_WORDS[0];
+    const USUAL: usize = CODE_WORDS[1];
+    const SMALL: usize = CODE_WORDS[2];
 
     fn stock(engine: Wish) -> Candidate {
         Candidate { engine, translatable: true, memory: 64 << 20, vcpus: 1 }
     }
 
-    /// Engine, whether there is a grant, and whether heap is lacking.
-    fn admitted(candidate: Candidate, pool: &Pool, piece: usize) -> Option<(Engine, bool, bool)> {
-        let admission = candidate.admit(pool, |bytes| bytes <= piece).ok()?;
-        Some((admission.engine, admission.grant.is_some(), admission.lack.is_some()))
+    /// So many bytes for translation, in caches of so many words at most.
+    fn pool(bytes: usize, code_words: usize) -> Pool {
+        Pool { left: Arc::new(AtomicUsize::new(bytes)), code_words }
+    }
+
+    /// What translating a stock VM takes.
+    fn translation(code_words: usize) -> usize {
+        let auto = stock(Wish::Auto);
+        auto.most(code_words) - auto.least()
+    }
+
+    /// Engine and words of code, whether there is a grant, and whether heap is lacking.
+    fn admitted(
+        candidate: Candidate,
+        pool: &Pool,
+        bytes: usize,
+    ) -> Option<(Engine, usize, bool, bool)> {
+        let Admission { engine, code_words, grant, lack } =
+            candidate.admit(pool, |needed| needed <= bytes).ok()?;
+        Some((engine, code_words, grant.is_some(), lack.is_some()))
     }
 
     #[test]
     fn who_leaves_it_open_is_translated_where_there_is_heap() {
-        let (auto, much) = (stock(Wish::Auto), 64 * MB);
-        assert!(auto.most() > auto.least() + 4 * MB);
-        let translation = auto.most() - auto.least();
-        let pool = Pool::new(2 * translation + MB);
+        let auto = stock(Wish::Auto);
+        assert!(translation(LARGE) > translation(USUAL) + 4 * MB);
+        assert!(translation(USUAL) > translation(SMALL) + 2 * MB);
+        let pool = pool(translation(USUAL) + translation(SMALL) + MB, USUAL);
         let one = auto.admit(&pool, |_| true).unwrap();
-        assert_eq!((one.engine, pool.left()), (Engine::Translator, translation + MB));
+        assert_eq!((one.engine, one.code_words, one.lack), (Engine::Translator, USUAL, None));
+        assert_eq!(pool.left(), translation(SMALL) + MB);
         let two = auto.admit(&pool, |_| true).unwrap();
-        assert_eq!((two.engine, two.lack, pool.left()), (Engine::Translator, None, MB));
+        assert_eq!((two.engine, two.code_words, two.lack), (Engine::Translator, SMALL, None));
         let three = auto.admit(&pool, |_| true).unwrap();
-        let lack = Lack { needed: translation, left: Some(MB) };
+        let lack = Lack { needed: translation(SMALL), left: Some(MB) };
         assert_eq!((three.engine, three.lack), (Engine::Direct, Some(lack)));
         assert!(three.grant.is_none());
         drop(one);
-        assert_eq!(admitted(auto, &pool, much), Some((Engine::Translator, true, false)));
-        assert_eq!(pool.left(), translation + MB, "it was dropped, too");
+        let again = admitted(auto, &pool, 64 * MB);
+        assert_eq!(again, Some((Engine::Translator, USUAL, true, false)));
+        assert_eq!(pool.left(), translation(USUAL) + MB, "it was dropped, too");
     }
 
     #[test]
     fn the_pool_never_keeps_anybody_from_starting() {
         let auto = stock(Wish::Auto);
-        for (bytes, piece) in
-            [(0, 64 * MB), (64 * MB, auto.least()), (64 * MB, auto.most() - 1), (1, auto.least())]
+        let least = auto.least();
+        for (bytes, has) in
+            [(0, 64 * MB), (64 * MB, least), (64 * MB, auto.most(SMALL) - 1), (1, least)]
         {
-            let pool = Pool::new(bytes);
-            let (engine, lacks) = (Engine::Direct, true);
-            assert_eq!(admitted(auto, &pool, piece), Some((engine, false, lacks)), "{bytes}");
+            let pool = pool(bytes, LARGE);
+            let (engine, words) = (Engine::Direct, SMALL);
+            assert_eq!(admitted(auto, &pool, has), Some((engine, words, false, true)), "{bytes}");
             assert_eq!(pool.left(), bytes);
         }
-        let lack = auto.admit(&Pool::new(64 * MB), |bytes| bytes < auto.least()).unwrap_err();
-        assert_eq!(lack, Lack { needed: auto.least(), left: None });
+        let lack = auto.admit(&pool(64 * MB, LARGE), |bytes| bytes < least).unwrap_err();
+        assert_eq!(lack, Lack { needed: least, left: None });
     }
 
     #[test]
-    fn who_insists_has_it_or_does_not_start() {
-        let (translator, none) = (stock(Wish::Translator), Pool::new(0));
-        let most = stock(Wish::Auto).most();
-        assert_eq!(admitted(translator, &none, most), Some((Engine::Translator, false, false)));
-        assert_eq!(admitted(translator, &none, most - 1), None);
+    fn who_insists_is_translated_or_does_not_start() {
+        let (translator, small) = (stock(Wish::Translator), stock(Wish::Auto).most(SMALL));
+        let nothing = pool(0, LARGE);
+        let all = Some((Engine::Translator, SMALL, true, false));
+        assert_eq!(admitted(translator, &nothing, 64 * MB), all);
+        assert_eq!(admitted(translator, &nothing, small), all);
+        assert_eq!(admitted(translator, &nothing, small - 1), None);
+        let more = Some((Engine::Translator, LARGE, true, false));
+        assert_eq!(admitted(translator, &pool(64 * MB, LARGE), 64 * MB), more);
     }
 
     #[test]
     fn who_has_nothing_to_translate_needs_nothing_for_it() {
-        let pool = Pool::new(64 * MB);
+        let pool = pool(64 * MB, LARGE);
         let least = stock(Wish::Direct).least();
-        for (wish, engine) in [
-            (Wish::Auto, Engine::Direct),
-            (Wish::Translator, Engine::Direct),
-            (Wish::Direct, Engine::Direct),
-            (Wish::Interpreter, Engine::Interpreter),
+        for (wish, translatable, engine) in [
+            (Wish::Auto, false, Engine::Direct),
+            (Wish::Translator, false, Engine::Direct),
+            (Wish::Direct, false, Engine::Direct),
+            (Wish::Interpreter, false, Engine::Interpreter),
+            (Wish::Direct, true, Engine::Direct),
+            (Wish::Interpreter, true, Engine::Interpreter),
         ] {
-            let linked = Candidate { translatable: false, ..stock(wish) };
-            assert_eq!(admitted(linked, &pool, least), Some((engine, false, false)));
-        }
-        for (wish, engine) in
-            [(Wish::Direct, Engine::Direct), (Wish::Interpreter, Engine::Interpreter)]
-        {
-            assert_eq!(admitted(stock(wish), &pool, least), Some((engine, false, false)));
+            let candidate = Candidate { translatable, ..stock(wish) };
+            assert_eq!(admitted(candidate, &pool, least), Some((engine, SMALL, false, false)));
         }
         assert_eq!(pool.left(), 64 * MB);
+    }
+
+    #[test]
+    fn all_have_caches_of_the_size_for_which_there_is_room() {
+        let wanted = [100, 60, 40];
+        for (bytes, words, left) in
+            [(120, LARGE, 110), (100, LARGE, 90), (99, USUAL, 89), (59, SMALL, 49), (5, SMALL, 0)]
+        {
+            let pool = Pool::new(bytes, 10, wanted);
+            assert_eq!((pool.code_words, pool.left()), (words, left));
+        }
     }
 }

@@ -40,7 +40,6 @@ use alloc::vec::Vec;
 pub use away::{Answer, Call, Home};
 use core::sync::atomic::{AtomicU64, Ordering};
 use devices::{Devices, Port};
-pub use heap::heap_needed;
 pub use report::Report;
 pub use runner::Runner;
 use spin::mutex::SpinMutex;
@@ -86,6 +85,8 @@ pub struct VmParams {
     /// What may execute its instructions. (On a machine without direct execution every choice means
     /// the interpreter.)
     pub engine: Engine,
+    /// Most words of translated code that each of its VCPUs keeps ([`heap::Admission`]).
+    pub code_words: usize,
 }
 
 /// Why a VCPU stopped running. From [`Exit::PowerOff`] on they are the end of the VM: whichever VCPU is run then

@@ -132,6 +132,7 @@ impl Runner {
                 }
             }
             let direct = direct.get_or_insert_with(Box::default);
+            direct.limit_code(vm.params.code_words);
             let around = vm.around(&mut port, time);
             let before = clock.now(vcpu.retired());
             let exit = direct::run(direct, vcpu, cpu, around, vm.policy, left, until);

@@ -108,6 +108,7 @@ pub(super) fn params(endian: Endian) -> VmParams {
         budget: 0,
         seed: [0; 32],
         engine: Engine::Direct,
+        code_words: heap::CODE_WORDS[0],
     }
 }
 

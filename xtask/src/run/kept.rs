@@ -8,7 +8,7 @@ use abi::config;
 use abi::layout::Layout;
 use abi::{CellId, PAGE_SIZE, map};
 use anyhow::Result;
-use vmm_core::vm::heap::Candidate;
+use vmm_core::vm::heap::{CODE_WORDS, Candidate};
 
 /// What is kept is a multiple of this where nobody said how much.
 const UNIT: u64 = 1 << 20;
@@ -99,7 +99,7 @@ fn heap(plan: &Plan, vm: &config::Vm) -> (u64, u64) {
     let candidate =
         Candidate { engine: vm.engine, translatable: !linked, memory: vm.memory, vcpus: vm.vcpus };
     let pmap = vm.memory >> 8;
-    (candidate.least() as u64 + pmap, candidate.most() as u64 + pmap)
+    (candidate.least() as u64 + pmap, candidate.most(CODE_WORDS[0]) as u64 + pmap)
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_usual_where_that_is_enough() {
         assert_eq!(kept(""), 32);
-        assert_eq!(kept(&vm("a", "linux", "")), 32);
+        assert_eq!(kept(&vm("a", "linux", "memory = \"48M\"")), 32);
         assert_eq!(kept(&vm("a", "irix", "memory = \"16M\"\nvcpus = 4")), 32);
         assert_eq!(
             kept(&vm("a", "linux", "vcpus = 4\nmemory = \"128M\"\nengine = \"direct\"")),
@@ -140,6 +140,9 @@ mod tests {
         let (translated, linked) = (kept(&vm("a", "linux", four)), kept(&vm("a", "irix", four)));
         assert!((40..64).contains(&translated), "{translated}");
         assert_eq!(linked, 32);
+        // One that has 64 MB to itself has room for the largest code cache.
+        let large = kept(&vm("a", "linux", ""));
+        assert!((34..44).contains(&large), "{large}");
         let own = kept(&vm("a", "some/vmlinux", four));
         assert_eq!(own, translated, "what it is linked for is not known");
         let two = format!("{}{}", vm("a", "linux", ""), vm("b", "linux", ""));

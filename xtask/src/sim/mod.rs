@@ -175,6 +175,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         budget: args.limit.unwrap_or(0),
         seed,
         engine: vm::Engine::Interpreter,
+        code_words: 0,
     };
     let player = args.script.as_deref().map(player).transpose()?;
     let symbols = args.symbols.as_deref().map(Symbols::read).transpose()?.unwrap_or_default();
