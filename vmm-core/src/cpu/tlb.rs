@@ -93,10 +93,12 @@ pub struct Tlb {
     /// … and a bit for each kind that there is any of.
     present: u32,
     segment_mask: u64,
-    /// What lookups have found. A hint is the answer to the same question if its entry still matches:
-    /// where one with a lower index may have come to match, the hint is taken away.
+    /// What lookups have found. A hint is the answer to the same question if its entry still matches, or if it says that there is
+    /// none: where one may have come to match, or one with a lower index, the hint is taken away.
     /// On the heap: a VM that is being made passes through its maker's stack.
     hints: Box<[Cell<Hint>; HINTS]>,
+    /// How often entries have changed.
+    changes: u64,
     /// Live private entries at kernel addresses: while there are none, a hint for such an address is the
     /// answer in every address space.
     private_kernel: u32,
@@ -108,6 +110,7 @@ struct Hint {
     /// The number of the pair of pages.
     pair: u64,
     asid: u8,
+    /// [`NONE`]: there is no entry.
     index: u16,
 }
 
@@ -130,7 +133,9 @@ fn no_hints() -> Box<[Cell<Hint>; HINTS]> {
 
 /// The kind of an entry: its page mask's ones are twice its size class.
 const fn kind(mask: u64, global: bool) -> usize {
-    mask.count_ones() as usize | global as usize
+    // (They follow each other, from bit 13 on. Counting ones takes many instructions, and is done whether it is wanted or not.)
+    let ones = PAIR_MASK.leading_zeros() - (mask | PAIR_MASK).leading_zeros();
+    ones as usize | global as usize
 }
 
 impl Tlb {
@@ -146,6 +151,7 @@ impl Tlb {
             present: 0,
             segment_mask,
             hints: no_hints(),
+            changes: 0,
             private_kernel: 0,
         };
         if !reset_invalid {
@@ -166,6 +172,12 @@ impl Tlb {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// A number that is another one whenever an entry has changed.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// All entries, by index.
@@ -222,35 +234,47 @@ impl Tlb {
         }
     }
 
-    /// Replaces entry `index`, which must be below [`Tlb::len`].
-    pub fn write(&mut self, index: usize, entry: Entry) {
+    /// Replaces entry `index`, which must be below [`Tlb::len`]. Whether some of what the new one translates may have
+    /// been translated by others than the one replaced.
+    pub fn write(&mut self, index: usize, entry: Entry) -> bool {
+        self.changes += 1;
+        let kernel = entry.vpn >> 63 == 1;
+        // One whose lookups all use one hint.
+        let small = entry.mask == 0 && (kernel || !entry.global);
+        let found = if small && !entry.invalid { self.lookup(entry.vpn, entry.asid) } else { None };
+        let alone = small && found.is_none_or(|found| found == index);
+        // (Those of other address spaces have not been looked for.)
+        let covers = !alone || entry.global && self.private_kernel > 0;
         self.unlink(index);
         self.entries[index] = entry;
-        // One whose lookups all use one hint.
-        let small = entry.mask == 0 && !(entry.global && entry.vpn >> 63 == 0);
         if !small {
             for hint in self.hints.iter() {
                 hint.set(Hint::NONE);
             }
         }
-        if !entry.invalid {
-            let kind = kind(entry.mask, entry.global);
-            let bucket = self.bucket_of(&entry, kind);
-            self.next[index] = self.heads[bucket];
-            self.heads[bucket] = index as u16;
-            self.private_kernel += u32::from(is_private_kernel(&entry));
-            self.counts[kind] += 1;
-            self.present |= 1 << kind;
+        if entry.invalid {
+            return false;
         }
-        if small {
+        let kind = kind(entry.mask, entry.global);
+        let bucket = self.bucket_of(&entry, kind);
+        self.next[index] = self.heads[bucket];
+        self.heads[bucket] = index as u16;
+        self.private_kernel += u32::from(is_private_kernel(&entry));
+        self.counts[kind] += 1;
+        self.present |= 1 << kind;
+        if alone {
             // It will be asked for next.
+            let Entry { vpn, asid, .. } = entry;
+            self.hint(vpn, asid).set(Hint { pair: vpn >> 13, asid, index: index as u16 });
+        } else if small {
             self.hint(entry.vpn, entry.asid).set(Hint::NONE);
-            self.ask(entry.vpn, entry.asid);
         }
+        covers
     }
 
     /// Marks entries invalid: all, or the private ones of one address space.
     pub fn invalidate(&mut self, asid: Option<u8>) {
+        self.changes += 1;
         for index in 0..self.entries.len() {
             let entry = self.entries[index];
             if asid.is_none_or(|asid| !entry.global && entry.asid == asid) {
@@ -266,24 +290,24 @@ impl Tlb {
         let va = va & self.segment_mask;
         let hint = self.hint(va, asid).get();
         let shared = va >> 63 == 1 && self.private_kernel == 0;
-        if hint.pair == va >> 13
-            && (hint.asid == asid || shared)
-            && let Some(entry) = self.entries.get(usize::from(hint.index))
-            && !entry.invalid
-            && (va ^ entry.vpn) & !entry.pair_mask() == 0
-            && (entry.global || entry.asid == asid)
-        {
-            return Some(usize::from(hint.index));
+        if hint.pair == va >> 13 && (hint.asid == asid || shared) {
+            let entry = self.entries.get(usize::from(hint.index))?;
+            if !entry.invalid
+                && (va ^ entry.vpn) & !entry.pair_mask() == 0
+                && (entry.global || entry.asid == asid)
+            {
+                return Some(usize::from(hint.index));
+            }
         }
         self.ask(va, asid)
     }
 
     /// Searches, and leaves a hint.
+    #[inline(never)]
     fn ask(&self, va: u64, asid: u8) -> Option<usize> {
         let found = self.search(va, asid);
-        if let Some(index) = found {
-            self.hint(va, asid).set(Hint { pair: va >> 13, asid, index: index as u16 });
-        }
+        let index = found.map_or(NONE, |index| index as u16);
+        self.hint(va, asid).set(Hint { pair: va >> 13, asid, index });
         found
     }
 
@@ -335,6 +359,7 @@ mod tests {
         };
         let mut tlb = Tlb::new(SIZE, !0, true);
         let bases = [0x40_0000, 0xffff_ffff_c000_0000, 0xffff_ffff_c080_0000];
+        let mut some = [0; 2];
         for round in 0..200_000 {
             let va = bases[random(3) as usize] + (random(8) << 13);
             let asid = random(3) as u8;
@@ -346,7 +371,24 @@ mod tests {
                 let global = global || va >> 63 == 1 && round / 1000 % 2 == 0;
                 let vpn = va & !0x1fff;
                 let entry = Entry { vpn, mask, asid, global, invalid, lo: [0; 2] };
-                tlb.write(random(SIZE.into()) as usize, entry);
+                let index = random(SIZE.into()) as usize;
+                let winner = |va: u64, asid| {
+                    (0..tlb.len()).find(|&at| {
+                        let other = tlb.entry(at);
+                        !other.invalid
+                            && (va ^ other.vpn) & !other.pair_mask() == 0
+                            && (other.global || other.asid == asid)
+                    })
+                };
+                let spaces = if global { 0..3 } else { asid..asid + 1 };
+                let first = vpn & !entry.pair_mask();
+                let any = spaces.into_iter().any(|asid| {
+                    let mut pairs = (0..=mask >> 13).map(|n| first + (n << 13));
+                    pairs.any(|va| winner(va, asid).is_some_and(|at| at != index))
+                });
+                let covers = tlb.write(index, entry);
+                assert!(covers || invalid || !any, "round {round}: {entry:?} at {index}");
+                some[usize::from(covers)] += 1;
             } else if random(2000) == 0 {
                 tlb.invalidate((random(2) == 0).then_some(asid));
             }
@@ -358,5 +400,6 @@ mod tests {
             });
             assert_eq!(tlb.lookup(va, asid), naive, "round {round}: {va:#x} in {asid}");
         }
+        assert!(some.iter().all(|&count| count > 1000), "{some:?}");
     }
 }

@@ -234,7 +234,9 @@ fn forget_in(l2: &L2Tlb, void: Void, segbits: u32, real: u8, gone: &mut impl FnM
         return;
     }
     let first = address(void.vpn, segbits) & !void.pair_mask;
-    let alias = Class::of(first).map(|class| first ^ class.constant());
+    // (User mode's are where they are.)
+    let class = if first >> 62 == 0 { None } else { Class::of(first) };
+    let alias = class.map(|class| first ^ class.constant());
     for first in [Some(first), alias].into_iter().flatten() {
         let mut offset = 0;
         while offset <= void.pair_mask {

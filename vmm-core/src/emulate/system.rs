@@ -276,12 +276,19 @@ fn described(cpu: &Vcpu) -> Entry {
 fn write_entry(cpu: &mut Vcpu, index: usize) {
     let old = *cpu.tlb.entry(index);
     let new = described(cpu);
-    cpu.tlb.write(index, new);
-    for entry in [old, new] {
-        cpu.stale.entry(&entry);
-        if !entry.invalid {
-            cpu.soft.flush_pair(entry.vpn, entry.pair_mask());
-        }
+    let covers = cpu.tlb.write(index, new);
+    forget(cpu, &old);
+    // Where nothing else was, nothing has been copied.
+    if covers {
+        forget(cpu, &new);
+    }
+}
+
+/// Copies of what an entry has translated are void.
+fn forget(cpu: &mut Vcpu, entry: &Entry) {
+    cpu.stale.entry(entry);
+    if !entry.invalid {
+        cpu.soft.flush_pair(entry.vpn, entry.pair_mask());
     }
 }
 
