@@ -320,14 +320,15 @@ impl Vcpu {
     /// register takes the whole value. Read-only bits and absent registers ignore it.
     pub fn write_cp0(&mut self, reg: u32, sel: u32, value: u64, now: u64) {
         let low = value as u32;
-        let model = self.model;
+        let model = &self.model;
         let cp0 = &mut self.cp0;
         match (reg, sel) {
             // The probe-failure bit is not writable in Release 2.
             (0, 0) if low & 0x7fff_ffff < model.tlb_entries => {
                 cp0.index = cp0.index & 1 << 31 | low & 0x7fff_ffff;
             }
-            (2 | 3, 0) => cp0.entry_lo[reg as usize - 2] = value & model.entry_lo_mask(),
+            (2, 0) => self.set_entry_lo(0, value),
+            (3, 0) => self.set_entry_lo(1, value),
             (4, 0) => cp0.context = cp0.context & 0x7f_ffff | value & !0x7f_ffff,
             (4, 2) if model.has_userlocal() => cp0.user_local = value,
             (5, 0) => cp0.page_mask = page_mask(value),
@@ -389,6 +390,20 @@ impl Vcpu {
             (31, 0) if model.has_ejtag() => cp0.desave = low,
             _ => {}
         }
+    }
+
+    /// Index becomes what emitted code has left: one that a write or a probe may have made it.
+    #[inline]
+    pub(crate) const fn set_index(&mut self, value: u64) {
+        if value as u32 & 0x7fff_ffff < self.model.tlb_entries {
+            self.cp0.index = value as u32;
+        }
+    }
+
+    /// Writes EntryLo0 or EntryLo1.
+    #[inline]
+    pub(crate) const fn set_entry_lo(&mut self, odd: usize, value: u64) {
+        self.cp0.entry_lo[odd] = value & self.model.entry_lo_mask();
     }
 
     /// Replaces Status and what depends on it.

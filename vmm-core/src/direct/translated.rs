@@ -13,8 +13,8 @@ use crate::direct::fill::Fill;
 use crate::interp::{Engine, HOT_HEAP};
 use crate::isa::decode;
 use crate::translate::{
-    BlockId, Class, Code, CodeCache, Form, Key, LINK_REACH, Layout, Own, Source, Values, form,
-    is_mapped,
+    BlockId, Class, Code, CodeCache, Form, Key, LINK_REACH, Layout, Own, Quick, Source, Values,
+    form, is_mapped,
 };
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -43,6 +43,10 @@ const VECTOR: u64 = 24;
 const LINK_WINDOW: u64 = 4 * LINK_REACH as u64;
 /// Times in a row that a link is given up when control has left them.
 const GIVEN_UP: u32 = 256;
+/// Addresses of code that are known to be beyond a store-conditional.
+const BEYOND: usize = 16;
+/// Addresses whose code is found at once.
+const BEGINS: usize = 128;
 /// `$k0`
 const K0: usize = 26;
 
@@ -87,6 +91,24 @@ impl Translations {
     }
 }
 
+/// Where the code of an address begins that all address spaces have in common: found again without looking for the block, as long
+/// as none is dropped. (What is mapped may come to mean something else.)
+#[derive(Clone, Copy, Debug)]
+struct Begin {
+    pc: u64,
+    dropped: u64,
+    address: u64,
+}
+
+impl Begin {
+    /// Of no address: not aligned.
+    const NOWHERE: Self = Self { pc: 1, dropped: 0, address: 0 };
+
+    const fn place(pc: u64) -> usize {
+        (pc >> 2 ^ pc >> 7) as usize % BEGINS
+    }
+}
+
 /// Where emitted code goes on if the VCPU still is as it was then.
 #[derive(Debug)]
 struct Next {
@@ -106,6 +128,10 @@ pub(super) struct Translation {
     own: Own,
     segments: Status,
     next: Option<Next>,
+    begins: [Begin; BEGINS],
+    /// Addresses of code behind which there is no store-conditional before the next load-linked, each with how many blocks had been
+    /// dropped when that was found.
+    beyond: [(u64, u64); BEYOND],
     /// Where a link of the interpreter's was given up last, and how often in a row.
     given_up: (u64, u32),
     /// Blocks that had been dropped when emitted code was left last.
@@ -138,7 +164,19 @@ impl Translation {
         let cache = CodeCache::new(layout, words)?;
         let (segments, counters) = (Status::empty(), Translations::default());
         let (next, given_up, since) = (None, (0, 0), 0);
-        Some(Box::new(Self { cache, own, segments, next, given_up, since, counters }))
+        let begins = [Begin::NOWHERE; BEGINS];
+        let beyond = [(0, 0); BEYOND];
+        Some(Box::new(Self {
+            cache,
+            own,
+            segments,
+            next,
+            begins,
+            beyond,
+            given_up,
+            since,
+            counters,
+        }))
     }
 
     /// What guest addresses in mapped segments mean has changed.
@@ -158,9 +196,26 @@ impl Translation {
     }
 
     fn note_next(&mut self, vcpu: &Vcpu, address: u64, scratch: [u64; 2]) {
+        self.next = Some(self.next_at(vcpu, address, scratch));
+    }
+
+    fn next_at(&self, vcpu: &Vcpu, address: u64, scratch: [u64; 2]) -> Next {
         let (pc, retired, dropped) = (vcpu.pc, vcpu.retired, self.cache.dropped());
         let cause = vcpu.cp0.cause;
-        self.next = Some(Next { address, scratch, pc, retired, dropped, cause });
+        Next { address, scratch, pc, retired, dropped, cause }
+    }
+
+    /// Where the code of an address begins, if that is known still.
+    fn known_begin(&self, pc: u64) -> Option<u64> {
+        let begin = &self.begins[Begin::place(pc)];
+        (begin.pc == pc && begin.dropped == self.cache.dropped()).then_some(begin.address)
+    }
+
+    fn note_begin(&mut self, pc: u64, address: u64) {
+        if !is_mapped(pc) {
+            let dropped = self.cache.dropped();
+            self.begins[Begin::place(pc)] = Begin { pc, dropped, address };
+        }
     }
 }
 
@@ -199,7 +254,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
         let mut t = direct.translation.take()?;
         let mut run = Run { engine: self, direct, t: &mut t, vcpu, cpu, policy };
         let after = if run.vcpu.link.is_some() { Some(run.use_link()) } else { run.run(until) };
-        direct.translation = Some(t);
+        // (It has none now: there is nothing to drop.)
+        core::mem::forget(direct.translation.replace(t));
         after
     }
 }
@@ -314,14 +370,23 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 self.t.own.clear_jumps();
                 self.direct.spacing.forget_all();
                 self.t.next = None;
+                self.t.begins = [Begin::NOWHERE; BEGINS];
             }
             let next = match self.t.take_next(self.vcpu) {
                 Some(next) => next,
                 None => {
-                    let block = self.block(None)?;
+                    let pc = self.vcpu.pc;
+                    let address = match self.t.known_begin(pc) {
+                        Some(address) => address,
+                        None => {
+                            let block = self.block(None)?;
+                            let address = self.t.cache.entry(block);
+                            self.t.note_begin(pc, address);
+                            address
+                        }
+                    };
                     let scratch = [0, self.t.cache.layout().main.constant()];
-                    self.t.note_next(self.vcpu, self.t.cache.entry(block), scratch);
-                    self.t.next.take()?
+                    self.t.next_at(self.vcpu, address, scratch)
                 }
             };
             self.follow();
@@ -391,7 +456,8 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         let is_emitted = |n| {
             let form = form(decode(Engine::<BIG>::word(page, pc + 4 * n)));
             let jumps = worth > 1 && matches!(form, Form::Jump { .. } | Form::JumpRegister);
-            !jumps && !matches!(form, Form::Interpret | Form::Ends)
+            let returns = form == Form::Quick(Quick::Return);
+            !jumps && !returns && !matches!(form, Form::Interpret | Form::Ends)
         };
         let unfit = left < worth || !(0..worth).all(is_emitted);
         if unfit || is_mapped(pc) && private() {

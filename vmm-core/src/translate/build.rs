@@ -69,6 +69,8 @@ pub enum Way {
     Slotted(u64, u8),
     /// To the runtime, the guest standing so.
     Stop(Kind, u8),
+    /// To the runtime, which executes the `tlbp` that this instruction is.
+    Probe(u8),
 }
 
 /// What a scratch register holds.
@@ -121,6 +123,15 @@ pub(super) const fn is_kept(number: u32) -> bool {
 /// The place of such a register there.
 pub(super) const fn kept(number: u32) -> u16 {
     if number == K0 { slot::K0 } else { slot::K1 }
+}
+
+/// Instructions that are handed to the interpreter together.
+struct Stretch {
+    count: usize,
+    /// The block ends with them.
+    ends: bool,
+    /// All of them that are not emitted are [`Form::Quick`], so that each is rather executed by itself.
+    quick: bool,
 }
 
 /// Who makes a block.
@@ -187,32 +198,43 @@ impl Builder<'_> {
                         index += 1;
                         continue;
                     }
-                    let (count, ends) = self.stretch(index);
-                    let quick = match form {
-                        Form::Quick(quick) if self.is_nothing(index + 1, index + count) => {
-                            Some(quick)
+                    let stretch = self.stretch(index);
+                    if let Form::Quick(quick) = form
+                        && stretch.quick
+                    {
+                        self.hand_over(asm::numbered_break(quick.number()));
+                        index += 1;
+                        if quick == Quick::Return {
+                            return index;
                         }
-                        _ => None,
-                    };
-                    self.hand_over(quick);
-                    index += count;
-                    if ends {
-                        return index;
+                    } else {
+                        self.hand_over(BREAK);
+                        index += stretch.count;
+                        if stretch.ends {
+                            return index;
+                        }
                     }
                 }
             }
         }
     }
 
-    /// How many instructions, from `index` on, are handed to the interpreter together, and whether the block ends with them:
-    /// those between two of them are interpreted for less than it takes to come back and leave again.
-    fn stretch(&self, index: usize) -> (usize, bool) {
-        let (mut count, mut at) = (1, index);
+    /// The instructions, from `index` on, that are handed to the interpreter together: those between two of them are interpreted
+    /// for less than it takes to come back and leave again.
+    fn stretch(&self, index: usize) -> Stretch {
+        let (mut count, mut at, mut quick) = (1, index, true);
         loop {
             let is_other = match form(self.insn(at).1) {
-                Form::Ends => return (at + 1 - index, true),
+                form @ (Form::Ends | Form::Quick(Quick::Return)) => {
+                    let quick = quick && form != Form::Ends;
+                    return Stretch { count: at + 1 - index, ends: true, quick };
+                }
                 Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister => break,
-                Form::Interpret | Form::Quick(_) => true,
+                Form::Quick(quick) => quick != Quick::Probe,
+                Form::Interpret => {
+                    quick = false;
+                    true
+                }
                 Form::Nothing => at + 1 - index == count + 1,
                 _ => false,
             };
@@ -224,7 +246,7 @@ impl Builder<'_> {
                 break;
             }
         }
-        (count, false)
+        Stretch { count, ends: false, quick }
     }
 
     /// Whether emitted code is left between the load-linked at `index` and its store-conditional, which would then fail: its link
@@ -240,11 +262,6 @@ impl Builder<'_> {
             }
         }
         false
-    }
-
-    /// Whether instructions from `first` up to `end` do nothing.
-    fn is_nothing(&self, first: usize, end: usize) -> bool {
-        (first..end).all(|index| form(self.insn(index).1) == Form::Nothing)
     }
 
     /// What conditional branches to places behind the end need there.
@@ -278,6 +295,10 @@ impl Builder<'_> {
                 Way::Stop(kind, insn) => {
                     self.push(kind, insn, false, true);
                     self.put(BREAK);
+                }
+                Way::Probe(insn) => {
+                    self.push(Kind::Plain, insn, false, true);
+                    self.put(asm::numbered_break(Quick::Probe.number()));
                 }
             }
         }
@@ -340,8 +361,8 @@ impl Builder<'_> {
     }
 
     /// To the runtime, which goes on behind what it has had interpreted.
-    fn hand_over(&mut self, quick: Option<Quick>) {
-        self.put(quick.map_or(BREAK, |quick| asm::numbered_break(quick as u8)));
+    fn hand_over(&mut self, word: u32) {
+        self.put(word);
         (self.alias, self.k1, self.linked) = (None, Scratch::Main, None);
         self.values.doubt();
     }
@@ -489,6 +510,7 @@ impl Builder<'_> {
                 self.page();
                 self.put(asm::sd(from, place, K1));
             }
+            Form::Quick(Quick::Probe) => self.probe(index),
             Form::WriteLo(place) => self.write_lo(rt, place),
             Form::WriteIndex if !is_kept(rt) => return self.write_index(rt, index),
             Form::WriteHi if !is_kept(rt) => self.write_hi(rt, index),

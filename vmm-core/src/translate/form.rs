@@ -2,8 +2,9 @@
 //! reads and writes, and in which way it is emitted.
 
 use super::asm::{self, D, S, T};
+use super::build::is_kept;
 use super::layout::slot;
-use crate::isa::{Insn, Op};
+use crate::isa::{Insn, Op, Reg};
 
 /// Fields, as a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,28 +101,64 @@ pub enum Form {
     Ends,
 }
 
-/// Instructions about the TLB, which are executed without settling the VCPU.
+/// Instructions that the runtime executes without an interpreter, most of them without settling the VCPU. General registers are
+/// given by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quick {
     /// `tlbp`
-    Probe = 1,
+    Probe,
     /// `tlbwi`
     WriteIndexed,
     /// `tlbwr`
     WriteRandom,
+    /// `eret`
+    Return,
+    /// Count is read to a register.
+    ReadCount(u8),
+    /// Compare is written from a register.
+    WriteCompare(u8),
 }
 
 impl Quick {
+    /// The number of the way out that is for it.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Probe => 1,
+            Self::WriteIndexed => 2,
+            Self::WriteRandom => 3,
+            Self::Return => 4,
+            Self::ReadCount(register) => 0x20 | register,
+            Self::WriteCompare(register) => 0x40 | register,
+        }
+    }
+
     /// The one that the way out `word` is for, if it is for one.
     #[must_use]
-    pub fn of(word: u32) -> Option<Self> {
-        let number = asm::break_number(word)?;
-        [Self::Probe, Self::WriteIndexed, Self::WriteRandom]
-            .into_iter()
-            .find(|quick| *quick as u8 == number)
+    pub const fn of(word: u32) -> Option<Self> {
+        let Some(number) = asm::break_number(word) else { return None };
+        let register = number & 0x1f;
+        Some(match number {
+            1 => Self::Probe,
+            2 => Self::WriteIndexed,
+            3 => Self::WriteRandom,
+            4 => Self::Return,
+            0x20..0x40 => Self::ReadCount(register),
+            0x40..0x60 => Self::WriteCompare(register),
+            _ => return None,
+        })
+    }
+
+    /// Whether it changes the TLB.
+    #[must_use]
+    pub const fn writes_tlb(self) -> bool {
+        matches!(self, Self::WriteIndexed | Self::WriteRandom)
     }
 }
 
+/// Count and Compare, as instructions name them: register and select.
+const COUNT: u32 = 9 << 3;
+const COMPARE: u32 = 11 << 3;
 /// UserLocal's number as a hardware register.
 const HARDWARE_USER_LOCAL: usize = 29;
 
@@ -223,8 +260,13 @@ pub fn form(insn: Insn) -> Form {
         Op::B | Op::J => Form::Jump { links: false },
         Op::Jal => Form::Jump { links: true },
         Op::Jr | Op::Jalr => Form::JumpRegister,
-        Op::Mfc0 | Op::Dmfc0 => page(insn)
-            .map_or(Form::Interpret, |(place, _)| Form::ReadPage(place, insn.op == Op::Dmfc0)),
+        Op::Mfc0 | Op::Dmfc0 => match page(insn) {
+            Some((place, _)) => Form::ReadPage(place, insn.op == Op::Dmfc0),
+            None if insn.imm as u32 == COUNT && !is_kept(number(insn.c)) => {
+                Form::Quick(Quick::ReadCount(number(insn.c) as u8))
+            }
+            None => Form::Interpret,
+        },
         Op::Rdhwr if insn.a.index() == HARDWARE_USER_LOCAL => {
             Form::ReadPage(slot::USER_LOCAL, true)
         }
@@ -234,19 +276,26 @@ pub fn form(insn: Insn) -> Form {
             Some((slot::ENTRY_HI, _)) => Form::WriteHi,
             Some((place, _)) if slot::ENTRY_LO.contains(&place) => Form::WriteLo(place),
             Some((place, true)) => Form::WritePage(place),
+            _ if insn.imm as u32 == COMPARE && !is_kept(number(insn.b)) => {
+                Form::Quick(Quick::WriteCompare(number(insn.b) as u8))
+            }
             _ => Form::Interpret,
         },
+        Op::Eret => Form::Quick(Quick::Return),
         Op::Tlbp => Form::Quick(Quick::Probe),
         Op::Tlbwi => Form::Quick(Quick::WriteIndexed),
         Op::Tlbwr => Form::Quick(Quick::WriteRandom),
         Op::Di => Form::Disable,
         Op::Ei => Form::Enable,
-        Op::Syscall | Op::Break | Op::Reserved | Op::CopUnusable | Op::Eret | Op::Wait => {
-            Form::Ends
-        }
+        Op::Syscall | Op::Break | Op::Reserved | Op::CopUnusable | Op::Wait => Form::Ends,
         _ if insn.op.is_branch() => Form::Ends,
         _ => Form::Interpret,
     }
+}
+
+/// A general register's number.
+const fn number(register: Reg) -> u32 {
+    register.index() as u32 % 32
 }
 
 fn page(insn: Insn) -> Option<(u16, bool)> {
@@ -297,12 +346,29 @@ mod tests {
 
     #[test]
     fn control_that_goes_elsewhere_ends_a_block() {
-        for word in [0x0c, 0x4200_0018, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
+        for word in [0x0c, 0x4200_0020, 0x0411_0001, 0x4501_0001, 0x4c00_003f] {
             assert_eq!(form(decode(word)), Form::Ends, "{word:#x}");
         }
-        // mfc0 Count, mtc0 Wired, tlbr
-        for word in [0x4001_4800, 0x4081_3000, 0x4200_0001] {
+        // mfc0 $k0, Count; mtc0 Wired; tlbr
+        for word in [0x401a_4800, 0x4081_3000, 0x4200_0001] {
             assert_eq!(form(decode(word)), Form::Interpret, "{word:#x}");
         }
+    }
+
+    #[test]
+    fn a_way_out_tells_what_is_quick() {
+        for (word, quick) in [
+            (0x4200_0008, Quick::Probe),
+            (0x4200_0002, Quick::WriteIndexed),
+            (0x4200_0006, Quick::WriteRandom),
+            (0x4200_0018, Quick::Return),
+            (0x4001_4800, Quick::ReadCount(1)),
+            (0x4000_4800, Quick::ReadCount(0)),
+            (0x409f_5800, Quick::WriteCompare(31)),
+        ] {
+            assert_eq!(form(decode(word)), Form::Quick(quick), "{word:#x}");
+            assert_eq!(Quick::of(asm::numbered_break(quick.number())), Some(quick));
+        }
+        assert_eq!(Quick::of(asm::BREAK), None);
     }
 }

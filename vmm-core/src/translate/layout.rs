@@ -203,6 +203,10 @@ pub mod slot {
     pub const MAIN: u16 = 24;
     /// The constants of all classes.
     const CONSTANTS: u16 = 32;
+    /// What EntryHi has to be for a probe of the TLB to find …
+    pub const PROBED_HI: u16 = 96;
+    /// … what is found then: Index.
+    pub const PROBED_INDEX: u16 = 104;
     /// CP0 registers, as `dmfc0` reads them.
     pub const CP0: u16 = 128;
     /// Constants by bits 63:59 of an address ([`super::Layout::mixed`]).

@@ -24,6 +24,8 @@ const TABLE_PAGES: usize = TABLE_ENTRIES * ENTRY_BYTES / PAGE_SIZE as usize;
 const ENTRY_BYTES: usize = 8 * TABLE_ENTRY;
 /// The PC of an entry that is none: not aligned.
 const NO_PC: u64 = !0;
+/// What EntryHi never is.
+const NO_ENTRY_HI: u64 = !0;
 /// Guest `$k0`, and Cause.IP.
 const K0: usize = 26;
 const LINES: u32 = 0xff00;
@@ -45,6 +47,8 @@ pub(crate) struct Own {
     page: Page,
     /// The registers that seldom change, as they are in the page.
     seldom: [u64; 6],
+    /// EntryHi, and how often the TLB had changed, when what a probe finds was put there.
+    probed: (u64, u64),
 }
 
 /// A pair of pages as the real TLB may have it.
@@ -106,7 +110,7 @@ impl Own {
         let code = (4 * words as u64).div_ceil(2 * PAGE_SIZE) as usize * 2;
         let pages = OwnPages::new(CODE + code)?;
         let page = pages.page(PAGE)?;
-        let own = Self { layout, words, endian, pages, page, seldom: [!0; 6] };
+        let own = Self { layout, words, endian, pages, page, seldom: [!0; 6], probed: (!0, !0) };
         own.put(slot::MAIN, layout.main.constant());
         for class in Class::ALL {
             own.put(slot::constant(class), class.constant());
@@ -208,8 +212,21 @@ impl Own {
         }
     }
 
+    /// Emitted code finds what a probe of the TLB finds.
+    pub fn lend_probe(&mut self, cpu: &Vcpu) {
+        let entry_hi = cpu.cp0().entry_hi;
+        let now = (entry_hi, cpu.tlb().changes());
+        if self.probed != now {
+            self.probed = now;
+            let found = cpu.tlb().lookup(entry_hi, cpu.asid());
+            self.put(slot::PROBED_HI, if found.is_some() { entry_hi } else { NO_ENTRY_HI });
+            self.put(slot::PROBED_INDEX, found.unwrap_or(0) as u64);
+        }
+    }
+
     /// Emitted code finds the VCPU's registers.
     pub fn lend(&mut self, cpu: &mut Vcpu) {
+        self.lend_probe(cpu);
         let cp0 = cpu.cp0();
         let sign_extend = |value: u32| value as i32 as u64;
         for (place, value) in [
@@ -275,19 +292,26 @@ impl Own {
 
     /// The VCPU has what TLB instructions go by.
     pub fn take_tlb(&self, cpu: &mut Vcpu) {
-        let cp0 = cpu.cp0();
-        let registers = [
-            (0, 0, slot::INDEX, cp0.index as i32 as u64),
-            (2, 0, slot::ENTRY_LO[0], cp0.entry_lo[0]),
-            (3, 0, slot::ENTRY_LO[1], cp0.entry_lo[1]),
-            (10, 0, slot::ENTRY_HI, cp0.entry_hi),
-        ];
-        self.take(cpu, registers);
+        for odd in 0..2 {
+            cpu.set_entry_lo(odd, self.get(slot::ENTRY_LO[odd]));
+        }
+        cpu.set_index(self.get(slot::INDEX));
+        let entry_hi = cpu.cp0().entry_hi;
+        self.take(cpu, [(10, 0, slot::ENTRY_HI, entry_hi)]);
     }
 
     /// Emitted code finds what `tlbp` has found.
     pub fn lend_index(&self, cpu: &Vcpu) {
         self.put(slot::INDEX, cpu.cp0().index as i32 as u64);
+    }
+
+    /// Emitted code finds what writing Compare has changed.
+    pub fn lend_timer(&self, cpu: &Vcpu) {
+        let cp0 = cpu.cp0();
+        let cause = cp0.cause.bits();
+        self.put(slot::PENDING, (cause & LINES).into());
+        self.put(const { place(13, 0) }, cause as i32 as u64);
+        self.put(const { place(11, 0) }, cp0.compare as i32 as u64);
     }
 
     /// Registers (number, select, place in the page, what the VCPU has) that differ are written.

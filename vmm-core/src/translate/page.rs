@@ -28,6 +28,9 @@ impl PageImage {
         for class in Class::ALL {
             image.set(slot::constant(class), class.constant());
         }
+        let found = cpu.tlb().lookup(cpu.cp0().entry_hi, cpu.asid());
+        image.set(slot::PROBED_HI, if found.is_some() { cpu.cp0().entry_hi } else { !0 });
+        image.set(slot::PROBED_INDEX, found.unwrap_or(0) as u64);
         for bits in 0..slot::MIXED_COUNT {
             image.set(slot::MIXED + 8 * bits, layout.mixed(bits.into()));
         }
@@ -51,7 +54,10 @@ impl PageImage {
             if let Some((place, _)) = slot::register(number, select)
                 && self.get(place) != cpu.read_cp0(number, select, 0)
             {
-                cpu.write_cp0(number, select, self.get(place), 0);
+                match (number, select) {
+                    (0, 0) => cpu.set_index(self.get(place)),
+                    _ => cpu.write_cp0(number, select, self.get(place), 0),
+                }
             }
         }
     }

@@ -1,12 +1,16 @@
 //! What a trap of emitted code means.
 
-use super::{K0, Run, Way, segments};
+use super::{BEYOND, K0, Run, Way, segments};
 use crate::cpu::Mode;
 use crate::direct::{After, Exit, LINKED_BURST, RealCpu, Trapped};
-use crate::emulate::system;
-use crate::interp;
+use crate::emulate::{Context, Flow, system};
+use crate::interp::{self, Cx};
 use crate::isa::{Insn, Op, decode};
 use crate::translate::{Code, Kind, Quick, Resume, Stand, after_slot, guest_address};
+
+/// Count and Compare.
+const COUNT: u32 = 9;
+const COMPARE: u32 = 11;
 
 impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// What to do about a trap of emitted code.
@@ -54,7 +58,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         Way::Settled(after)
     }
 
-    /// The instruction at a stand that the VCPU needs not be settled for, if it is one.
+    /// The instruction at a stand that needs no interpreter, if it is one.
     fn quick_at(&self, stand: &Stand) -> Option<Quick> {
         let quick = self.t.own.word(self.vcpu.pc).and_then(Quick::of);
         quick.filter(|_| stand.kind == Kind::Plain && stand.exit.is_none())
@@ -62,41 +66,100 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// Executes it, and has emitted code go on behind it if there is nothing else to do.
     fn quick(&mut self, stand: &Stand, quick: Quick) -> Way {
-        let Self { t, vcpu, .. } = &mut *self;
-        t.counters.quick += 1;
+        let (mut stand, mut quick) = (*stand, quick);
+        loop {
+            self.t.counters.quick += 1;
+            if quick == Quick::Return {
+                return Way::Settled(self.exception_return(&stand));
+            }
+            self.execute(quick);
+            let Some(address) = self.t.cache.behind_stretch(&stand) else {
+                self.t.own.take_back(self.vcpu);
+                self.vcpu.set_pc(stand.pc.wrapping_add(4));
+                return Way::Settled(After::On);
+            };
+            self.vcpu.pc = address;
+            let [k0, k1] = self.clean();
+            (self.vcpu.gpr[K0], self.vcpu.gpr[K0 + 1]) = (k0, k1);
+            let looks = self.direct.dirty || self.vcpu.attention;
+            if !looks && !quick.writes_tlb() {
+                return Way::Again;
+            }
+            // (Whoever has written the TLB returns.)
+            let Some(next) = self.t.cache.stand(address) else { return Way::Again };
+            if looks {
+                return Way::Settled(self.interrupted(&next));
+            }
+            match self.quick_at(&next) {
+                Some(then) => (stand, quick) = (next, then),
+                None => return Way::Again,
+            }
+        }
+    }
+
+    /// Executes an instruction that the VCPU needs not be settled for.
+    fn execute(&mut self, quick: Quick) {
+        let Self { engine, direct, t, vcpu, .. } = &mut *self;
+        if matches!(quick, Quick::ReadCount(_) | Quick::WriteCompare(_)) {
+            let now = Cx { cpu: vcpu, engine }.now();
+            match quick {
+                Quick::ReadCount(register) => {
+                    let count = vcpu.read_cp0(COUNT, 0, now);
+                    vcpu.set_gpr(register.into(), count);
+                }
+                Quick::WriteCompare(register) => {
+                    let value = vcpu.gpr(register.into());
+                    vcpu.write_cp0(COMPARE, 0, value, now);
+                    t.own.lend_timer(vcpu);
+                    engine.set_deadline(direct, vcpu);
+                }
+                _ => {}
+            }
+            vcpu.retired += 1;
+            return;
+        }
         t.own.take_tlb(vcpu);
         vcpu.retired += 1;
         // (Nothing of it can fail in kernel mode.)
         let _ = match quick {
-            Quick::Probe => system::tlbp(vcpu),
             Quick::WriteIndexed => system::tlbwi(vcpu),
             Quick::WriteRandom => system::tlbwr(vcpu),
+            _ => system::tlbp(vcpu),
         };
         t.own.lend_index(vcpu);
-        if quick != Quick::Probe {
+        t.own.lend_probe(vcpu);
+        if quick.writes_tlb() {
             self.follow();
         }
-        let behind = self.t.cache.behind_stretch(stand);
-        if let Some(address) = behind {
-            self.vcpu.pc = address;
-            let [k0, k1] = self.clean();
-            (self.vcpu.gpr[K0], self.vcpu.gpr[K0 + 1]) = (k0, k1);
-            if !self.direct.dirty {
-                return Way::Again;
-            }
-            if let Some(stand) = self.t.cache.stand(address) {
-                return Way::Settled(self.interrupted(&stand));
-            }
+    }
+
+    /// Executes an `eret`.
+    fn exception_return(&mut self, stand: &Stand) -> After {
+        let vcpu = &mut *self.vcpu;
+        self.t.own.take_back(vcpu);
+        vcpu.set_pc(stand.pc);
+        vcpu.retired += 1;
+        match system::eret(vcpu) {
+            Ok(Flow::Jump(to)) => vcpu.set_pc(to),
+            // What the guest has written to its page was user mode's.
+            _ => vcpu.take_exception(stand.pc, false),
         }
-        self.t.own.take_back(self.vcpu);
-        self.vcpu.set_pc(stand.pc.wrapping_add(4));
-        Way::Settled(After::On)
+        vcpu.attention |= vcpu.has_unmasked_interrupt() && vcpu.cp0.status.interrupts_enabled();
+        After::On
     }
 
     /// Whether the code here goes round between load-linked and store-conditional without ever getting through.
     fn is_stuck(&mut self, stand: &Stand) -> bool {
-        let Self { engine, direct, vcpu, .. } = &mut *self;
-        direct.is_stuck(vcpu.pc, true, || engine.before_conditional(vcpu, stand.pc))
+        let Self { engine, direct, vcpu, t, .. } = &mut *self;
+        let now = (vcpu.pc, t.cache.dropped());
+        let beyond = &mut t.beyond[(vcpu.pc >> 2) as usize % BEYOND];
+        direct.is_stuck(vcpu.pc, true, || {
+            let between = *beyond != now && engine.before_conditional(vcpu, stand.pc);
+            if !between {
+                *beyond = now;
+            }
+            between
+        })
     }
 
     /// The next instructions are the interpreter's, until a link of its own is used: that one survives.
