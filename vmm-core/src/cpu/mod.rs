@@ -293,6 +293,14 @@ impl Vcpu {
         }
     }
 
+    /// The general registers.
+    pub(crate) const fn gprs(&self) -> &[u64; 32] {
+        match self.gpr.first_chunk() {
+            Some(gprs) => gprs,
+            None => unreachable!(),
+        }
+    }
+
     /// HI and LO.
     #[must_use]
     pub const fn hi_lo(&self) -> (u64, u64) {

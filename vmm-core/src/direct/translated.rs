@@ -11,10 +11,9 @@ use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
 use crate::cpu::{Access, Cause, Status, Vcpu};
 use crate::direct::fill::Fill;
 use crate::interp::{Engine, HOT_HEAP};
-use crate::isa::decode;
 use crate::translate::{
     BlockId, Class, Code, CodeCache, Form, Key, LINK_REACH, Layout, Own, Quick, Source, Values,
-    form, is_mapped,
+    form_of, is_mapped,
 };
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
@@ -454,7 +453,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         let worth = if pc == vcpu.vector { VECTOR } else { 1 };
         let left = (PAGE_SIZE - pc % PAGE_SIZE) / 4;
         let is_emitted = |n| {
-            let form = form(decode(Engine::<BIG>::word(page, pc + 4 * n)));
+            let form = form_of(Engine::<BIG>::word(page, pc + 4 * n));
             let jumps = worth > 1 && matches!(form, Form::Jump { .. } | Form::JumpRegister);
             let returns = form == Form::Quick(Quick::Return);
             !jumps && !returns && !matches!(form, Form::Interpret | Form::Ends)
@@ -466,11 +465,9 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         }
         watch.pages.watch(page, gpa);
         // (The guest's registers only tell what its accesses will be.)
-        let mut gpr = core::array::from_fn(|number| vcpu.gpr(number));
-        if let Some(slot) = slot {
-            gpr = Values::new(&gpr).behind(slot);
-        }
-        let source = Source { pc, page, endian: vcpu.endian, gpr: &gpr };
+        let (gpr, behind) = (vcpu.gprs(), slot.map(|slot| Values::new(vcpu.gprs()).behind(slot)));
+        let gpr = behind.as_ref().unwrap_or(gpr);
+        let source = Source { pc, page, endian: vcpu.endian, gpr };
         if let Some(main) = t.cache.better_main() {
             t.cache.set_main(&mut Code { own: &t.own, hot: None }, main);
             t.own.set_main(main);

@@ -4,14 +4,13 @@
 //! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
 
 use super::asm::{self, BREAK, D, K0, K1, NOP, S, T, ZERO, field, with};
-use super::form::{Form, Quick, form, reads_and_writes};
+use super::form::{Form, Quick, form_of, reads_and_writes};
 use super::layout::{Class, Layout, slot};
 use super::reach::{Reach, Seen};
 use super::stand::{Kind, Point};
 use super::values::Values;
 use crate::emulate::Data;
 use crate::endian::Endian;
-use crate::isa::{Insn, decode};
 use crate::mem::Page;
 use abi::PAGE_SIZE;
 use core::cell::Cell;
@@ -182,11 +181,11 @@ impl Builder<'_> {
                 self.put(NOP);
                 return index;
             }
-            let (word, insn) = self.insn(index);
-            match form(insn) {
+            let word = self.word(index);
+            match form_of(word) {
                 Form::Nothing => index += 1,
                 form @ (Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister) => {
-                    let goes_on = self.control(form, word, insn, index);
+                    let goes_on = self.control(form, word, index);
                     index += 2;
                     if !goes_on {
                         return index;
@@ -224,7 +223,7 @@ impl Builder<'_> {
     fn stretch(&self, index: usize) -> Stretch {
         let (mut count, mut at, mut quick) = (1, index, true);
         loop {
-            let is_other = match form(self.insn(at).1) {
+            let is_other = match form_of(self.word(at)) {
                 form @ (Form::Ends | Form::Quick(Quick::Return)) => {
                     let quick = quick && form != Form::Ends;
                     return Stretch { count: at + 1 - index, ends: true, quick };
@@ -254,7 +253,7 @@ impl Builder<'_> {
     fn is_interrupted(&self, index: usize) -> bool {
         let mut leaves = false;
         for at in (index + 1..=index + LINK_REACH).take_while(|&at| self.has(at)) {
-            match form(self.insn(at).1) {
+            match form_of(self.word(at)) {
                 Form::Conditional => return leaves,
                 Form::Quick(_) | Form::Interpret | Form::Ends => leaves = true,
                 Form::Linked | Form::Jump { .. } | Form::JumpRegister => return false,
@@ -285,8 +284,8 @@ impl Builder<'_> {
                     (self.alias, self.k1) = (None, Scratch::Main);
                     self.push(Kind::WithSlot, insn, false, true);
                     let slot = usize::from(insn) + 1;
-                    let (word, decoded) = self.insn(slot);
-                    self.simple(form(decoded), word, slot);
+                    let word = self.word(slot);
+                    self.simple(form_of(word), word, slot);
                     self.push(Kind::Link, self.draft.exit_count as u8, false, true);
                     self.restore();
                     self.exit(target);
@@ -314,10 +313,9 @@ impl Builder<'_> {
         self.source.pc % PAGE_SIZE + 4 * (index as u64) < PAGE_SIZE
     }
 
-    /// Instruction `index`, which the page has.
-    pub(super) fn insn(&self, index: usize) -> (u32, Insn) {
-        let word = u32::load(self.source.page, self.pc(index) % PAGE_SIZE, self.source.endian);
-        (word, decode(word))
+    /// The word of instruction `index`, which the page has.
+    pub(super) fn word(&self, index: usize) -> u32 {
+        u32::load(self.source.page, self.pc(index) % PAGE_SIZE, self.source.endian)
     }
 
     pub(super) fn put(&mut self, word: u32) {

@@ -2,12 +2,12 @@
 
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
 use super::build::{Builder, LINK, Scratch, Way, is_kept};
-use super::form::{Form, form, reads_and_writes};
+use super::form::{Form, form_of, reads_and_writes};
 use super::layout::{TABLE_ENTRIES, slot};
 use super::reach::Reach;
 use super::stand::Kind;
 use crate::emulate::branch;
-use crate::isa::Insn;
+use crate::isa::decode;
 
 /// Branches of a block whose slots are emitted twice, at most: a slot takes more words than other ends of a block.
 const MAX_SLOTTED: usize = 4;
@@ -25,13 +25,13 @@ enum Slot {
 }
 
 impl Builder<'_> {
-    /// The branch or jump `insn`, instruction `index`, and its delay slot; whether the block goes on
+    /// The branch or jump `word`, instruction `index`, and its delay slot; whether the block goes on
     /// behind them.
-    pub(super) fn control(&mut self, form: Form, word: u32, insn: Insn, index: usize) -> bool {
+    pub(super) fn control(&mut self, form: Form, word: u32, index: usize) -> bool {
         self.point(Kind::WithSlot, index);
         let goes_on = self.slot(index + 1).and_then(|slot| match form {
-            Form::Branch { likely, .. } => self.conditional(form, word, insn, index, slot, likely),
-            Form::Jump { links } => self.jump(word, insn, index, slot, links),
+            Form::Branch { likely, .. } => self.conditional(form, word, index, slot, likely),
+            Form::Jump { links } => self.jump(word, index, slot, links),
             _ => self.jump_register(word, index, slot),
         });
         goes_on.unwrap_or_else(|| {
@@ -46,8 +46,8 @@ impl Builder<'_> {
         if !self.has(index) {
             return None;
         }
-        let (word, insn) = self.insn(index);
-        let form = form(insn);
+        let word = self.word(index);
+        let form = form_of(word);
         let (reads, writes) = reads_and_writes(form, word);
         let kept = (reads | writes) & (1 << K0 | 1 << K1) != 0;
         match form {
@@ -99,8 +99,8 @@ impl Builder<'_> {
     /// What the slot writes is written.
     fn wrote_by(&mut self, slot: &Slot, index: usize) {
         if !matches!(slot, Slot::Before(..)) {
-            let (word, insn) = self.insn(index + 1);
-            self.wrote(reads_and_writes(form(insn), word).1);
+            let word = self.word(index + 1);
+            self.wrote(reads_and_writes(form_of(word), word).1);
         }
     }
 
@@ -108,7 +108,6 @@ impl Builder<'_> {
         &mut self,
         form: Form,
         mut word: u32,
-        insn: Insn,
         index: usize,
         slot: Slot,
         likely: bool,
@@ -119,7 +118,7 @@ impl Builder<'_> {
         if second.is_some() || first.is_some() && matches!(slot, Slot::Access(..)) {
             return None;
         }
-        let target = branch::target_of(word, insn, self.pc(index));
+        let target = branch::target_of(word, decode(word), self.pc(index));
         let mut behind = None;
         if let Slot::Before(slot_form, slot_word) = slot {
             if likely {
@@ -158,16 +157,9 @@ impl Builder<'_> {
         Some(true)
     }
 
-    fn jump(
-        &mut self,
-        word: u32,
-        insn: Insn,
-        index: usize,
-        slot: Slot,
-        links: bool,
-    ) -> Option<bool> {
+    fn jump(&mut self, word: u32, index: usize, slot: Slot, links: bool) -> Option<bool> {
         let pc = self.pc(index);
-        let target = branch::target_of(word, insn, pc);
+        let target = branch::target_of(word, decode(word), pc);
         if links {
             self.constant(RA, pc.wrapping_add(8));
             self.point(Kind::BegunWithSlot, index);
@@ -186,8 +178,8 @@ impl Builder<'_> {
         if is_kept(rs) || links && (is_kept(rd) || rd == rs) {
             return None;
         }
-        let (slot_word, slot_insn) = self.insn(index + 1);
-        let slot_form = form(slot_insn);
+        let slot_word = self.word(index + 1);
+        let slot_form = form_of(slot_word);
         let before = !matches!(slot, Slot::Same(_));
         if before && reads_and_writes(slot_form, slot_word).1 >> rs & 1 != 0 {
             return None;

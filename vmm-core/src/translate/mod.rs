@@ -25,7 +25,7 @@ pub(crate) use build::LINK_REACH;
 pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
-pub(crate) use form::{Form, Quick, form};
+pub(crate) use form::{Form, Quick, form_of};
 pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
 pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]

@@ -43,7 +43,11 @@ impl Builder<'_> {
 
     /// What the access of instruction `index` reaches, with base register `base`, of those that go by class.
     pub(super) fn reach_by_class(&self, index: usize, base: u32) -> Option<Reach> {
-        let reach = self.known_reach(index, base);
+        if base == ZERO {
+            return None;
+        }
+        let seen = (self.seen)(self.pc(index));
+        let reach = self.known_reach(seen, base);
         if let Some(Reach::One(class)) = reach
             && let Some(n) = CANDIDATES.iter().position(|candidate| *candidate == class)
         {
@@ -52,19 +56,12 @@ impl Builder<'_> {
             self.draft.accesses.set(accesses);
         }
         // (If that is wrong it is seen, and the block made anew.)
-        let main = Some(Reach::One(self.layout.main)).filter(|_| self.may_guess(index, base));
-        reach.or(main)
+        reach.or((seen == Seen::Nothing).then_some(Reach::One(self.layout.main)))
     }
 
-    /// Whether nothing is known of the access of instruction `index`, which has a base.
-    fn may_guess(&self, index: usize, base: u32) -> bool {
-        base != ZERO && (self.seen)(self.pc(index)) == Seen::Nothing
-    }
-
-    /// What the access of instruction `index` reaches, with base register `base`, by what has been seen or is in registers.
-    fn known_reach(&self, index: usize, base: u32) -> Option<Reach> {
-        match (self.seen)(self.pc(index)) {
-            _ if base == ZERO => None,
+    /// What an access with base register `base` reaches, by what has been seen of it or is in registers.
+    fn known_reach(&self, seen: Seen, base: u32) -> Option<Reach> {
+        match seen {
             Seen::One(Class::Xkseg) if !self.layout.has_xkseg() => None,
             Seen::One(Class::User) if is_kept(base) => Some(Reach::Mixed),
             Seen::One(class) => Some(Reach::One(class)),

@@ -1,8 +1,7 @@
 //! What registers hold at a place in a block, as far as its own instructions tell.
 
 use super::asm::{D, S, T, field};
-use super::form::{form, reads_and_writes};
-use crate::isa::decode;
+use super::form::{form_of, reads_and_writes};
 
 /// No address of any class.
 const NOWHERE: u64 = 1 << 63 | 1 << 58;
@@ -81,7 +80,7 @@ impl Values {
     #[must_use]
     pub fn behind(mut self, word: u32) -> [u64; 32] {
         let result = self.result(word);
-        self.forget(reads_and_writes(form(decode(word)), word).1);
+        self.forget(reads_and_writes(form_of(word), word).1);
         self.set(result);
         core::array::from_fn(|number| self.guess(number as u32).unwrap_or(NOWHERE))
     }
