@@ -255,6 +255,8 @@ impl Builder<'_> {
         for at in (index + 1..=index + LINK_REACH).take_while(|&at| self.has(at)) {
             match form_of(self.word(at)) {
                 Form::Conditional => return leaves,
+                // (It finds what the handler of an exception looks for.)
+                Form::Quick(Quick::Probe) => {}
                 Form::Quick(_) | Form::Interpret | Form::Ends => leaves = true,
                 Form::Linked | Form::Jump { .. } | Form::JumpRegister => return false,
                 _ => {}
@@ -461,7 +463,7 @@ impl Builder<'_> {
                 }
                 self.put(word);
             }
-            Form::Linked if !is_kept(rt) && !self.is_interrupted(index) => {
+            Form::Linked if !self.is_interrupted(index) => {
                 let base = field(word, S);
                 // (As a store-conditional in another block would reach it.)
                 let reach = match self.reach_by_class(index, base) {
@@ -470,13 +472,18 @@ impl Builder<'_> {
                     None => return false,
                 };
                 self.alias(base, reach);
-                self.put(with(word, S, K0));
+                if is_kept(rt) {
+                    self.put(with(with(word, S, K0), T, K0));
+                    self.store_kept(rt);
+                } else {
+                    self.put(with(word, S, K0));
+                }
                 self.linked = Some((base, reach));
                 self.wrote(1 << rt);
             }
             // One that goes elsewhere than its load-linked fails and does not trap: a wrong guess would never be seen. So
             // the alias is the same, which has not faulted, or the one that is right for every address.
-            Form::Conditional if !is_kept(rt) => {
+            Form::Conditional => {
                 let base = field(word, S);
                 let linked = self.linked.filter(|&(linked, _)| linked == base);
                 let reach = linked.map_or(Reach::Mixed, |(_, reach)| reach);
@@ -484,7 +491,18 @@ impl Builder<'_> {
                     return false;
                 }
                 self.alias(base, reach);
-                self.put(with(word, S, K0));
+                if is_kept(rt) {
+                    self.page();
+                    self.put(asm::ld(K1, kept(rt), K1));
+                    self.k1 = Scratch::Unknown;
+                    self.put(with(with(word, S, K0), T, K1));
+                    self.point(Kind::Stored, index);
+                    self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
+                    self.put(asm::sd(K1, kept(rt), K0));
+                    self.alias = None;
+                } else {
+                    self.put(with(word, S, K0));
+                }
                 self.wrote(1 << rt);
             }
             Form::ReadPage(place, wide) => {

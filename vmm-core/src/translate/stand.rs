@@ -24,6 +24,9 @@ pub enum Kind {
     SlotDone,
     /// The guest is about to execute the instruction at its PC, the target of an exit.
     Link,
+    /// The store-conditional at its PC is done, and its result, for a register that is kept in the VCPU page, in `$k1`: it must
+    /// neither be executed again nor be lost.
+    Stored,
 }
 
 /// One entry of a block's side table.

@@ -169,17 +169,22 @@ fn random_streams_run_as_interpreted() {
 }
 
 /// `lld`, increment, `scd` until it succeeds, count; for ever. The base is not known where the block begins.
-const COUNT: [u32; 9] = [
-    r(0x25, 4, 6, 0),
-    i(0x34, 2, 4, 0),
-    i(0x19, 2, 2, 1),
-    i(0x3c, 2, 4, 0),
-    beq(2, 0, -4),
-    NOP,
-    i(0x19, 5, 5, 1),
-    beq(0, 0, -8),
-    NOP,
-];
+const COUNT: [u32; 9] = count_with(2, 4);
+
+/// It, with these registers for value and base.
+const fn count_with(value: u32, base: u32) -> [u32; 9] {
+    [
+        r(0x25, base, 6, 0),
+        i(0x34, value, base, 0),
+        i(0x19, value, value, 1),
+        i(0x3c, value, base, 0),
+        beq(value, 0, -4),
+        NOP,
+        i(0x19, 5, 5, 1),
+        beq(0, 0, -8),
+        NOP,
+    ]
+}
 
 /// Counts by a program at `at` for some runs of about `steps` steps each; how many there were.
 fn counted(program: &[u32], at: u64, steps: u64) -> (u64, Direct) {
@@ -203,10 +208,15 @@ fn counted(program: &[u32], at: u64, steps: u64) -> (u64, Direct) {
 
 #[test]
 fn load_linked_and_store_conditional_count_in_emitted_code() {
-    for at in [0x9800_0000_0002_0000, 0xffff_ffff_8002_0008] {
-        let (count, direct) = counted(&COUNT, at, 60);
+    let places = [0x9800_0000_0002_0000, 0xffff_ffff_8002_0008];
+    // `$k0` and `$k1` are kept in memory.
+    let programs = [(2, 4), (26, 4), (27, 4), (26, 27), (27, 26), (2, 27)];
+    for (at, (value, base)) in
+        places.into_iter().zip([programs; 2]).flat_map(|(at, all)| all.map(|one| (at, one)))
+    {
+        let (count, direct) = counted(&count_with(value, base), at, 60);
         let translations = direct.translations().expect("it was translated");
-        assert!(count > 1000, "{count}");
+        assert!(count > 300, "{count}");
         // Only at first, before they are hot, and where they were stopped.
         assert!(translations.interpreted < 500, "{translations:?}");
     }
@@ -231,8 +241,9 @@ fn a_store_conditional_gets_through_what_the_runtime_executes_before_it() {
         program[8] = beq(0, 0, -9);
         let (count, direct) = counted(&program, 0x9800_0000_0002_0000, 200);
         assert!(count > 100, "{between:#x}: {count}");
-        // The load-linked is the interpreter's.
-        assert_eq!(direct.counters().linked, 0, "{between:#x}");
+        // The load-linked is the interpreter's, unless the probe may be found to need no runtime.
+        let probe = between == 0x4200_0008;
+        assert!(probe || direct.counters().linked == 0, "{between:#x}");
         // In another block than the load-linked.
         program.splice(3..3, [beq(0, 0, 1), NOP]);
         program[7] = beq(2, 0, -7);

@@ -200,6 +200,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// The VCPU becomes what the guest sees of it, where `stand` says.
     fn settle(&mut self, stand: &Stand) -> After {
+        let [_, k1] = self.scratch();
         let vcpu = &mut *self.vcpu;
         self.t.own.take_back(vcpu);
         vcpu.set_pc(stand.pc);
@@ -207,6 +208,13 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             Kind::Plain | Kind::WithSlot | Kind::Link => After::On,
             Kind::Begun => self.steps(1),
             Kind::BegunWithSlot => self.with_slot(),
+            Kind::Stored => {
+                if let Some(insn) = self.insn_at(stand.pc) {
+                    self.vcpu.set_gpr(insn.b.index() % 32, k1);
+                }
+                self.vcpu.set_pc(stand.pc.wrapping_add(4));
+                After::On
+            }
             Kind::SlotDone => {
                 let gpr = core::array::from_fn(|number| vcpu.gpr(number));
                 let insn = self.engine.word_here(vcpu).map(decode);
@@ -274,7 +282,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             }
             Kind::WithSlot => self.with_slot(),
             // Settled by executing it.
-            Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone => After::On,
+            Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone | Kind::Stored => After::On,
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Counts {
     pub chained: u64,
     pub jumps: u64,
     /// Places of each kind at which it was stopped.
-    pub stops: [u64; 6],
+    pub stops: [u64; 7],
     /// Blocks made anew because an access was of another class.
     pub guesses: u64,
     /// Blocks dropped because their page was written.

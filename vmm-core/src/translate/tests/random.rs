@@ -70,7 +70,8 @@ fn words(random: &mut Random, code: u64, out: &mut Vec<u32>) {
         // What kernels do with their scratch registers.
         18 => {
             out.push(r(0x25, 26, data, 0));
-            i(random.pick(&[0x37, 0x3f, 0x23]), random.pick(&[a, 26, 27]), 26, offset & !7)
+            let op = random.pick(&[0x37, 0x3f, 0x23, 0x30, 0x34, 0x38, 0x3c]);
+            i(op, random.pick(&[a, 26, 27]), 26, offset & !7)
         }
         // Branches, back too, and on what the slot may change.
         19..=21 => {

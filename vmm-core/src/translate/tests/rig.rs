@@ -344,6 +344,7 @@ impl Rig {
         machine.cpu.set_hi_lo(hi, lo);
         let words = core::array::from_fn(|n| frames.get64(PAGE + 8 * n as u64));
         PageImage { words }.take_back(&mut machine.cpu);
+        let k1 = outer.gpr(27);
         machine.cpu.set_pc(stand.pc);
         self.counts.stops[stand.kind as usize] += 1;
         match stand.kind {
@@ -352,6 +353,12 @@ impl Rig {
                 self.interpret();
             }
             Kind::BegunWithSlot => self.interpret_pair(),
+            Kind::Stored => {
+                let machine = &mut self.machine;
+                let insn = decode(Self::word(machine, stand.pc).expect("it was emitted"));
+                machine.cpu.set_gpr(insn.b.index() % 32, k1);
+                machine.cpu.set_pc(stand.pc.wrapping_add(4));
+            }
             Kind::SlotDone => {
                 let machine = &mut self.machine;
                 let insn = decode(Self::word(machine, stand.pc).expect("it was emitted"));
@@ -531,7 +538,7 @@ impl Rig {
             }
             Kind::WithSlot => self.interpret_pair(),
             // Settled by executing it.
-            Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone => {}
+            Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone | Kind::Stored => {}
         }
         Next::Look
     }
