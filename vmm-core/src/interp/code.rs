@@ -81,11 +81,6 @@ where
 }
 
 impl CodeCache {
-    /// How many pages are kept at most.
-    pub(crate) fn pages(&self) -> usize {
-        self.slots.len()
-    }
-
     pub(crate) fn new(pages: usize) -> Self {
         let pages = pages.max(1);
         let free = Slot {
@@ -104,6 +99,11 @@ impl CodeCache {
         };
         assert!(cache.make(0), "memory for one page of decoded code");
         cache
+    }
+
+    /// How many pages are kept at most.
+    pub(crate) fn pages(&self) -> usize {
+        self.slots.len()
     }
 
     /// Makes the place of a slot; whether it is there.

@@ -3,9 +3,9 @@
 //! What is emitted for a guest instruction changes scratch registers first, and one thing that the guest
 //! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
 
-use super::asm::{self, BREAK, D, K0, K1, NOP, S, T, ZERO, field, with};
+use super::asm::{self, BREAK, D, K0, K1, NOP, T, ZERO, field, with};
 use super::form::{Form, Quick, form_of, reads_and_writes};
-use super::layout::{Class, Layout, slot};
+use super::layout::{Layout, slot};
 use super::reach::{Reach, Seen};
 use super::stand::{Kind, Point};
 use super::values::Values;
@@ -31,8 +31,6 @@ const WAYS_OF_ONE: usize = 4;
 pub const MAX_EXITS: usize = MAX_WAYS + 1;
 /// Instructions that could be emitted between two that can't, at most, for all of them to be interpreted.
 const STRETCH: usize = 12;
-/// Instructions behind a load-linked among which its store-conditional is looked for.
-pub const LINK_REACH: usize = 24;
 /// That an exit belongs to no branch.
 pub const NO_BRANCH: u16 = u16::MAX;
 
@@ -143,7 +141,7 @@ pub(super) struct Builder<'a> {
     pub(super) alias: Option<(u32, Reach)>,
     pub(super) k1: Scratch,
     /// The base register of the last load-linked, unchanged, and what that reaches.
-    linked: Option<(u32, Reach)>,
+    pub(super) linked: Option<(u32, Reach)>,
     /// Branches whose slot comes behind them, on either way.
     pub(super) slotted: usize,
     /// What registers hold.
@@ -246,23 +244,6 @@ impl Builder<'_> {
             }
         }
         Stretch { count, ends: false, quick }
-    }
-
-    /// Whether emitted code is left between the load-linked at `index` and its store-conditional, which would then fail: its link
-    /// is to be the interpreter's.
-    fn is_interrupted(&self, index: usize) -> bool {
-        let mut leaves = false;
-        for at in (index + 1..=index + LINK_REACH).take_while(|&at| self.has(at)) {
-            match form_of(self.word(at)) {
-                Form::Conditional => return leaves,
-                // (It finds what the handler of an exception looks for.)
-                Form::Quick(Quick::Probe) => {}
-                Form::Quick(_) | Form::Interpret | Form::Ends => leaves = true,
-                Form::Linked | Form::Jump { .. } | Form::JumpRegister => return false,
-                _ => {}
-            }
-        }
-        false
     }
 
     /// What conditional branches to places behind the end need there.
@@ -410,7 +391,7 @@ impl Builder<'_> {
     }
 
     /// Stores `$k0` to the register `number` in the VCPU page.
-    fn store_kept(&mut self, number: u32) {
+    pub(super) fn store_kept(&mut self, number: u32) {
         self.alias = None;
         self.page();
         self.put(asm::sd(K0, kept(number), K1));
@@ -463,48 +444,8 @@ impl Builder<'_> {
                 }
                 self.put(word);
             }
-            Form::Linked if !self.is_interrupted(index) => {
-                let base = field(word, S);
-                // (As a store-conditional in another block would reach it.)
-                let reach = match self.reach_by_class(index, base) {
-                    Some(Reach::One(Class::User)) => Reach::Mixed,
-                    Some(reach) => reach,
-                    None => return false,
-                };
-                self.alias(base, reach);
-                if is_kept(rt) {
-                    self.put(with(with(word, S, K0), T, K0));
-                    self.store_kept(rt);
-                } else {
-                    self.put(with(word, S, K0));
-                }
-                self.linked = Some((base, reach));
-                self.wrote(1 << rt);
-            }
-            // One that goes elsewhere than its load-linked fails and does not trap: a wrong guess would never be seen. So
-            // the alias is the same, which has not faulted, or the one that is right for every address.
-            Form::Conditional => {
-                let base = field(word, S);
-                let linked = self.linked.filter(|&(linked, _)| linked == base);
-                let reach = linked.map_or(Reach::Mixed, |(_, reach)| reach);
-                if base == ZERO {
-                    return false;
-                }
-                self.alias(base, reach);
-                if is_kept(rt) {
-                    self.page();
-                    self.put(asm::ld(K1, kept(rt), K1));
-                    self.k1 = Scratch::Unknown;
-                    self.put(with(with(word, S, K0), T, K1));
-                    self.point(Kind::Stored, index);
-                    self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
-                    self.put(asm::sd(K1, kept(rt), K0));
-                    self.alias = None;
-                } else {
-                    self.put(with(word, S, K0));
-                }
-                self.wrote(1 << rt);
-            }
+            Form::Linked => return self.load_linked(word, index),
+            Form::Conditional => return self.store_conditional(word, index),
             Form::ReadPage(place, wide) => {
                 let low = if self.source.endian == Endian::Big { 4 } else { 0 };
                 let (load, place): (fn(u32, u16, u32) -> u32, _) =

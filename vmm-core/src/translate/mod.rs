@@ -11,6 +11,7 @@ mod cache;
 mod control;
 mod form;
 mod layout;
+mod linked;
 mod own;
 #[cfg(test)]
 mod page;
@@ -21,12 +22,12 @@ mod stand;
 pub(crate) mod tests;
 mod values;
 
-pub(crate) use build::LINK_REACH;
 pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
 pub(crate) use form::{Form, Quick, form_of};
 pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
+pub(crate) use linked::LINK_REACH;
 pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]
 pub use page::PageImage;
