@@ -34,6 +34,7 @@ pub(crate) const fn code_words(pages: usize, most: usize) -> usize {
 pub(crate) const fn heap(words: usize) -> usize {
     words * 15 + (7 << 18) + HOT_HEAP
 }
+
 /// Rounds of looking for a block, while others go for it.
 const ROUNDS: u32 = 4;
 /// Instructions at a vector, all of them emitted and none a jump, that are worth a block there.
