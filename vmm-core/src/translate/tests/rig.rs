@@ -548,15 +548,19 @@ impl Rig {
         self.settle(stand);
         let end = stand.pc.wrapping_add(4 * self.cache.stretch(stand));
         let (dropped, flags) = (self.cache.dropped(), Self::flags(&self.machine.cpu));
+        let mut left = end.wrapping_sub(stand.pc);
         while !self.interrupted() {
             self.interpret();
             let cpu = &self.machine.cpu;
             let stays = cpu.mode() == Mode::Kernel
                 && flags == Self::flags(cpu)
                 && dropped == self.cache.dropped();
-            if !stays || end.wrapping_sub(cpu.pc()) > end - stand.pc || self.interrupted() {
+            // (An `eret` may lead back into the stretch, for ever.)
+            let now = end.wrapping_sub(cpu.pc());
+            if !stays || now >= left || self.interrupted() {
                 break;
             }
+            left = now;
             if self.machine.cpu.pc() == end && self.machine.cpu.link.is_none() {
                 let Some(address) = self.cache.behind_stretch(stand) else { break };
                 self.load(address);
