@@ -308,7 +308,8 @@ impl Builder<'_> {
         }
     }
 
-    fn push(&mut self, kind: Kind, insn: u8, clean: bool, aside: bool) {
+    /// From here on the guest stands so; `clean`: control may come here with scratch registers as they are between blocks.
+    pub(super) fn push(&mut self, kind: Kind, insn: u8, clean: bool, aside: bool) {
         let word = self.draft.len as u16;
         if let Some(place) = self.draft.points.get_mut(self.draft.point_count) {
             *place = Point { word, insn, kind, clean, aside };

@@ -147,8 +147,9 @@ impl Builder<'_> {
             self.branch(word & !0xffff, Way::Slotted(target, index as u8));
             self.put(NOP);
             // Nothing that the guest could see has happened: it stands at the branch still.
+            // But nobody must come in here who has not come by the branch.
             self.alias = None;
-            self.point(Kind::WithSlot, index);
+            self.push(Kind::WithSlot, index as u8, false, false);
             return self.simple(slot_form, slot_word, index + 1).then_some(true);
         }
         self.branch(word & !0xffff, Way::Exit(target));

@@ -403,6 +403,16 @@ fn random_streams_run_as_interpreted() {
     }
 }
 
+/// Streams in which something went wrong once: emitted code was gone on with behind a branch that had not been executed, since the
+/// guest stands at the branch there, too.
+#[test]
+fn streams_that_once_went_astray_run_as_interpreted() {
+    let mut counts = Counts::default();
+    for seed in [20_020_510, 20_062_832, 20_089_529, 20_099_817] {
+        assert!(stream(seed, &mut counts) > 0);
+    }
+}
+
 #[test]
 fn an_interrupt_before_any_word_comes_between_two_instructions() {
     const WORDS: u64 = 160;
