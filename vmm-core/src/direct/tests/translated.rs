@@ -216,7 +216,9 @@ fn load_linked_and_store_conditional_count_in_emitted_code() {
     {
         let (count, direct) = counted(&count_with(value, base), at, 60);
         let translations = direct.translations().expect("it was translated");
-        assert!(count > 300, "{count}");
+        // (Kept registers take more steps.)
+        let least = if value.max(base) < 26 { 1000 } else { 300 };
+        assert!(count > least, "{count}");
         // Only at first, before they are hot, and where they were stopped.
         assert!(translations.interpreted < 500, "{translations:?}");
     }
