@@ -100,34 +100,32 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// Executes an instruction that the VCPU needs not be settled for.
     fn execute(&mut self, quick: Quick) {
         let Self { engine, direct, t, vcpu, .. } = &mut *self;
-        if matches!(quick, Quick::ReadCount(_) | Quick::WriteCompare(_)) {
-            let now = Cx { cpu: vcpu, engine }.now();
-            match quick {
-                Quick::ReadCount(register) => {
-                    let count = vcpu.read_cp0(COUNT, 0, now);
-                    vcpu.set_gpr(register.into(), count);
-                }
-                Quick::WriteCompare(register) => {
-                    let value = vcpu.gpr(register.into());
-                    vcpu.write_cp0(COMPARE, 0, value, now);
-                    t.own.lend_timer(vcpu);
-                    engine.set_deadline(direct, vcpu);
-                }
-                _ => {}
+        match quick {
+            Quick::ReadCount(register) => {
+                let now = Cx { cpu: vcpu, engine }.now();
+                let count = vcpu.read_cp0(COUNT, 0, now);
+                vcpu.set_gpr(register.into(), count);
             }
-            vcpu.retired += 1;
-            return;
+            Quick::WriteCompare(register) => {
+                let now = Cx { cpu: vcpu, engine }.now();
+                let value = vcpu.gpr(register.into());
+                vcpu.write_cp0(COMPARE, 0, value, now);
+                t.own.lend_timer(vcpu);
+                engine.set_deadline(direct, vcpu);
+            }
+            _ => {
+                t.own.take_tlb(vcpu);
+                // (Nothing of it can fail in kernel mode.)
+                let _ = match quick {
+                    Quick::WriteIndexed => system::tlbwi(vcpu),
+                    Quick::WriteRandom => system::tlbwr(vcpu),
+                    _ => system::tlbp(vcpu),
+                };
+                t.own.lend_index(vcpu);
+                t.own.lend_probe(vcpu);
+            }
         }
-        t.own.take_tlb(vcpu);
         vcpu.retired += 1;
-        // (Nothing of it can fail in kernel mode.)
-        let _ = match quick {
-            Quick::WriteIndexed => system::tlbwi(vcpu),
-            Quick::WriteRandom => system::tlbwr(vcpu),
-            _ => system::tlbp(vcpu),
-        };
-        t.own.lend_index(vcpu);
-        t.own.lend_probe(vcpu);
         if quick.writes_tlb() {
             self.follow();
         }
