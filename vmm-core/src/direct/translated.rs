@@ -415,9 +415,9 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         }
     }
 
-    /// The block for the guest's code at the VCPU's program counter, found or made. `slot`: the delay slot that is executed
-    /// before control comes there.
-    fn block(&mut self, slot: Option<u32>) -> Option<BlockId> {
+    /// The block for the guest's code at the VCPU's program counter, found or made. `slot`: where the delay slot is that is
+    /// executed before control comes there.
+    fn block(&mut self, slot: Option<u64>) -> Option<BlockId> {
         let found = self.find_block(slot);
         if found.is_none()
             && let Some(watch) = self.engine.code.watch()
@@ -429,7 +429,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         found
     }
 
-    fn find_block(&mut self, slot: Option<u32>) -> Option<BlockId> {
+    fn find_block(&mut self, slot: Option<u64>) -> Option<BlockId> {
         let Self { engine, t, vcpu, .. } = &mut *self;
         let pc = vcpu.pc;
         if pc & 3 != 0 {
@@ -466,9 +466,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         }
         watch.pages.watch(page, gpa);
         // (The guest's registers only tell what its accesses will be.)
-        let (gpr, behind) = (vcpu.gprs(), slot.map(|slot| Values::new(vcpu.gprs()).behind(slot)));
-        let gpr = behind.as_ref().unwrap_or(gpr);
-        let source = Source { pc, page, endian: vcpu.endian, gpr };
+        let mut values = Values::new(vcpu.gprs());
+        if let Some(slot) = slot.and_then(|slot| engine.word_at(vcpu, slot)) {
+            values.execute(slot);
+        }
+        let source = Source { pc, page, endian: vcpu.endian };
         if let Some(main) = t.cache.better_main() {
             t.cache.set_main(&mut Code { own: &t.own, hot: None }, main);
             t.own.set_main(main);
@@ -477,7 +479,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         // (What has to go is as hot as it was: it is made anew when it is wanted again.)
         let code = &mut Code { own: &t.own, hot: None };
         t.counters.made += 1;
-        Some(t.cache.translate(code, key, &source))
+        Some(t.cache.translate(code, key, source, &mut values))
     }
 }
 

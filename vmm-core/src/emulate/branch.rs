@@ -1,7 +1,11 @@
 //! Conditions of branches, and links. Where control goes is the engine's business.
 
 use crate::cpu::{Trap, Vcpu};
-use crate::isa::{Insn, Op, Reg};
+use crate::isa::{Insn, Reg};
+
+/// Opcodes of the jumps to addresses of their own.
+const J: u32 = 0x02;
+const JAL: u32 = 0x03;
 
 /// What a branch tests.
 macro_rules! condition {
@@ -53,12 +57,12 @@ pub const fn jump_target(insn: Insn, pc: u64) -> u64 {
 
 /// Where the branch or jump `word` at `pc` leads, if it is one that says so itself.
 ///
-/// For those who have decoded it just now: an immediate that is taken out of an [`Insn`] in a register is a sign extension that
-/// LLVM of before August 2026 loses when it runs out of registers ([LLVM issue 213419](https://github.com/llvm/llvm-project/issues/213419)).
+/// (It has not been decoded: an immediate that is taken out of an [`Insn`] in a register is a sign extension that LLVM of before
+/// August 2026 loses when it runs out of registers, [LLVM issue 213419](https://github.com/llvm/llvm-project/issues/213419).)
 #[must_use]
-pub const fn target_of(word: u32, insn: Insn, pc: u64) -> u64 {
+pub const fn target_of(word: u32, pc: u64) -> u64 {
     let next = pc.wrapping_add(4);
-    if matches!(insn.op, Op::J | Op::Jal) {
+    if matches!(word >> 26, J | JAL) {
         return next & !0x0fff_ffff | ((word & 0x03ff_ffff) as u64) << 2;
     }
     next.wrapping_add(((word as i16 as i64) << 2) as u64)
@@ -85,7 +89,7 @@ pub fn conditions(cpu: &mut Vcpu, insn: Insn, count: u8) -> Result<u8, Trap> {
 mod tests {
     use super::*;
     use crate::direct::tests::random::Random;
-    use crate::isa::decode;
+    use crate::isa::{Op, decode};
 
     #[test]
     fn a_word_says_where_it_leads_as_its_instruction_does() {
@@ -102,7 +106,7 @@ mod tests {
                     Op::J | Op::Jal => jump_target(insn, pc),
                     _ => target(insn, pc),
                 };
-                assert_eq!(target_of(high | word, insn, pc), wanted, "{:#x}", high | word);
+                assert_eq!(target_of(high | word, pc), wanted, "{:#x}", high | word);
             }
         }
     }

@@ -250,6 +250,14 @@ impl<'a, const BIG: bool> Engine<'a, BIG> {
         self.code.page(slot).map(|page| Self::word(page, cpu.pc))
     }
 
+    /// The instruction word at `pc`.
+    pub(crate) fn word_at(&mut self, cpu: &mut Vcpu, pc: u64) -> Option<u32> {
+        let here = core::mem::replace(&mut cpu.pc, pc);
+        let word = self.word_here(cpu);
+        cpu.pc = here;
+        word
+    }
+
     /// The page of the program counter, if the decoded code of it may be trusted, and its guest-physical address.
     pub(crate) fn code_page(&mut self, cpu: &mut Vcpu) -> Option<(Page, Gpa)> {
         let slot = self.fetch(cpu).ok()?;

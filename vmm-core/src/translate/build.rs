@@ -4,16 +4,16 @@
 //! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
 
 use super::asm::{self, BREAK, D, K0, K1, NOP, T, ZERO, field, with};
-use super::form::{Form, Quick, form_of, reads_and_writes};
+use super::form::{Form, Guest, Quick};
 use super::layout::{Layout, slot};
-use super::reach::{Reach, Seen};
+use super::reach::Held;
+use super::sites::Sites;
 use super::stand::{Kind, Point};
 use super::values::Values;
 use crate::emulate::Data;
 use crate::endian::Endian;
 use crate::mem::Page;
 use abi::PAGE_SIZE;
-use core::cell::Cell;
 
 /// Guest instructions in a block, at most.
 pub const MAX_INSNS: usize = 64;
@@ -35,15 +35,14 @@ const STRETCH: usize = 12;
 pub const NO_BRANCH: u16 = u16::MAX;
 
 /// What a block is made from.
-pub struct Source<'a> {
+#[derive(Clone, Copy)]
+pub struct Source {
     /// Where it begins.
     pub pc: u64,
     /// The page that this is in.
     pub page: Page,
     /// The guest's byte order.
     pub endian: Endian,
-    /// The guest's registers, as far as they are known: they tell what its accesses will be.
-    pub gpr: &'a [u64; 32],
 }
 
 /// A way out of a block that can be chained.
@@ -87,27 +86,29 @@ pub struct Draft {
     pub len: usize,
     pub points: [Point; MAX_POINTS],
     pub point_count: usize,
+    /// The first point behind the block's end.
+    pub aside: usize,
     pub exits: [Exit; MAX_EXITS],
     pub exit_count: usize,
     ways: [(u16, Way); MAX_WAYS],
     way_count: usize,
     /// Accesses to each of [`super::reach::CANDIDATES`], as far as there is reason to think so.
-    pub accesses: Cell<[u32; 2]>,
+    pub accesses: [u32; 2],
 }
 
 impl Draft {
     pub const fn new() -> Self {
-        let point = Point { word: 0, insn: 0, kind: Kind::Plain, clean: false, aside: false };
         Self {
             words: [0; MAX_WORDS],
             len: 0,
-            points: [point; MAX_POINTS],
+            points: [Point::NONE; MAX_POINTS],
             point_count: 0,
+            aside: 0,
             exits: [Exit { word: 0, branch: NO_BRANCH, target: 0 }; MAX_EXITS],
             exit_count: 0,
             ways: [(0, Way::Exit(0)); MAX_WAYS],
             way_count: 0,
-            accesses: Cell::new([0; 2]),
+            accesses: [0; 2],
         }
     }
 }
@@ -134,34 +135,46 @@ struct Stretch {
 /// Who makes a block.
 pub(super) struct Builder<'a> {
     pub(super) draft: &'a mut Draft,
-    pub(super) layout: Layout,
-    pub(super) source: &'a Source<'a>,
-    pub(super) seen: &'a dyn Fn(u64) -> Seen,
+    pub(super) layout: &'a Layout,
+    source: Source,
+    /// Instructions that the page has from the block's start on.
+    count: usize,
+    /// What accesses have been seen to be.
+    pub(super) sites: &'a Sites,
     /// `$k0` holds the alias of this register, for an access that reaches so far.
-    pub(super) alias: Option<(u32, Reach)>,
+    pub(super) alias: Held,
     pub(super) k1: Scratch,
     /// The base register of the last load-linked, unchanged, and what that reaches.
-    pub(super) linked: Option<(u32, Reach)>,
+    pub(super) linked: Held,
     /// Branches whose slot comes behind them, on either way.
     pub(super) slotted: usize,
     /// What registers hold.
-    pub(super) values: Values,
+    pub(super) values: &'a mut Values,
 }
 
-/// Makes a block; how many guest instructions it is about. `seen` says what is known of the accesses of
-/// the instruction at an address.
+/// Makes a block; how many guest instructions it is about. `values` are the guest's registers, as far as they are known: they tell
+/// what its accesses will be.
 pub fn build(
     draft: &mut Draft,
-    layout: Layout,
-    source: &Source<'_>,
-    seen: &dyn Fn(u64) -> Seen,
+    layout: &Layout,
+    source: Source,
+    sites: &Sites,
+    values: &mut Values,
 ) -> usize {
     (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
-    draft.accesses.set([0; 2]);
-    let (alias, k1) = (None, Scratch::Main);
-    let values = Values::new(source.gpr);
-    let (linked, slotted) = (None, 0);
-    let mut builder = Builder { draft, layout, source, seen, alias, k1, linked, slotted, values };
+    draft.accesses = [0; 2];
+    let mut builder = Builder {
+        draft,
+        layout,
+        source,
+        count: ((PAGE_SIZE - source.pc % PAGE_SIZE) / 4) as usize,
+        sites,
+        alias: Held::NONE,
+        k1: Scratch::Main,
+        linked: Held::NONE,
+        slotted: 0,
+        values,
+    };
     let insns = builder.body();
     builder.ends();
     insns
@@ -169,21 +182,17 @@ pub fn build(
 
 impl Builder<'_> {
     fn body(&mut self) -> usize {
+        let last = self.count.min(MAX_INSNS - 1);
         let mut index = 0;
-        loop {
-            let full = self.draft.len > LAST_START || self.draft.way_count > MAX_WAYS - WAYS_OF_ONE;
-            if index >= MAX_INSNS - 1 || full || !self.has(index) {
-                self.point(Kind::Plain, index);
-                self.restore();
-                self.exit(self.pc(index));
-                self.put(NOP);
-                return index;
-            }
-            let word = self.word(index);
-            match form_of(word) {
+        while index < last
+            && self.draft.len <= LAST_START
+            && self.draft.way_count <= MAX_WAYS - WAYS_OF_ONE
+        {
+            let guest = self.guest(index);
+            match guest.form {
                 Form::Nothing => index += 1,
-                form @ (Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister) => {
-                    let goes_on = self.control(form, word, index);
+                Form::Branch { .. } | Form::Jump { .. } | Form::JumpRegister => {
+                    let goes_on = self.control(guest, index);
                     index += 2;
                     if !goes_on {
                         return index;
@@ -191,7 +200,7 @@ impl Builder<'_> {
                 }
                 form => {
                     self.point(Kind::Plain, index);
-                    if form != Form::Ends && self.simple(form, word, index) {
+                    if self.common(guest, index) {
                         index += 1;
                         continue;
                     }
@@ -214,6 +223,11 @@ impl Builder<'_> {
                 }
             }
         }
+        self.point(Kind::Plain, index);
+        self.restore();
+        self.exit(self.pc(index));
+        self.put(NOP);
+        index
     }
 
     /// The instructions, from `index` on, that are handed to the interpreter together: those between two of them are interpreted
@@ -221,7 +235,7 @@ impl Builder<'_> {
     fn stretch(&self, index: usize) -> Stretch {
         let (mut count, mut at, mut quick) = (1, index, true);
         loop {
-            let is_other = match form_of(self.word(at)) {
+            let is_other = match self.guest(at).form {
                 form @ (Form::Ends | Form::Quick(Quick::Return)) => {
                     let quick = quick && form != Form::Ends;
                     return Stretch { count: at + 1 - index, ends: true, quick };
@@ -248,6 +262,7 @@ impl Builder<'_> {
 
     /// What conditional branches to places behind the end need there.
     fn ends(&mut self) {
+        self.draft.aside = self.draft.point_count;
         for n in 0..self.draft.way_count {
             let (from, way) = self.draft.ways[n];
             let to = self.draft.len;
@@ -258,28 +273,27 @@ impl Builder<'_> {
             }
             match way {
                 Way::Exit(target) => {
-                    self.push(Kind::Link, self.draft.exit_count as u8, false, true);
+                    self.point_apart(Kind::Link, self.draft.exit_count);
                     self.exit(target);
                     self.draft.exits[self.draft.exit_count - 1].branch = from;
                     self.put(NOP);
                 }
                 Way::Slotted(target, insn) => {
-                    (self.alias, self.k1) = (None, Scratch::Main);
-                    self.push(Kind::WithSlot, insn, false, true);
+                    (self.alias, self.k1) = (Held::NONE, Scratch::Main);
+                    self.point_apart(Kind::WithSlot, insn.into());
                     let slot = usize::from(insn) + 1;
-                    let word = self.word(slot);
-                    self.simple(form_of(word), word, slot);
-                    self.push(Kind::Link, self.draft.exit_count as u8, false, true);
+                    self.simple(self.guest(slot), slot);
+                    self.point_apart(Kind::Link, self.draft.exit_count);
                     self.restore();
                     self.exit(target);
                     self.put(NOP);
                 }
                 Way::Stop(kind, insn) => {
-                    self.push(kind, insn, false, true);
+                    self.point_apart(kind, insn.into());
                     self.put(BREAK);
                 }
                 Way::Probe(insn) => {
-                    self.push(Kind::Plain, insn, false, true);
+                    self.point_apart(Kind::Plain, insn.into());
                     self.put(asm::numbered_break(Quick::Probe.number()));
                 }
             }
@@ -293,34 +307,44 @@ impl Builder<'_> {
 
     /// Whether instruction `index` is in the page.
     pub(super) const fn has(&self, index: usize) -> bool {
-        self.source.pc % PAGE_SIZE + 4 * (index as u64) < PAGE_SIZE
+        index < self.count
     }
 
-    /// The word of instruction `index`, which the page has.
-    pub(super) fn word(&self, index: usize) -> u32 {
-        u32::load(self.source.page, self.pc(index) % PAGE_SIZE, self.source.endian)
+    /// Instruction `index`, which the page has.
+    #[inline]
+    pub(super) fn guest(&self, index: usize) -> Guest {
+        Guest::of(u32::load(self.source.page, self.pc(index), self.source.endian))
     }
 
+    #[inline]
     pub(super) fn put(&mut self, word: u32) {
-        if let Some(place) = self.draft.words.get_mut(self.draft.len) {
+        let at = self.draft.len;
+        if let Some(place) = self.draft.words.get_mut(at) {
             *place = word;
-            self.draft.len += 1;
+            self.draft.len = at + 1;
         }
     }
 
-    /// From here on the guest stands so; `clean`: control may come here with scratch registers as they are between blocks.
-    pub(super) fn push(&mut self, kind: Kind, insn: u8, clean: bool, aside: bool) {
-        let word = self.draft.len as u16;
-        if let Some(place) = self.draft.points.get_mut(self.draft.point_count) {
-            *place = Point { word, insn, kind, clean, aside };
-            self.draft.point_count += 1;
+    #[inline]
+    fn push(&mut self, point: Point) {
+        let at = self.draft.point_count;
+        if let Some(place) = self.draft.points.get_mut(at) {
+            *place = point;
+            self.draft.point_count = at + 1;
         }
     }
 
     /// From here on the guest stands at instruction `index`.
+    #[inline]
     pub(super) fn point(&mut self, kind: Kind, index: usize) {
+        let point = Point::new(self.draft.len as u16, index as u8, kind);
         let clean = self.alias.is_none() && self.k1 == Scratch::Main;
-        self.push(kind, index as u8, clean, false);
+        self.push(if clean { point.clean() } else { point });
+    }
+
+    /// Likewise, but control does not come here from outside. (For a link `index` is the number of its exit.)
+    pub(super) fn point_apart(&mut self, kind: Kind, index: usize) {
+        self.push(Point::new(self.draft.len as u16, index as u8, kind));
     }
 
     /// The next word is where the block is left for `target`.
@@ -345,14 +369,14 @@ impl Builder<'_> {
     /// To the runtime, which goes on behind what it has had interpreted.
     fn hand_over(&mut self, word: u32) {
         self.put(word);
-        (self.alias, self.k1, self.linked) = (None, Scratch::Main, None);
+        (self.alias, self.k1, self.linked) = (Held::NONE, Scratch::Main, Held::NONE);
         self.values.doubt();
     }
 
     /// To the runtime.
     pub(super) fn stop(&mut self) {
         self.restore();
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(BREAK);
     }
 
@@ -378,7 +402,7 @@ impl Builder<'_> {
         if self.k1 == Scratch::Page {
             self.put(load(rt, place, K1));
         } else {
-            self.alias = None;
+            self.alias = Held::NONE;
             self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
             self.put(load(rt, place, K0));
         }
@@ -386,14 +410,14 @@ impl Builder<'_> {
 
     /// Loads a register whose value is in the VCPU page into `$k0`.
     pub(super) fn load_kept(&mut self, number: u32) {
-        self.alias = None;
+        self.alias = Held::NONE;
         self.page();
         self.put(asm::ld(K0, kept(number), K1));
     }
 
     /// Stores `$k0` to the register `number` in the VCPU page.
     pub(super) fn store_kept(&mut self, number: u32) {
-        self.alias = None;
+        self.alias = Held::NONE;
         self.page();
         self.put(asm::sd(K0, kept(number), K1));
     }
@@ -401,13 +425,40 @@ impl Builder<'_> {
     /// Registers of these numbers (bits) have been written.
     pub(super) fn wrote(&mut self, registers: u32) {
         self.values.forget(registers);
-        let wrote = |&(base, _): &(u32, Reach)| registers >> base & 1 != 0;
-        self.alias = self.alias.filter(|alias| !wrote(alias));
-        self.linked = self.linked.filter(|linked| !wrote(linked));
+        self.alias.wrote(registers);
+        self.linked.wrote(registers);
     }
 
     /// An instruction without control flow; whether it could be emitted (else nothing has been).
-    pub(super) fn simple(&mut self, form: Form, word: u32, index: usize) -> bool {
+    pub(super) fn simple(&mut self, guest: Guest, index: usize) -> bool {
+        self.common(guest, index)
+    }
+
+    /// The same, for who does that for most instructions: they are as they are, or but for an alias.
+    #[inline(always)]
+    fn common(&mut self, guest: Guest, index: usize) -> bool {
+        match guest.form {
+            Form::Plain { .. } if !guest.names_kept() => {
+                let result = self.values.result(guest.word);
+                self.put(guest.word);
+                self.wrote(guest.writes());
+                self.values.set(result);
+                true
+            }
+            Form::Load { .. } | Form::Store if !is_kept(field(guest.word, T)) => {
+                let Some(reach) = self.reach(index, guest.word) else { return false };
+                let word = self.access(guest.word, reach);
+                self.put(word);
+                self.wrote(guest.writes());
+                true
+            }
+            _ => self.other(guest, index),
+        }
+    }
+
+    #[inline(never)]
+    fn other(&mut self, guest: Guest, index: usize) -> bool {
+        let Guest { word, form, .. } = guest;
         let rt = field(word, T);
         match form {
             Form::Nothing => {}
@@ -418,32 +469,24 @@ impl Builder<'_> {
             }
             Form::Plain { .. } => {
                 let result = self.values.result(word);
-                self.plain(form, word);
+                self.plain(guest);
                 self.values.set(result);
             }
+            // Of `$k0` or `$k1`.
             Form::Load { keeps } => {
-                let Some(reach) = self.reach(index, word).filter(|_| !keeps || !is_kept(rt)) else {
-                    return false;
-                };
+                let Some(reach) = self.reach(index, word).filter(|_| !keeps) else { return false };
                 let word = self.access(word, reach);
-                if is_kept(rt) {
-                    self.put(with(word, T, K0));
-                    self.store_kept(rt);
-                } else {
-                    self.put(word);
-                }
+                self.put(with(word, T, K0));
+                self.store_kept(rt);
                 self.wrote(1 << rt);
             }
             Form::Store => {
                 let Some(reach) = self.reach(index, word) else { return false };
-                let mut word = self.access(word, reach);
-                if is_kept(rt) {
-                    self.page();
-                    self.put(asm::ld(K1, kept(rt), K1));
-                    self.k1 = Scratch::Unknown;
-                    word = with(word, T, K1);
-                }
-                self.put(word);
+                let word = self.access(word, reach);
+                self.page();
+                self.put(asm::ld(K1, kept(rt), K1));
+                self.k1 = Scratch::Unknown;
+                self.put(with(word, T, K1));
             }
             Form::Linked => return self.load_linked(word, index),
             Form::Conditional => return self.store_conditional(word, index),
@@ -484,14 +527,9 @@ impl Builder<'_> {
     }
 
     /// As it is, with scratch registers in place of those in the VCPU page.
-    fn plain(&mut self, form: Form, word: u32) {
-        let Form::Plain { reads, writes } = form else { return };
-        let (read, written) = reads_and_writes(form, word);
-        if (read | written) & (1 << K0 | 1 << K1) == 0 {
-            self.put(word);
-            self.wrote(written);
-            return;
-        }
+    fn plain(&mut self, guest: Guest) {
+        let Form::Plain { reads, writes } = guest.form else { return };
+        let (word, written) = (guest.word, guest.writes());
         let mut new = word;
         let mut scratch = [None; 2];
         for at in reads.positions() {
@@ -528,12 +566,12 @@ impl Builder<'_> {
             Some(K1) => {
                 self.put(new);
                 self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
-                self.alias = None;
+                self.alias = Held::NONE;
                 self.put(asm::sd(K1, kept(result), K0));
             }
             both => {
                 if both.is_none() {
-                    self.alias = None;
+                    self.alias = Held::NONE;
                     for at in writes.positions() {
                         new = with(new, at, K0);
                     }
@@ -563,7 +601,7 @@ impl Builder<'_> {
             self.put(asm::dsll16(K0, K0));
             asm::ori(rd, K0, half(0))
         };
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(last);
         self.wrote(1 << rd);
     }

@@ -8,8 +8,10 @@ mod places;
 use super::asm::{self, BREAK};
 use super::build::{Draft, Exit, MAX_EXITS, MAX_POINTS, MAX_WORDS, NO_BRANCH, Source, build};
 use super::layout::{Class, Layout};
-use super::reach::{CANDIDATES, Seen};
-use super::stand::{Kind, Point};
+use super::reach::CANDIDATES;
+use super::sites::Sites;
+use super::stand::Point;
+use super::values::Values;
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -24,8 +26,6 @@ const WORDS_A_BLOCK: usize = 24;
 const WORDS_AN_EXIT: usize = 12;
 /// Words for which there is one point.
 const WORDS_A_POINT: usize = 2;
-/// Places to note what accesses have been seen to be; a power of two.
-const SITES: usize = 8192;
 /// Words for which it is known in which block they begin.
 const GRANULE: usize = 64;
 /// Addresses of which it is remembered where the guest stands there; a power of two.
@@ -83,8 +83,12 @@ struct Block {
     insns: u8,
     start: u32,
     words: u16,
-    points: (u32, u16),
-    exits: (u32, u16),
+    points: u32,
+    exits: u32,
+    point_count: u16,
+    /// The first of its points that is behind its end, where only branches lead.
+    aside: u16,
+    exit_count: u16,
     /// In its bucket, by key and by page: neighbours.
     by_key: [u32; 2],
     by_page: [u32; 2],
@@ -114,15 +118,6 @@ struct Used {
     exits: usize,
 }
 
-/// What is known of the accesses of one instruction.
-#[derive(Clone, Copy)]
-struct Site {
-    pc: u64,
-    seen: Seen,
-    /// The last block that was made before that was known.
-    since: u32,
-}
-
 /// Which of a block's two pairs of neighbours.
 type Neighbours = fn(&mut Block) -> &mut [u32; 2];
 
@@ -137,7 +132,7 @@ pub struct CodeCache {
     ways: Vec<Way>,
     keys: Vec<u32>,
     pages: Vec<u32>,
-    sites: Vec<Site>,
+    sites: Sites,
     /// The block that the first word of each [`GRANULE`] of a part is in, counted from the part's first.
     granules: Vec<u16>,
     stands: Vec<Cell<Known>>,
@@ -197,15 +192,17 @@ impl CodeCache {
             insns: 0,
             start: 0,
             words: 0,
-            points: (0, 0),
-            exits: (0, 0),
+            points: 0,
+            exits: 0,
+            point_count: 0,
+            aside: 0,
+            exit_count: 0,
             by_key: [NONE; 2],
             by_page: [NONE; 2],
             incoming: NONE,
         };
         let exit = Exit { word: 0, branch: NO_BRANCH, target: 0 };
         let way = Way { exit, branch_word: 0, block: NONE, to: NONE, next: NONE, previous: NONE };
-        let point = Point { word: 0, insn: 0, kind: Kind::Plain, clean: false, aside: false };
         let buckets = (PARTS * share.blocks).next_power_of_two();
         Some(Self {
             layout,
@@ -213,11 +210,11 @@ impl CodeCache {
             parts: [Used::default(); PARTS],
             current: 0,
             blocks: filled(block, PARTS * share.blocks)?,
-            points: filled(point, PARTS * share.points)?,
+            points: filled(Point::NONE, PARTS * share.points)?,
             ways: filled(way, PARTS * share.exits)?,
             keys: filled(NONE, buckets)?,
             pages: filled(NONE, buckets)?,
-            sites: filled(Site { pc: 0, seen: Seen::Nothing, since: 0 }, SITES)?,
+            sites: Sites::new()?,
             granules: filled(0, PARTS * words.div_ceil(GRANULE))?,
             stands: filled(Cell::new(Known::NOTHING), STANDS)?,
             draft: Box::new(Draft::new()),
@@ -279,22 +276,18 @@ impl CodeCache {
         self.in_page(page).is_some()
     }
 
-    /// Makes a block for `key`, whose page and address are those of `source`; there is none yet. What lies
-    /// in the way is dropped.
+    /// Makes a block for `key`, whose page and address are those of `source`; there is none yet. `values` are the guest's
+    /// registers, as far as they are known. What lies in the way is dropped.
     pub fn translate(
         &mut self,
         memory: &mut impl CodeMemory,
         key: Key,
-        source: &Source<'_>,
+        source: Source,
+        values: &mut Values,
     ) -> BlockId {
-        let sites = &self.sites;
-        let seen = |pc: u64| {
-            let site = &sites[Self::site(pc)];
-            if site.pc == pc { site.seen } else { Seen::Nothing }
-        };
-        let insns = build(&mut self.draft, self.layout, source, &seen);
+        let insns = build(&mut self.draft, &self.layout, source, &self.sites, values);
         self.made += 1;
-        for (all, new) in self.accesses.iter_mut().zip(self.draft.accesses.get()) {
+        for (all, new) in self.accesses.iter_mut().zip(self.draft.accesses) {
             *all += new;
         }
         if !self.has_room() {
@@ -323,8 +316,11 @@ impl CodeCache {
             insns: insns as u8,
             start: start as u32,
             words: draft.len as u16,
-            points: (first_point as u32, draft.point_count as u16),
-            exits: (first_exit as u32, draft.exit_count as u16),
+            points: first_point as u32,
+            exits: first_exit as u32,
+            point_count: draft.point_count as u16,
+            aside: draft.aside as u16,
+            exit_count: draft.exit_count as u16,
             by_key: [NONE; 2],
             by_page: [NONE; 2],
             incoming: NONE,
@@ -428,19 +424,9 @@ impl CodeCache {
     /// The access of the instruction at `pc`, where emitted code of `block` has failed, is at guest address `va`:
     /// whether that is news, at least for this block, so that it should be made anew.
     pub fn note(&mut self, block: BlockId, pc: u64, va: u64) -> bool {
-        let site = &mut self.sites[Self::site(pc)];
-        let old = if site.pc == pc { site.seen } else { Seen::Nothing };
-        let new = match (old, Class::of(va)) {
-            (Seen::Mixed, _) | (_, None) => Seen::Mixed,
-            (Seen::Nothing, Some(class)) => Seen::One(class),
-            (Seen::One(one), Some(class)) if one == class => old,
-            _ => Seen::Mixed,
-        };
-        if new != old {
-            *site = Site { pc, seen: new, since: self.made as u32 };
-        }
+        let since = self.sites.note(pc, va, self.made as u32);
         // (An instruction may be in several blocks.)
-        let age = site.since.wrapping_sub(self.blocks[block.0 as usize].serial);
+        let age = since.wrapping_sub(self.blocks[block.0 as usize].serial);
         age.cast_signed() >= 0
     }
 
@@ -453,10 +439,6 @@ impl CodeCache {
 
     fn address(&self, word: usize) -> u64 {
         self.layout.code + 4 * word as u64
-    }
-
-    const fn site(pc: u64) -> usize {
-        (pc >> 2) as usize % SITES
     }
 
     /// Multiplication spreads what lies close (Knuth, vol. 3, 6.4).
@@ -492,6 +474,7 @@ impl CodeCache {
             && used.exits + draft.exit_count <= share.exits
     }
 
+    #[inline(always)]
     fn enlist(blocks: &mut [Block], first: &mut u32, id: u32, which: Neighbours) {
         if let Some(second) = blocks.get_mut(*first as usize) {
             which(second)[0] = id;
@@ -522,8 +505,8 @@ impl CodeCache {
     }
 
     fn drop_block(&mut self, memory: &mut impl CodeMemory, id: u32) {
-        let Block { key, exits: (first, count), .. } = self.blocks[id as usize];
-        for exit in first..first + u32::from(count) {
+        let Block { key, exits, exit_count, .. } = self.blocks[id as usize];
+        for exit in exits..exits + u32::from(exit_count) {
             self.unchain(memory, exit);
         }
         while let exit = self.blocks[id as usize].incoming

@@ -2,12 +2,11 @@
 
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
 use super::build::{Builder, LINK, Scratch, Way, is_kept};
-use super::form::{Form, form_of, reads_and_writes};
+use super::form::{Form, Guest};
 use super::layout::{TABLE_ENTRIES, slot};
-use super::reach::Reach;
+use super::reach::{Held, Reach};
 use super::stand::Kind;
 use crate::emulate::branch;
-use crate::isa::decode;
 
 /// Branches of a block whose slots are emitted twice, at most: a slot takes more words than other ends of a block.
 const MAX_SLOTTED: usize = 4;
@@ -15,24 +14,32 @@ const MAX_SLOTTED: usize = 4;
 const RA: u32 = 31;
 
 /// How a delay slot is emitted.
-enum Slot {
+#[derive(Clone, Copy)]
+enum How {
     /// In the real delay slot, as it is.
-    Same(u32),
+    Same,
     /// There too: an access that reaches so far, whose alias is made before the branch.
-    Access(u32, Reach),
+    Access(Reach),
     /// Before the branch.
-    Before(Form, u32),
+    Before,
+}
+
+/// A delay slot.
+#[derive(Clone, Copy)]
+struct Slot {
+    guest: Guest,
+    how: How,
 }
 
 impl Builder<'_> {
-    /// The branch or jump `word`, instruction `index`, and its delay slot; whether the block goes on
+    /// The branch or jump that is instruction `index`, and its delay slot; whether the block goes on
     /// behind them.
-    pub(super) fn control(&mut self, form: Form, word: u32, index: usize) -> bool {
+    pub(super) fn control(&mut self, guest: Guest, index: usize) -> bool {
         self.point(Kind::WithSlot, index);
-        let goes_on = self.slot(index + 1).and_then(|slot| match form {
-            Form::Branch { likely, .. } => self.conditional(form, word, index, slot, likely),
-            Form::Jump { links } => self.jump(word, index, slot, links),
-            _ => self.jump_register(word, index, slot),
+        let goes_on = self.slot(index + 1).and_then(|slot| match guest.form {
+            Form::Branch { likely, .. } => self.conditional(guest, index, slot, likely),
+            Form::Jump { links } => self.jump(guest.word, index, slot, links),
+            _ => self.jump_register(guest.word, index, slot),
         });
         goes_on.unwrap_or_else(|| {
             // Both are the interpreter's. (Nothing has been emitted but scratch.)
@@ -42,31 +49,31 @@ impl Builder<'_> {
     }
 
     /// How the delay slot, instruction `index`, can be emitted, if it can.
-    fn slot(&self, index: usize) -> Option<Slot> {
+    fn slot(&mut self, index: usize) -> Option<Slot> {
         if !self.has(index) {
             return None;
         }
-        let word = self.word(index);
-        let form = form_of(word);
-        let (reads, writes) = reads_and_writes(form, word);
-        let kept = (reads | writes) & (1 << K0 | 1 << K1) != 0;
-        match form {
-            Form::Nothing => Some(Slot::Same(NOP)),
-            Form::Plain { .. } if !kept => Some(Slot::Same(word)),
+        let guest = self.guest(index);
+        let how = match guest.form {
+            Form::Nothing => How::Same,
+            Form::Plain { .. } if !guest.names_kept() => How::Same,
             Form::Load { .. } | Form::Store => {
-                let reach = self.reach(index, word)?;
-                if !kept {
-                    return Some(Slot::Access(word, reach));
+                let reach = self.reach(index, guest.word)?;
+                if !guest.names_kept() {
+                    How::Access(reach)
+                } else if guest.form == (Form::Load { keeps: true })
+                    && is_kept(field(guest.word, T))
+                {
+                    return None;
+                } else {
+                    How::Before
                 }
-                let keeps = matches!(form, Form::Load { keeps: true });
-                (!keeps || !is_kept(field(word, T))).then_some(Slot::Before(form, word))
             }
-            Form::Plain { .. } | Form::ReadPage(..) | Form::WritePage(_) => {
-                Some(Slot::Before(form, word))
-            }
-            Form::Disable if field(word, T) == ZERO => Some(Slot::Before(form, word)),
-            _ => None,
-        }
+            Form::Plain { .. } | Form::ReadPage(..) | Form::WritePage(_) => How::Before,
+            Form::Disable if field(guest.word, T) == ZERO => How::Before,
+            _ => return None,
+        };
+        Some(Slot { guest, how })
     }
 
     /// Whether a slot of this form, which writes what its branch reads, can be emitted behind the branch, on either way.
@@ -82,12 +89,12 @@ impl Builder<'_> {
 
     /// Emits what precedes the branch, and gives the word for the real delay slot. The caller has
     /// seen to it that the slot may be executed before the branch if it is one of these.
-    fn before(&mut self, slot: &Slot, index: usize) -> Option<u32> {
-        match *slot {
-            Slot::Same(word) => Some(word),
-            Slot::Access(word, reach) => Some(self.access(word, reach)),
-            Slot::Before(form, word) => {
-                if !self.simple(form, word, index + 1) {
+    fn before(&mut self, slot: Slot, index: usize) -> Option<u32> {
+        match slot.how {
+            How::Same => Some(slot.guest.word_or_nop()),
+            How::Access(reach) => Some(self.access(slot.guest.word, reach)),
+            How::Before => {
+                if !self.simple(slot.guest, index + 1) {
                     return None;
                 }
                 self.point(Kind::SlotDone, index);
@@ -96,76 +103,69 @@ impl Builder<'_> {
         }
     }
 
-    /// What the slot writes is written.
-    fn wrote_by(&mut self, slot: &Slot, index: usize) {
-        if !matches!(slot, Slot::Before(..)) {
-            let word = self.word(index + 1);
-            self.wrote(reads_and_writes(form_of(word), word).1);
-        }
-    }
-
     fn conditional(
         &mut self,
-        form: Form,
-        mut word: u32,
+        guest: Guest,
         index: usize,
         slot: Slot,
         likely: bool,
     ) -> Option<bool> {
-        let (reads, _) = reads_and_writes(form, word);
+        let reads = guest.reads();
         let mut kept = [K0, K1].into_iter().filter(|number| reads >> number & 1 != 0);
         let (first, second) = (kept.next(), kept.next());
-        if second.is_some() || first.is_some() && matches!(slot, Slot::Access(..)) {
+        if second.is_some() || first.is_some() && matches!(slot.how, How::Access(_)) {
             return None;
         }
-        let target = branch::target_of(word, decode(word), self.pc(index));
-        let mut behind = None;
-        if let Slot::Before(slot_form, slot_word) = slot {
+        let target = branch::target_of(guest.word, self.pc(index));
+        let early = matches!(slot.how, How::Before);
+        let mut behind = false;
+        if early {
             if likely {
                 return None;
             }
-            if reads_and_writes(slot_form, slot_word).1 & reads != 0 {
-                if !self.may_follow(slot_form) {
-                    return None;
-                }
-                behind = Some((slot_form, slot_word));
+            behind = slot.guest.writes() & reads != 0;
+            if behind && !self.may_follow(slot.guest.form) {
+                return None;
             }
         }
-        let last = if behind.is_none() { self.before(&slot, index)? } else { NOP };
+        let last = if behind { NOP } else { self.before(slot, index)? };
+        let mut word = guest.word;
         if let Some(number) = first {
             self.load_kept(number);
             for at in [S, T] {
-                let is_source = at == S || matches!(form, Form::Branch { two: true, .. });
+                let is_source = at == S || matches!(guest.form, Form::Branch { two: true, .. });
                 if is_source && field(word, at) == number {
                     word = with(word, at, K0);
                 }
             }
         }
         self.restore();
-        if let Some((slot_form, slot_word)) = behind {
+        if behind {
             self.slotted += 1;
             self.branch(word & !0xffff, Way::Slotted(target, index as u8));
             self.put(NOP);
             // Nothing that the guest could see has happened: it stands at the branch still.
             // But nobody must come in here who has not come by the branch.
-            self.alias = None;
-            self.push(Kind::WithSlot, index as u8, false, false);
-            return self.simple(slot_form, slot_word, index + 1).then_some(true);
+            self.alias = Held::NONE;
+            self.point_apart(Kind::WithSlot, index);
+            return self.simple(slot.guest, index + 1).then_some(true);
         }
         self.branch(word & !0xffff, Way::Exit(target));
         self.put(last);
-        self.wrote_by(&slot, index);
+        if !early {
+            self.wrote(slot.guest.writes());
+        }
         Some(true)
     }
 
     fn jump(&mut self, word: u32, index: usize, slot: Slot, links: bool) -> Option<bool> {
         let pc = self.pc(index);
-        let target = branch::target_of(word, decode(word), pc);
+        let target = branch::target_of(word, pc);
         if links {
             self.constant(RA, pc.wrapping_add(8));
             self.point(Kind::BegunWithSlot, index);
         }
-        let last = self.before(&slot, index)?;
+        let last = self.before(slot, index)?;
         self.restore();
         self.exit(target);
         self.put(last);
@@ -179,10 +179,8 @@ impl Builder<'_> {
         if is_kept(rs) || links && (is_kept(rd) || rd == rs) {
             return None;
         }
-        let slot_word = self.word(index + 1);
-        let slot_form = form_of(slot_word);
-        let before = !matches!(slot, Slot::Same(_));
-        if before && reads_and_writes(slot_form, slot_word).1 >> rs & 1 != 0 {
+        let before = !matches!(slot.how, How::Same);
+        if before && slot.guest.writes() >> rs & 1 != 0 {
             return None;
         }
         let mut kind = Kind::WithSlot;
@@ -192,16 +190,16 @@ impl Builder<'_> {
             self.point(kind, index);
         }
         let mut last = NOP;
-        if let Slot::Same(word) = slot {
-            last = word;
+        if !before {
+            last = slot.guest.word_or_nop();
         } else {
-            if !self.simple(slot_form, slot_word, index + 1) {
+            if !self.simple(slot.guest, index + 1) {
                 return None;
             }
             kind = Kind::SlotDone;
             self.point(kind, index);
         }
-        self.alias = None;
+        self.alias = Held::NONE;
         self.k1 = Scratch::Unknown;
         // The table's entry, by the low bits of the target: its PC, its code, the main constant. (Where the target is not
         // aligned it is some other doubleword of the entry, in which there is no such number.)

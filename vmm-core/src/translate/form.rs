@@ -101,6 +101,28 @@ pub enum Form {
     Ends,
 }
 
+impl Form {
+    /// Fields of an instruction of this form that name registers which it reads, and those it writes.
+    const fn fields(self) -> (Fields, Fields) {
+        const S_T: Fields = Fields::RS.and(Fields::RT);
+        match self {
+            Self::Plain { reads, writes } => (reads, writes),
+            Self::Load { keeps: false } | Self::Linked => (Fields::RS, Fields::RT),
+            Self::Load { keeps: true } | Self::Conditional => (S_T, Fields::RT),
+            Self::Store | Self::Branch { two: true, .. } => (S_T, Fields::NONE),
+            Self::Branch { two: false, .. } => (Fields::RS, Fields::NONE),
+            Self::JumpRegister => (Fields::RS, Fields::RD),
+            Self::ReadPage(..) | Self::Disable | Self::Enable => (Fields::NONE, Fields::RT),
+            Self::WritePage(_)
+            | Self::WriteLo(_)
+            | Self::WriteIndex
+            | Self::WriteHi
+            | Self::WriteStatus => (Fields::RT, Fields::NONE),
+            _ => (Fields::NONE, Fields::NONE),
+        }
+    }
+}
+
 /// Instructions that the runtime executes without an interpreter, most of them without settling the VCPU. General registers are
 /// given by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,49 +184,175 @@ const COMPARE: u32 = 11 << 3;
 /// UserLocal's number as a hardware register.
 const HARDWARE_USER_LOCAL: usize = 29;
 
-/// The form of an instruction word in kernel mode.
-#[must_use]
-pub fn form_of(word: u32) -> Form {
-    match common(word) {
-        Some(form) => form,
-        None => form(decode(word)),
+/// A guest's instruction as the translator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// Its word.
+    pub word: u32,
+    /// How it is emitted.
+    pub form: Form,
+    reads: Fields,
+    writes: Fields,
+}
+
+impl Guest {
+    /// What the instruction `word` is in kernel mode.
+    #[must_use]
+    #[inline]
+    pub fn of(word: u32) -> Self {
+        if word == 0 {
+            let (form, none) = (Form::Nothing, Fields::NONE);
+            return Self { word, form, reads: none, writes: none };
+        }
+        let place = match word >> 26 {
+            0 => BY_FUNCTION + (word & 0x3f),
+            opcode => opcode,
+        };
+        match SHAPES[place as usize] {
+            Some(shape) if word & shape.zero == 0 && !shape.is_exception(word) => {
+                Self { word, form: shape.form, reads: shape.reads, writes: shape.writes }
+            }
+            _ => Self::decoded(word),
+        }
+    }
+
+    #[inline(never)]
+    fn decoded(word: u32) -> Self {
+        let form = form(decode(word));
+        let (reads, writes) = form.fields();
+        Self { word, form, reads, writes }
+    }
+
+    /// Its word, or another one that does nothing either.
+    #[must_use]
+    pub const fn word_or_nop(self) -> u32 {
+        if matches!(self.form, Form::Nothing) { asm::NOP } else { self.word }
+    }
+
+    /// Registers that it reads, as bits.
+    #[must_use]
+    #[inline]
+    pub const fn reads(self) -> u32 {
+        self.reads.registers(self.word)
+    }
+
+    /// Registers that it writes, as bits.
+    #[must_use]
+    #[inline]
+    pub const fn writes(self) -> u32 {
+        self.writes.registers(self.word)
+    }
+
+    /// Whether one of them is a register that the VCPU page keeps.
+    #[must_use]
+    #[inline]
+    pub const fn names_kept(self) -> bool {
+        let named = self.reads.and(self.writes).registers(self.word);
+        named & (1 << asm::K0 | 1 << asm::K1) != 0
     }
 }
 
-/// The form of most words, which takes a quarter of what it takes to decode them; `None`: it is not one of these.
-const fn common(word: u32) -> Option<Form> {
-    const S_T: Fields = Fields::RS.and(Fields::RT);
-    let (rs, rt, rd) = (asm::field(word, S), asm::field(word, T), asm::field(word, D));
-    Some(match word >> 26 {
-        0 if word == 0 => Form::Nothing,
-        0 if rd != 0 => match word & 0x3f {
-            // sll, sra, dsll, dsra, dsll32, dsra32
-            0x00 | 0x03 | 0x38 | 0x3b | 0x3c | 0x3f => {
-                Form::Plain { reads: Fields::RT, writes: Fields::RD }
-            }
-            // addu, subu, and, or, xor, nor; slt, sltu; daddu, dsubu
-            0x21 | 0x23..=0x27 | 0x2a | 0x2b | 0x2d | 0x2f => {
-                Form::Plain { reads: S_T, writes: Fields::RD }
-            }
-            _ => return None,
-        },
-        0 if word & 0x3f == 0x08 => Form::JumpRegister,
-        0x02 => Form::Jump { links: false },
-        0x03 => Form::Jump { links: true },
-        0x04 | 0x05 if rs != rt => Form::Branch { two: true, likely: false },
-        0x06 | 0x07 if rt == 0 && rs != 0 => Form::Branch { two: false, likely: false },
-        // addiu to xori, lui, daddiu
-        0x09..=0x0f | 0x19 if rt != 0 && rs != 0 => {
-            let reads = if word >> 26 == 0x0f { Fields::NONE } else { Fields::RS };
-            Form::Plain { reads, writes: Fields::RT }
+/// The register that rs of an instruction word is.
+#[must_use]
+pub const fn source(word: u32) -> usize {
+    asm::field(word, S) as usize
+}
+
+/// The form of an instruction word in kernel mode.
+#[must_use]
+pub fn form_of(word: u32) -> Form {
+    Guest::of(word).form
+}
+
+/// What follows from the opcode of an instruction, or from the function of one of SPECIAL: most are told so, in a fraction of what
+/// it takes to decode them.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Shape {
+    form: Form,
+    reads: Fields,
+    writes: Fields,
+    /// Bits that are zero in all words it holds for.
+    zero: u32,
+}
+
+/// The places of the latter among [`SHAPES`].
+const BY_FUNCTION: u32 = 64;
+
+/// Those that are known; the others have to be decoded.
+static SHAPES: [Option<Shape>; 128] = {
+    let mut shapes = [None; 128];
+    let mut place = 0;
+    while place < 128 {
+        shapes[place as usize] = match place {
+            BY_FUNCTION.. => Shape::by_function(place - BY_FUNCTION),
+            _ => Shape::by_opcode(place),
+        };
+        place += 1;
+    }
+    shapes
+};
+
+impl Shape {
+    const fn new(form: Form, zero: u32) -> Option<Self> {
+        let (reads, writes) = form.fields();
+        Some(Self { form, reads, writes, zero })
+    }
+
+    const fn plain(reads: Fields, writes: Fields, zero: u32) -> Option<Self> {
+        Self::new(Form::Plain { reads, writes }, zero)
+    }
+
+    /// Whether a word is one of a few that it does not hold for: branches whose condition is none.
+    #[inline]
+    const fn is_exception(&self, word: u32) -> bool {
+        match self.form {
+            Form::Branch { two: true, .. } => asm::field(word, S) == asm::field(word, T),
+            Form::Branch { two: false, .. } => asm::field(word, S) == 0,
+            _ => false,
         }
-        0x09 | 0x0d | 0x0f if rt != 0 => Form::Plain { reads: Fields::NONE, writes: Fields::RT },
-        // lb, lh; lw, lbu, lhu; lwu; ld
-        0x20 | 0x21 | 0x23..=0x25 | 0x27 | 0x37 => Form::Load { keeps: false },
-        // sb, sh; sw; sd
-        0x28 | 0x29 | 0x2b | 0x3f => Form::Store,
-        _ => return None,
-    })
+    }
+
+    const fn by_opcode(opcode: u32) -> Option<Self> {
+        match opcode {
+            // bltz, bgez, of which that is all that rt tells
+            0x01 => Self::new(Form::Branch { two: false, likely: false }, 30 << T),
+            0x02 => Self::new(Form::Jump { links: false }, 0),
+            0x03 => Self::new(Form::Jump { links: true }, 0),
+            0x04 | 0x05 => Self::new(Form::Branch { two: true, likely: false }, 0),
+            // blez, bgtz
+            0x06 | 0x07 => Self::new(Form::Branch { two: false, likely: false }, 31 << T),
+            // addiu, slti, sltiu, andi, ori, xori; daddiu
+            0x09..=0x0e | 0x19 => Self::plain(Fields::RS, Fields::RT, 0),
+            // lui
+            0x0f => Self::plain(Fields::NONE, Fields::RT, 0),
+            // lb, lh; lw, lbu, lhu; lwu; ld
+            0x20 | 0x21 | 0x23..=0x25 | 0x27 | 0x37 => Self::new(Form::Load { keeps: false }, 0),
+            // sb, sh; sw; sd
+            0x28 | 0x29 | 0x2b | 0x3f => Self::new(Form::Store, 0),
+            _ => None,
+        }
+    }
+
+    const fn by_function(function: u32) -> Option<Self> {
+        const S_T: Fields = Fields::RS.and(Fields::RT);
+        match function {
+            // sll, sra; dsll, dsra, dsll32, dsra32
+            0x00 | 0x03 | 0x38 | 0x3b | 0x3c | 0x3f => Self::plain(Fields::RT, Fields::RD, 0),
+            // srl, dsrl, dsrl32, and the same as rotations
+            0x02 | 0x3a | 0x3e => Self::plain(Fields::RT, Fields::RD, 30 << S),
+            0x08 => Self::new(Form::JumpRegister, 0),
+            // jalr, with a hint or without
+            0x09 => Self::new(Form::JumpRegister, 15 << 6),
+            // sllv, srav, dsllv, dsrav; addu, subu, and, or, xor, nor; slt, sltu; daddu, dsubu
+            0x04 | 0x07 | 0x14 | 0x17 | 0x21 | 0x23..=0x27 | 0x2a | 0x2b | 0x2d | 0x2f => {
+                Self::plain(S_T, Fields::RD, 0)
+            }
+            // movz, movn
+            0x0a | 0x0b => Self::plain(S_T.and(Fields::RD), Fields::RD, 0),
+            _ => None,
+        }
+    }
 }
 
 /// The form of an instruction in kernel mode.
@@ -347,27 +495,6 @@ fn page(insn: Insn) -> Option<(u16, bool)> {
     slot::register(insn.imm as u32 >> 3, insn.imm as u32 & 7)
 }
 
-/// Registers that an instruction of this form reads and writes, as bits.
-#[must_use]
-pub fn reads_and_writes(form: Form, word: u32) -> (u32, u32) {
-    let (reads, writes) = match form {
-        Form::Plain { reads, writes } => (reads, writes),
-        Form::Load { keeps: false } | Form::Linked => (Fields::RS, Fields::RT),
-        Form::Load { keeps: true } | Form::Conditional => (Fields::RS.and(Fields::RT), Fields::RT),
-        Form::Store | Form::Branch { two: true, .. } => (Fields::RS.and(Fields::RT), Fields::NONE),
-        Form::Branch { two: false, .. } => (Fields::RS, Fields::NONE),
-        Form::JumpRegister => (Fields::RS, Fields::RD),
-        Form::ReadPage(..) | Form::Disable | Form::Enable => (Fields::NONE, Fields::RT),
-        Form::WritePage(_)
-        | Form::WriteLo(_)
-        | Form::WriteIndex
-        | Form::WriteHi
-        | Form::WriteStatus => (Fields::RT, Fields::NONE),
-        _ => (Fields::NONE, Fields::NONE),
-    };
-    (reads.registers(word), writes.registers(word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,7 +502,7 @@ mod tests {
 
     #[test]
     fn what_is_emitted_as_it_is_reads_and_writes_what_it_names() {
-        let of = |word| reads_and_writes(form(decode(word)), word);
+        let of = |word| (Guest::of(word).reads(), Guest::of(word).writes());
         // daddu $1, $2, $3; sll $1, $2, 3; movz $1, $2, $3; ins $1, $2, 0, 8; dclz $1, $2
         assert_eq!(of(2 << 21 | 3 << 16 | 1 << 11 | 0x2d), (0b1100, 0b10));
         assert_eq!(of(2 << 16 | 1 << 11 | 3 << 6), (0b100, 0b10));
@@ -390,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_a_common_word_is_that_of_what_it_decodes_to() {
+    fn what_a_word_tells_is_what_it_decodes_to() {
         let (mut random, mut known) = (Random(3), 0);
         for high in 0..64 {
             for low in 0..64 {
@@ -399,9 +526,21 @@ mod tests {
                     let mut number = || random.next() as u32 % 4 * (random.next() as u32 % 16);
                     let word = high << 26 | number() << 21 | number() << 16 | number() << 11;
                     let word = word | (random.next() as u32 & 0x1f) << 6 | low;
-                    let form = form(decode(word));
-                    assert_eq!(form_of(word), form, "{word:#010x}");
-                    known += u32::from(common(word).is_some());
+                    let (told, decoded) = (Guest::of(word), Guest::decoded(word));
+                    if told.form == decoded.form {
+                        known += u32::from(told.form != Form::Interpret);
+                        continue;
+                    }
+                    // What has no effect may be emitted, and `$zero` be named as if it were read.
+                    assert!(matches!(told.form, Form::Plain { .. }), "{word:#010x}");
+                    assert_eq!(told.writes(), decoded.writes(), "{word:#010x}");
+                    match decoded.form {
+                        Form::Nothing => assert_eq!(told.writes(), 0, "{word:#010x}"),
+                        form => {
+                            assert!(matches!(form, Form::Plain { .. }), "{word:#010x}");
+                            assert_eq!(told.reads(), decoded.reads(), "{word:#010x}");
+                        }
+                    }
                 }
             }
         }

@@ -74,11 +74,17 @@ impl Class {
 
     /// The class of a guest address; `None` where none is, be it because nothing is there.
     #[must_use]
-    pub fn of(va: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| {
-            let (start, size) = class.guest();
-            va.wrapping_sub(start) < size
-        })
+    pub const fn of(va: u64) -> Option<Self> {
+        let class = match va >> 59 {
+            0b11111 => Self::Compat,
+            0b10011 => Self::Cached,
+            0b10010 => Self::Uncached,
+            0b11000 => Self::Xkseg,
+            0 => Self::User,
+            _ => return None,
+        };
+        let (start, size) = class.guest();
+        if va.wrapping_sub(start) < size { Some(class) } else { None }
     }
 
     /// The real addresses of its window.

@@ -2,9 +2,9 @@
 
 use super::asm::{self, K0, K1, S, T, ZERO, field, with};
 use super::build::{Builder, Scratch, is_kept, kept};
-use super::form::{Form, Quick, form_of};
+use super::form::{Form, Quick};
 use super::layout::Class;
-use super::reach::Reach;
+use super::reach::{Held, Reach};
 use super::stand::Kind;
 
 /// Instructions behind a load-linked among which its store-conditional is looked for.
@@ -30,7 +30,7 @@ impl Builder<'_> {
         } else {
             self.put(with(word, S, K0));
         }
-        self.linked = Some((base, reach));
+        self.linked = Held::new(base, reach);
         self.wrote(1 << rt);
         true
     }
@@ -44,8 +44,7 @@ impl Builder<'_> {
         if base == ZERO {
             return false;
         }
-        let linked = self.linked.filter(|&(linked, _)| linked == base);
-        let reach = linked.map_or(Reach::Mixed, |(_, reach)| reach);
+        let reach = if self.linked.is(base) { self.linked.reach } else { Reach::Mixed };
         self.alias(base, reach);
         if is_kept(rt) {
             self.page();
@@ -55,7 +54,7 @@ impl Builder<'_> {
             self.point(Kind::Stored, index);
             self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
             self.put(asm::sd(K1, kept(rt), K0));
-            self.alias = None;
+            self.alias = Held::NONE;
         } else {
             self.put(with(word, S, K0));
         }
@@ -68,7 +67,7 @@ impl Builder<'_> {
     fn is_interrupted(&self, index: usize) -> bool {
         let mut leaves = false;
         for at in (index + 1..=index + LINK_REACH).take_while(|&at| self.has(at)) {
-            match form_of(self.word(at)) {
+            match self.guest(at).form {
                 Form::Conditional => return leaves,
                 // (It finds what the handler of an exception looks for.)
                 Form::Quick(Quick::Probe) => {}

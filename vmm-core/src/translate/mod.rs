@@ -17,6 +17,7 @@ mod own;
 mod page;
 mod reach;
 mod registers;
+mod sites;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,7 +26,7 @@ mod values;
 pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
-pub(crate) use form::{Form, Quick, form_of};
+pub(crate) use form::{Form, Quick, form_of, source};
 pub use layout::{Class, Layout, REACH, TABLE_ENTRIES, TABLE_ENTRY, guest_address, is_dead, slot};
 pub(crate) use linked::LINK_REACH;
 pub(crate) use own::{Code, Own, OwnPair};

@@ -83,8 +83,12 @@ impl CodeMemory for Code<'_> {
         {
             let room = (PAGE_SIZE - first) as usize / 4;
             let (here, beyond) = left.split_at(left.len().min(room));
-            for (at, &word) in (first..).step_by(4).zip(here) {
-                word.store(page, at, self.own.endian);
+            let places = (first..).step_by(4).zip(here);
+            // (It is looked once for all of them.)
+            if self.own.endian == Endian::NATIVE {
+                places.for_each(|(at, &word)| page.store32(at, word));
+            } else {
+                places.for_each(|(at, &word)| word.store(page, at, self.own.endian));
             }
             (byte, left) = (byte + 4 * here.len(), beyond);
         }

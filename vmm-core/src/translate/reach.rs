@@ -3,17 +3,7 @@
 use super::asm::{self, K0, K1, S, ZERO, field, with};
 use super::build::{self, Builder, Scratch, is_kept};
 use super::layout::{Class, slot, static_alias};
-
-/// What is known of the accesses of one instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing.
-    Nothing,
-    /// They are of this class.
-    One(Class),
-    /// They are of several, or of one that has no window.
-    Mixed,
-}
+use super::sites::Seen;
 
 /// What an access is emitted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +12,39 @@ pub enum Reach {
     One(Class),
     /// Any, by the upper bits of the base.
     Mixed,
-    /// One address, which is known, and has this alias.
-    Static(u64),
+    /// One address, which is known, and has this alias, sign-extended.
+    Static(u32),
+}
+
+/// A register that accesses have had as their base, unchanged since, and what they reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// The register, as a bit; 0: there is none.
+    base: u32,
+    pub reach: Reach,
+}
+
+impl Held {
+    /// None.
+    pub const NONE: Self = Self { base: 0, reach: Reach::Mixed };
+
+    pub const fn new(base: u32, reach: Reach) -> Self {
+        Self { base: 1 << base, reach }
+    }
+
+    pub const fn is_none(self) -> bool {
+        self.base == 0
+    }
+
+    /// Whether it is this register.
+    pub const fn is(self, base: u32) -> bool {
+        self.base == 1 << base
+    }
+
+    /// Registers (bits) have been written.
+    pub const fn wrote(&mut self, registers: u32) {
+        self.base &= !registers;
+    }
 }
 
 /// The classes that may be the main one.
@@ -31,52 +52,39 @@ pub const CANDIDATES: [Class; 2] = [Class::Cached, Class::Compat];
 
 impl Builder<'_> {
     /// What the access `word`, instruction `index`, reaches.
-    pub(super) fn reach(&self, index: usize, word: u32) -> Option<Reach> {
+    pub(super) fn reach(&mut self, index: usize, word: u32) -> Option<Reach> {
         let base = field(word, S);
-        let certain = self.values.certain(base).filter(|_| base != ZERO);
-        let alias = certain.and_then(|base| static_alias(base.wrapping_add(offset(word))));
-        match alias {
-            Some(alias) => Some(Reach::Static(alias)),
-            None => self.reach_by_class(index, base),
+        if let Some(certain) = self.values.certain(base).filter(|_| base != ZERO)
+            && let Some(alias) = static_alias(certain.wrapping_add(offset(word)))
+        {
+            return Some(Reach::Static(alias as u32));
         }
+        self.reach_by_class(index, base)
     }
 
     /// What the access of instruction `index` reaches, with base register `base`, of those that go by class.
-    pub(super) fn reach_by_class(&self, index: usize, base: u32) -> Option<Reach> {
+    pub(super) fn reach_by_class(&mut self, index: usize, base: u32) -> Option<Reach> {
         if base == ZERO {
             return None;
         }
-        let seen = (self.seen)(self.pc(index));
-        let reach = self.known_reach(seen, base);
-        if let Some(Reach::One(class)) = reach
-            && let Some(n) = CANDIDATES.iter().position(|candidate| *candidate == class)
-        {
-            let mut accesses = self.draft.accesses.get();
-            accesses[n] += 1;
-            self.draft.accesses.set(accesses);
+        let class = match self.sites.seen(self.pc(index)) {
+            Seen::Mixed => return Some(Reach::Mixed),
+            Seen::One(class) => class,
+            Seen::Nothing => match self.values.base(base).and_then(Class::of) {
+                Some(class) if class != Class::Xkseg || self.layout.has_xkseg() => class,
+                // (If that is wrong it is seen, and the block made anew.)
+                _ => return Some(Reach::One(self.layout.main)),
+            },
+        };
+        match class {
+            // As in CANDIDATES.
+            Class::Cached => self.draft.accesses[0] += 1,
+            Class::Compat => self.draft.accesses[1] += 1,
+            Class::Xkseg if !self.layout.has_xkseg() => return None,
+            Class::User if is_kept(base) => return Some(Reach::Mixed),
+            _ => {}
         }
-        // (If that is wrong it is seen, and the block made anew.)
-        reach.or((seen == Seen::Nothing).then_some(Reach::One(self.layout.main)))
-    }
-
-    /// What an access with base register `base` reaches, by what has been seen of it or is in registers.
-    fn known_reach(&self, seen: Seen, base: u32) -> Option<Reach> {
-        match seen {
-            Seen::One(Class::Xkseg) if !self.layout.has_xkseg() => None,
-            Seen::One(Class::User) if is_kept(base) => Some(Reach::Mixed),
-            Seen::One(class) => Some(Reach::One(class)),
-            Seen::Mixed => Some(Reach::Mixed),
-            Seen::Nothing => {
-                // A stack stays where it is.
-                let stack = Some(self.source.gpr[29]).filter(|_| base == 29);
-                let class = self.values.guess(base).or(stack).and_then(Class::of);
-                match class? {
-                    Class::User if is_kept(base) => Some(Reach::Mixed),
-                    Class::Xkseg if !self.layout.has_xkseg() => None,
-                    class => Some(Reach::One(class)),
-                }
-            }
-        }
+        Some(Reach::One(class))
     }
 
     /// The access `word`, as it is emitted, behind what it takes to reach that.
@@ -87,12 +95,16 @@ impl Builder<'_> {
         };
         // The offset is signed.
         let upper = alias.wrapping_add(0x8000) & !0xffff;
-        let held = Some((ZERO, Reach::Static(upper)));
-        if self.alias != held {
+        if !self.holds(ZERO, Reach::Static(upper)) {
             self.put(asm::lui(K0, (upper >> 16) as u16));
-            self.alias = held;
+            self.alias = Held::new(ZERO, Reach::Static(upper));
         }
         with(word, S, K0) & !0xffff | u32::from(alias as u16)
+    }
+
+    /// Whether `$k0` is, or for a user address `base` itself, the alias of what register `base` holds.
+    fn holds(&self, base: u32, reach: Reach) -> bool {
+        self.alias.is(base) && self.alias.reach == reach
     }
 
     /// `$k0` is the alias of what register `base` holds, whatever its class.
@@ -112,24 +124,23 @@ impl Builder<'_> {
             self.k1 = Scratch::Unknown;
         }
         self.put(asm::xor(K0, if kept { K1 } else { base }, K0));
-        self.alias = Some((base, Reach::Mixed)).filter(|_| !kept);
+        self.alias = if kept { Held::NONE } else { Held::new(base, Reach::Mixed) };
     }
 
     /// The register that has the alias of what register `base` holds: `$k0`, or for a user address that one itself, once it is
     /// known to be one.
     pub(super) fn alias(&mut self, base: u32, reach: Reach) -> u32 {
-        if reach == Reach::One(Class::User) {
-            if self.alias != Some((base, reach)) {
+        let user = reach == Reach::One(Class::User);
+        if !self.holds(base, reach) {
+            if user {
                 self.put(asm::dsrl(K0, base, 40));
                 self.put(asm::tne(K0, ZERO));
-                self.alias = Some((base, reach));
+                self.alias = Held::new(base, reach);
+            } else {
+                self.make_alias(base, reach);
             }
-            return base;
         }
-        if self.alias != Some((base, reach)) {
-            self.make_alias(base, reach);
-        }
-        K0
+        if user { base } else { K0 }
     }
 
     /// `$k0` is the alias of what register `base` holds, which is no user address unless it may be any.
@@ -150,7 +161,7 @@ impl Builder<'_> {
             self.load_place(asm::ld, K0, slot::constant(class));
             self.put(asm::xor(K0, base, K0));
         }
-        self.alias = Some((base, reach));
+        self.alias = Held::new(base, reach);
     }
 }
 

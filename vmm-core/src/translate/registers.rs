@@ -3,13 +3,14 @@
 use super::asm::{self, K0, K1, NOP, ZERO};
 use super::build::{Builder, Scratch, Way, is_kept};
 use super::layout::slot;
+use super::reach::Held;
 use super::stand::Kind;
 
 impl Builder<'_> {
     /// `di` (with `rt` the old Status) or `ei`: Status.IE becomes `on`.
     pub(super) fn set_enable(&mut self, rt: u32, index: usize, on: bool) {
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         if rt != ZERO {
             self.put(asm::ld(rt, slot::STATUS, K1));
             self.wrote(1 << rt);
@@ -27,7 +28,7 @@ impl Builder<'_> {
             self.load_kept(rt);
         }
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         // (Whatever the model, they have the low bits of 30, and no others.)
         let bits = self.layout.model.entry_lo_mask().count_ones();
         self.put(asm::dext(K0, from, 0, bits));
@@ -42,7 +43,7 @@ impl Builder<'_> {
         }
         let bits = entries.trailing_zeros();
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(asm::dext(K0, rt, bits, 31 - bits));
         self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
         self.put(asm::ld(K0, slot::INDEX, K1));
@@ -55,7 +56,7 @@ impl Builder<'_> {
     /// `tlbp`, of what is known to be found; else it is the runtime's.
     pub(super) fn probe(&mut self, index: usize) {
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(asm::ld(K0, slot::ENTRY_HI, K1));
         self.put(asm::ld(K1, slot::PROBED_HI, K1));
         self.k1 = Scratch::Unknown;
@@ -72,7 +73,7 @@ impl Builder<'_> {
     /// EntryHi becomes what `rt` holds, unless that is another address space: what user addresses mean would change.
     pub(super) fn write_hi(&mut self, rt: u32, index: usize) {
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(asm::ld(K0, slot::ENTRY_HI, K1));
         self.put(asm::xor(K0, K0, rt));
         self.put(asm::dext(K0, K0, 0, 8));
@@ -92,7 +93,7 @@ impl Builder<'_> {
     /// Status becomes what `rt` holds, unless more changes than IE, EXL, KSU, IM and CU0, or the mode.
     pub(super) fn write_status(&mut self, rt: u32, index: usize) {
         self.page();
-        self.alias = None;
+        self.alias = Held::NONE;
         self.put(asm::ld(K0, slot::STATUS, K1));
         self.put(asm::xor(K0, K0, rt));
         self.put(asm::sign_extend(K0, K0));

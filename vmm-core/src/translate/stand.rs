@@ -29,18 +29,42 @@ pub enum Kind {
     Stored,
 }
 
-/// One entry of a block's side table.
+/// One entry of a block's side table. (There is one for two words of code: it is small.)
 #[derive(Clone, Copy, Debug)]
+#[repr(align(4))]
 pub struct Point {
     /// The first word that it is about, from the block's start.
     pub(super) word: u16,
-    /// The guest's instruction, from the block's start; for [`Kind::Link`] the number of the exit.
-    pub(super) insn: u8,
+    /// The guest's instruction, from the block's start, or for [`Kind::Link`] the number of the exit; and [`CLEAN`].
+    insn: u8,
     pub(super) kind: Kind,
-    /// Nothing is in scratch registers but the main constant.
-    pub(super) clean: bool,
-    /// It is behind the block's end, where only branches lead.
-    pub(super) aside: bool,
+}
+
+/// Nothing is in scratch registers but the main constant.
+const CLEAN: u8 = 0x80;
+
+impl Point {
+    /// Of an empty block.
+    pub(super) const NONE: Self = Self::new(0, 0, Kind::Plain);
+
+    pub(super) const fn new(word: u16, insn: u8, kind: Kind) -> Self {
+        Self { word, insn, kind }
+    }
+
+    /// With scratch registers as they are between blocks.
+    pub(super) const fn clean(self) -> Self {
+        Self { insn: self.insn | CLEAN, ..self }
+    }
+
+    /// The guest's instruction, or the number of the exit.
+    pub(super) const fn insn(self) -> u8 {
+        self.insn & !CLEAN
+    }
+
+    /// Whether emitted code can be entered here with scratch registers as they are between blocks.
+    pub(super) const fn is_clean(self) -> bool {
+        self.insn & CLEAN != 0 && matches!(self.kind, Kind::Plain | Kind::WithSlot)
+    }
 }
 
 /// Where the guest stands.

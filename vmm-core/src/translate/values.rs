@@ -1,10 +1,10 @@
 //! What registers hold at a place in a block, as far as its own instructions tell.
 
 use super::asm::{D, S, T, field};
-use super::form::{form_of, reads_and_writes};
+use super::form::Guest;
 
-/// No address of any class.
-const NOWHERE: u64 = 1 << 63 | 1 << 58;
+/// `$sp`
+const SP: usize = 29;
 
 /// Registers' values: some are certain, whenever control comes to the place; others are what they would be if the block
 /// were entered as it is when it is made.
@@ -15,16 +15,27 @@ pub struct Values {
     known: u32,
     /// Those of which it is certain.
     certain: u32,
+    /// What `$sp` holds at the beginning.
+    stack: u64,
 }
 
 impl Values {
     /// Where a block begins.
     #[must_use]
     pub const fn new(gpr: &[u64; 32]) -> Self {
-        Self { values: *gpr, known: !0, certain: 1 }
+        Self { values: *gpr, known: !0, certain: 1, stack: gpr[SP] }
     }
 
-    /// What a register holds, for all that is known.
+    /// What a register holds, for all that is known. (A stack stays where it is.)
+    #[must_use]
+    pub const fn base(&self, number: u32) -> Option<u64> {
+        match self.guess(number) {
+            None if number as usize == SP => Some(self.stack),
+            guess => guess,
+        }
+    }
+
+    /// What a register holds if what has been executed says so.
     #[must_use]
     pub const fn guess(&self, number: u32) -> Option<u64> {
         if self.known >> number & 1 == 0 {
@@ -57,32 +68,37 @@ impl Values {
     #[must_use]
     pub fn result(&self, word: u32) -> Option<Made> {
         let (rs, rt, rd) = (field(word, S), field(word, T), field(word, D));
+        // (They say nothing where they are not known, and are not used then.)
+        let (s, t) = (self.values[rs as usize], self.values[rt as usize]);
         let extended = i64::from(word as i16).cast_unsigned();
         let short = |value: u64| i64::from(value as i32).cast_unsigned();
-        let of = |number: u32| self.guess(number).unwrap_or(0);
-        let (to, from, value) = match (word >> 26, word & 0x7ff) {
-            // lui, addiu, ori, daddiu
-            (0x0f, _) => (rt, 0, short(u64::from(word << 16))),
-            (0x09, _) => (rt, 1 << rs, short(of(rs).wrapping_add(extended))),
-            (0x0d, _) => (rt, 1 << rs, of(rs) | u64::from(word as u16)),
-            (0x19, _) => (rt, 1 << rs, of(rs).wrapping_add(extended)),
+        let (to, from, value) = match word >> 26 {
+            // addiu, ori, lui, daddiu
+            0x09 => (rt, 1 << rs, short(s.wrapping_add(extended))),
+            0x0d => (rt, 1 << rs, s | u64::from(word as u16)),
+            0x0f => (rt, 0, short(u64::from(word << 16))),
+            0x19 => (rt, 1 << rs, s.wrapping_add(extended)),
             // addu, or, daddu
-            (0, 0x21) => (rd, 1 << rs | 1 << rt, short(of(rs).wrapping_add(of(rt)))),
-            (0, 0x25) => (rd, 1 << rs | 1 << rt, of(rs) | of(rt)),
-            (0, 0x2d) => (rd, 1 << rs | 1 << rt, of(rs).wrapping_add(of(rt))),
+            0 => {
+                let value = match word & 0x7ff {
+                    0x21 => short(s.wrapping_add(t)),
+                    0x25 => s | t,
+                    0x2d => s.wrapping_add(t),
+                    _ => return None,
+                };
+                (rd, 1 << rs | 1 << rt, value)
+            }
             _ => return None,
         };
         let known = self.known & from == from && to != 0;
         known.then_some(Made { to, value, certain: self.certain & from == from })
     }
 
-    /// Registers behind the instruction `word`; [`NOWHERE`] is in those of which nothing is known.
-    #[must_use]
-    pub fn behind(mut self, word: u32) -> [u64; 32] {
+    /// The instruction `word` has been executed.
+    pub fn execute(&mut self, word: u32) {
         let result = self.result(word);
-        self.forget(reads_and_writes(form_of(word), word).1);
+        self.forget(Guest::of(word).writes());
         self.set(result);
-        core::array::from_fn(|number| self.guess(number as u32).unwrap_or(NOWHERE))
     }
 
     /// An instruction has been executed that makes this, or (`None`) nothing that is known.
@@ -105,39 +121,32 @@ pub struct Made {
 #[cfg(test)]
 mod tests {
     use super::super::asm;
-    use super::super::form::{form, reads_and_writes};
     use super::*;
     use crate::cpu::CpuModel;
     use crate::direct::tests::random::Random;
     use crate::endian::Endian;
     use crate::interp::tests::machine::Machine;
-    use crate::isa::decode;
-
-    fn executed(values: &mut Values, word: u32) {
-        let result = values.result(word);
-        values.forget(reads_and_writes(form(decode(word)), word).1);
-        values.set(result);
-    }
 
     #[test]
     fn an_address_made_of_constants_is_certain_and_others_are_not() {
         let mut gpr = [0; 32];
         gpr[4] = 0x9800_0000_0000_1000;
         let mut values = Values::new(&gpr);
-        executed(&mut values, asm::lui(2, 0x8123));
+        values.execute(asm::lui(2, 0x8123));
         assert_eq!(values.certain(2), Some(0xffff_ffff_8123_0000));
         // daddiu $3, $2, -8; daddu $5, $4, $2
-        executed(&mut values, 0x19 << 26 | 2 << S | 3 << T | 0xfff8);
-        executed(&mut values, 4 << S | 2 << T | 5 << D | 0x2d);
+        values.execute(0x19 << 26 | 2 << S | 3 << T | 0xfff8);
+        values.execute(4 << S | 2 << T | 5 << D | 0x2d);
         assert_eq!(values.certain(3), Some(0xffff_ffff_8122_fff8));
         assert_eq!((values.certain(5), values.guess(5)), (None, Some(0x97ff_ffff_8123_1000)));
         values.forget(1 << 4);
-        executed(&mut values, 4 << S | 4 << T | 5 << D | 0x2d);
+        values.execute(4 << S | 4 << T | 5 << D | 0x2d);
         assert_eq!((values.guess(5), values.guess(2)), (None, Some(0xffff_ffff_8123_0000)));
         values.doubt();
         assert_eq!((values.certain(2), values.guess(3)), (None, Some(0xffff_ffff_8122_fff8)));
         values.forget(!0);
         assert_eq!(values.certain(0), Some(0));
+        assert_eq!((values.base(29), values.base(28)), (Some(gpr[29]), None));
     }
 
     #[test]
@@ -164,7 +173,7 @@ mod tests {
             let mut values = Values::new(&gpr);
             for &word in &program {
                 machine.run(1);
-                executed(&mut values, word);
+                values.execute(word);
                 for number in 0..32 {
                     let is = machine.cpu.gpr(number as usize);
                     assert_eq!(values.guess(number), Some(is), "{word:#x} {number}");

@@ -5,8 +5,10 @@ use crate::cpu::Mode;
 use crate::direct::{After, Exit, LINKED_BURST, RealCpu, Trapped};
 use crate::emulate::{Context, Flow, system};
 use crate::interp::{self, Cx};
-use crate::isa::{Insn, Op, decode};
-use crate::translate::{Code, Kind, Quick, Resume, Stand, after_slot, guest_address};
+use crate::isa::{Insn, decode};
+use crate::translate::{
+    Code, Form, Kind, Quick, Resume, Stand, after_slot, form_of, guest_address, source,
+};
 
 /// Count and Compare.
 const COUNT: u32 = 9;
@@ -373,7 +375,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             (target, again)
         };
         let slot = match stand.kind {
-            Kind::WithSlot | Kind::BegunWithSlot => self.word_at(stand.pc.wrapping_add(4)),
+            Kind::WithSlot | Kind::BegunWithSlot => Some(stand.pc.wrapping_add(4)),
             _ => None,
         };
         let address = core::mem::replace(&mut self.vcpu.pc, target);
@@ -397,20 +399,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// Where the jump to a register at a stand goes.
     fn jump_target(&mut self, stand: &Stand) -> Option<u64> {
-        let insn = self.insn_at(stand.pc)?;
-        matches!(insn.op, Op::Jr | Op::Jalr).then(|| self.vcpu.gpr(insn.a.index() % 32))
+        let word = self.engine.word_at(self.vcpu, stand.pc)?;
+        (form_of(word) == Form::JumpRegister).then(|| self.vcpu.gpr(source(word)))
     }
 
     /// The guest's instruction at `pc`.
     fn insn_at(&mut self, pc: u64) -> Option<Insn> {
-        self.word_at(pc).map(decode)
-    }
-
-    /// The guest's instruction word at `pc`.
-    fn word_at(&mut self, pc: u64) -> Option<u32> {
-        let address = core::mem::replace(&mut self.vcpu.pc, pc);
-        let word = self.engine.word_here(self.vcpu);
-        self.vcpu.pc = address;
-        word
+        self.engine.word_at(self.vcpu, pc).map(decode)
     }
 }

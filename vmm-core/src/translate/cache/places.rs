@@ -3,11 +3,6 @@
 use super::{Block, BlockId, CodeCache, ExitId, GRANULE, STANDS};
 use crate::translate::stand::{Kind, Point, Resume, Stand};
 
-/// Whether emitted code can be entered at a point with scratch registers as they are between blocks.
-const fn is_clean(point: &Point) -> bool {
-    matches!(point.kind, Kind::Plain | Kind::WithSlot) && point.clean && !point.aside
-}
-
 /// What has been found of an address of the code; it holds as long as no block is dropped.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
@@ -61,12 +56,12 @@ impl CodeCache {
         let point =
             points.partition_point(|point| usize::from(point.word) <= word).checked_sub(1)?;
         let (stands, word) = (points[point], word as u16);
-        let (first_exit, exits) = block.exits;
-        let exits = &self.ways[first_exit as usize..][..usize::from(exits)];
+        let first_exit = block.exits;
+        let exits = &self.ways[first_exit as usize..][..usize::from(block.exit_count)];
         let exit = exits.iter().position(|way| way.exit.word == word);
         let pc = match stands.kind {
-            Kind::Link => exits.get(usize::from(stands.insn))?.exit.target,
-            _ => block.key.pc.wrapping_add(4 * u64::from(stands.insn)),
+            Kind::Link => exits.get(usize::from(stands.insn()))?.exit.target,
+            _ => block.key.pc.wrapping_add(4 * u64::from(stands.insn())),
         };
         Some(Stand {
             pc,
@@ -87,45 +82,43 @@ impl CodeCache {
         if !matches!(stand.kind, Kind::Plain | Kind::Begun) {
             return None;
         }
-        let points = self.points(block);
-        let now = points[usize::from(stand.point)];
-        let next = points.get(usize::from(stand.point) + 1);
-        if let Some(next) = next
-            && !now.aside
-            && !next.aside
+        let now = self.points(block)[usize::from(stand.point)].insn();
+        if let Some(next) = self.next(block, stand)
             && next.word == stand.word + 1
-            && next.insn > now.insn
+            && next.insn() > now
         {
             return Some(Resume::AsItWas(self.place(block, next)));
         }
-        let behind = |point: &&Point| is_clean(point) && point.insn == now.insn + 1;
-        points.iter().find(behind).map(|point| Resume::Clean(self.place(block, point)))
+        self.behind(block, now).map(|point| Resume::Clean(self.place(block, point)))
+    }
+
+    /// The point behind a stand's, if that is not behind the block's end.
+    fn next(&self, block: &Block, stand: &Stand) -> Option<&Point> {
+        self.inside(block).get(usize::from(stand.point) + 1)
+    }
+
+    /// The first point at which emitted code can be entered behind instruction `insn` of a block.
+    fn behind(&self, block: &Block, insn: u8) -> Option<&Point> {
+        self.inside(block).iter().find(|point| point.is_clean() && point.insn() == insn + 1)
     }
 
     /// How many instructions are handed to the interpreter at a stand that is [`Kind::Plain`], of the word there.
     #[must_use]
     pub fn stretch(&self, stand: &Stand) -> u64 {
         let block = &self.blocks[stand.block.0 as usize];
-        let points = self.points(block);
-        let now = points[usize::from(stand.point)];
-        if now.aside {
-            return 1;
-        }
-        let next = points.get(usize::from(stand.point) + 1).filter(|next| !next.aside);
-        let end = next.map_or(block.insns, |next| next.insn);
-        u64::from(end.saturating_sub(now.insn)).max(1)
+        let Some(now) = self.inside(block).get(usize::from(stand.point)) else { return 1 };
+        let end = self.next(block, stand).map_or(block.insns, |next| next.insn());
+        u64::from(end.saturating_sub(now.insn())).max(1)
     }
 
     /// Where to go on when the instructions of a stretch have been interpreted; `None` if that is not in the block.
     #[must_use]
     pub fn behind_stretch(&self, stand: &Stand) -> Option<u64> {
         let block = self.living(stand)?;
-        let points = self.points(block);
-        let now = points[usize::from(stand.point)];
-        let next = if now.aside {
-            points.iter().find(|point| is_clean(point) && point.insn == now.insn + 1)
+        let next = if stand.point >= block.aside {
+            self.behind(block, self.points(block)[usize::from(stand.point)].insn())
         } else {
-            points.get(usize::from(stand.point) + 1).filter(|point| is_clean(point))
+            self.next(block, stand).filter(|point| point.is_clean())
         };
         next.map(|next| self.place(block, next))
     }
@@ -135,14 +128,13 @@ impl CodeCache {
     #[must_use]
     pub fn look_up_again(&self, stand: &Stand) -> Option<u64> {
         let block = &self.blocks[stand.block.0 as usize];
-        let points = self.points(block);
-        let aside = points[usize::from(stand.point)];
-        if !aside.aside {
+        if stand.point < block.aside {
             return None;
         }
-        let jump = points.iter().rfind(|point| !point.aside)?;
+        let aside = self.points(block)[usize::from(stand.point)];
+        let jump = self.inside(block).last()?;
         let is_jump = matches!(jump.kind, Kind::WithSlot | Kind::BegunWithSlot | Kind::SlotDone);
-        let same = (aside.insn, aside.kind) == (jump.insn, jump.kind);
+        let same = (aside.insn(), aside.kind) == (jump.insn(), jump.kind);
         (is_jump && same).then(|| self.place(block, jump))
     }
 
@@ -152,7 +144,12 @@ impl CodeCache {
     }
 
     fn points(&self, block: &Block) -> &[Point] {
-        &self.points[block.points.0 as usize..][..usize::from(block.points.1)]
+        &self.points[block.points as usize..][..usize::from(block.point_count)]
+    }
+
+    /// Points of a block that are not behind its end, where only branches lead.
+    fn inside(&self, block: &Block) -> &[Point] {
+        &self.points[block.points as usize..][..usize::from(block.aside)]
     }
 
     /// Where the word of a block's point is.

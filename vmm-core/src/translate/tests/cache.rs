@@ -51,8 +51,13 @@ fn block(cache: &mut CodeCache, pc: u64) -> BlockId {
     let own = OwnPages::new(1).expect("memory for a page");
     let page = own.page(0).expect("the first");
     page.copy_in(0, &0x2421_0001u32.to_le_bytes().repeat(PAGE_SIZE as usize / 4));
-    let source = Source { pc, page, endian: Endian::Little, gpr: &[0; 32] };
-    cache.translate(&mut Nowhere, Key { pc, page: Gpa(0x5000), flags: 0 }, &source)
+    let source = Source { pc, page, endian: Endian::Little };
+    cache.translate(
+        &mut Nowhere,
+        Key { pc, page: Gpa(0x5000), flags: 0 },
+        source,
+        &mut Values::new(&[0; 32]),
+    )
 }
 
 #[test]

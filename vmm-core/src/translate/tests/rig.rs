@@ -14,7 +14,7 @@ use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use crate::translate::{
     BlockId, Class, CodeCache, CodeMemory, Key, Kind, Layout, PageImage, Resume, Source, Stand,
-    TABLE_ENTRIES, TABLE_ENTRY, after_slot, guest_address, is_dead,
+    TABLE_ENTRIES, TABLE_ENTRY, Values, after_slot, guest_address, is_dead,
 };
 use abi::{Gpa, PAGE_SIZE};
 use core::ptr::NonNull;
@@ -240,9 +240,10 @@ impl Rig {
         }
         let cpu = &self.machine.cpu;
         let gpr = core::array::from_fn(|number| cpu.gpr(number));
-        let source = Source { pc, page, endian: cpu.endian(), gpr: &gpr };
+        let source = Source { pc, page, endian: cpu.endian() };
+        let mut values = Values::new(&gpr);
         let Self { cache, frames, outer, .. } = self;
-        Some(cache.translate(&mut Code { frames, outer }, key, &source))
+        Some(cache.translate(&mut Code { frames, outer }, key, source, &mut values))
     }
 
     /// Whether an interrupt is to be taken before the next instruction.
