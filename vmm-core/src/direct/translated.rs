@@ -465,12 +465,16 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             return None;
         }
         watch.pages.watch(page, gpa);
+        let mut source = Source { pc, page, next: None, endian: vcpu.endian };
+        if let Some((next, gpa)) = source.beyond().and_then(|at| engine.code_page_at(vcpu, at)) {
+            engine.code.watch()?.pages.watch(next, gpa);
+            source.next = Some((next, number(next)));
+        }
         // (The guest's registers only tell what its accesses will be.)
         let mut values = Values::new(vcpu.gprs());
         if let Some(slot) = slot.and_then(|slot| engine.word_at(vcpu, slot)) {
             values.execute(slot);
         }
-        let source = Source { pc, page, endian: vcpu.endian };
         if let Some(main) = t.cache.better_main() {
             t.cache.set_main(&mut Code { own: &t.own, hot: None }, main);
             t.own.set_main(main);

@@ -252,10 +252,25 @@ impl<'a, const BIG: bool> Engine<'a, BIG> {
 
     /// The instruction word at `pc`.
     pub(crate) fn word_at(&mut self, cpu: &mut Vcpu, pc: u64) -> Option<u32> {
+        self.at(cpu, pc, Self::word_here)
+    }
+
+    /// As [`Engine::code_page`], of `pc`.
+    pub(crate) fn code_page_at(&mut self, cpu: &mut Vcpu, pc: u64) -> Option<(Page, Gpa)> {
+        self.at(cpu, pc, Self::code_page)
+    }
+
+    /// What `find` finds with the program counter at `pc`.
+    fn at<T>(
+        &mut self,
+        cpu: &mut Vcpu,
+        pc: u64,
+        find: impl FnOnce(&mut Self, &mut Vcpu) -> T,
+    ) -> T {
         let here = core::mem::replace(&mut cpu.pc, pc);
-        let word = self.word_here(cpu);
+        let found = find(self, cpu);
         cpu.pc = here;
-        word
+        found
     }
 
     /// The page of the program counter, if the decoded code of it may be trusted, and its guest-physical address.

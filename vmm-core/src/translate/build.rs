@@ -4,71 +4,22 @@
 //! can see last; where that can't be, its first such word begins a new [`Point`] that says so.
 
 use super::asm::{self, BREAK, D, K0, K1, NOP, T, ZERO, field, with};
+use super::draft::{Draft, Exit, MAX_INSNS, MAX_WAYS, MAX_WORDS, NO_BRANCH, Way};
 use super::form::{Form, Guest, Quick};
 use super::layout::{Layout, slot};
 use super::reach::Held;
 use super::sites::Sites;
+use super::source::Source;
 use super::stand::{Kind, Point};
 use super::values::Values;
-use crate::emulate::Data;
 use crate::endian::Endian;
-use crate::mem::Page;
-use abi::PAGE_SIZE;
 
-/// Guest instructions in a block, at most.
-pub const MAX_INSNS: usize = 64;
-/// Words of a block, at most.
-pub const MAX_WORDS: usize = 1024;
 /// No instruction is begun behind this word: what one takes, and the ends of all exits, find room.
 const LAST_START: usize = MAX_WORDS - 256;
-/// Points of a block, at most.
-pub const MAX_POINTS: usize = 272;
-/// Branches out of a block, at most.
-const MAX_WAYS: usize = 64;
-/// What one instruction takes of them, at most.
+/// What one instruction takes of the branches out, at most.
 const WAYS_OF_ONE: usize = 4;
-/// Ways out of a block that can be chained, at most.
-pub const MAX_EXITS: usize = MAX_WAYS + 1;
 /// Instructions that could be emitted between two that can't, at most, for all of them to be interpreted.
 const STRETCH: usize = 12;
-/// That an exit belongs to no branch.
-pub const NO_BRANCH: u16 = u16::MAX;
-
-/// What a block is made from.
-#[derive(Clone, Copy)]
-pub struct Source {
-    /// Where it begins.
-    pub pc: u64,
-    /// The page that this is in.
-    pub page: Page,
-    /// The guest's byte order.
-    pub endian: Endian,
-}
-
-/// A way out of a block that can be chained.
-#[derive(Clone, Copy, Debug)]
-pub struct Exit {
-    /// The word that is a `break`, or a jump once chained.
-    pub word: u16,
-    /// The branch that leads there, if one does.
-    pub branch: u16,
-    /// Where the guest goes.
-    pub target: u64,
-}
-
-/// Where a branch to a place behind the block's end is to lead.
-#[derive(Clone, Copy, Debug)]
-pub enum Way {
-    /// Out, to this address.
-    Exit(u64),
-    /// Out, to this address, behind the delay slot of the branch that is this instruction.
-    Slotted(u64, u8),
-    /// To the runtime, the guest standing so.
-    Stop(Kind, u8),
-    /// To the runtime, which executes the `tlbp` that this instruction is.
-    Probe(u8),
-}
-
 /// What a scratch register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scratch {
@@ -78,39 +29,6 @@ pub enum Scratch {
     Page,
     /// Something else.
     Unknown,
-}
-
-/// A block being made: without its place yet.
-pub struct Draft {
-    pub words: [u32; MAX_WORDS],
-    pub len: usize,
-    pub points: [Point; MAX_POINTS],
-    pub point_count: usize,
-    /// The first point behind the block's end.
-    pub aside: usize,
-    pub exits: [Exit; MAX_EXITS],
-    pub exit_count: usize,
-    ways: [(u16, Way); MAX_WAYS],
-    way_count: usize,
-    /// Accesses to each of [`super::reach::CANDIDATES`], as far as there is reason to think so.
-    pub accesses: [u32; 2],
-}
-
-impl Draft {
-    pub const fn new() -> Self {
-        Self {
-            words: [0; MAX_WORDS],
-            len: 0,
-            points: [Point::NONE; MAX_POINTS],
-            point_count: 0,
-            aside: 0,
-            exits: [Exit { word: 0, branch: NO_BRANCH, target: 0 }; MAX_EXITS],
-            exit_count: 0,
-            ways: [(0, Way::Exit(0)); MAX_WAYS],
-            way_count: 0,
-            accesses: [0; 2],
-        }
-    }
 }
 
 /// Whether a register's value is in the VCPU page.
@@ -161,13 +79,12 @@ pub fn build(
     sites: &Sites,
     values: &mut Values,
 ) -> usize {
-    (draft.len, draft.point_count, draft.exit_count, draft.way_count) = (0, 0, 0, 0);
-    draft.accesses = [0; 2];
+    draft.clear();
     let mut builder = Builder {
         draft,
         layout,
         source,
-        count: ((PAGE_SIZE - source.pc % PAGE_SIZE) / 4) as usize,
+        count: source.count(),
         sites,
         alias: Held::NONE,
         k1: Scratch::Main,
@@ -282,7 +199,9 @@ impl Builder<'_> {
                     (self.alias, self.k1) = (Held::NONE, Scratch::Main);
                     self.point_apart(Kind::WithSlot, insn.into());
                     let slot = usize::from(insn) + 1;
-                    self.simple(self.guest(slot), slot);
+                    if let Some(guest) = self.slot_at(slot) {
+                        self.simple(guest, slot);
+                    }
                     self.point_apart(Kind::Link, self.draft.exit_count);
                     self.restore();
                     self.exit(target);
@@ -302,7 +221,7 @@ impl Builder<'_> {
 
     /// Address of the block's instruction `index`.
     pub(super) const fn pc(&self, index: usize) -> u64 {
-        self.source.pc.wrapping_add(4 * index as u64)
+        self.source.at(index)
     }
 
     /// Whether instruction `index` is in the page.
@@ -313,7 +232,16 @@ impl Builder<'_> {
     /// Instruction `index`, which the page has.
     #[inline]
     pub(super) fn guest(&self, index: usize) -> Guest {
-        Guest::of(u32::load(self.source.page, self.pc(index), self.source.endian))
+        self.source.guest(index)
+    }
+
+    /// The delay slot that is instruction `index`, if it is known: it may be in the next page.
+    pub(super) fn slot_at(&mut self, index: usize) -> Option<Guest> {
+        if self.has(index) {
+            return Some(self.guest(index));
+        }
+        self.draft.crosses = true;
+        self.source.first_beyond()
     }
 
     #[inline]

@@ -3,19 +3,24 @@
 //! It is filled from front to back in [`PARTS`] parts; a part that is to be overwritten loses all its
 //! blocks first. All tables are of fixed size, with an equal share for each part.
 
+mod crossing;
 mod places;
 
 use super::asm::{self, BREAK};
-use super::build::{Draft, Exit, MAX_EXITS, MAX_POINTS, MAX_WORDS, NO_BRANCH, Source, build};
+use super::build::build;
+use super::draft::{Draft, Exit, MAX_EXITS, MAX_POINTS, MAX_WORDS, NO_BRANCH};
 use super::layout::{Class, Layout};
 use super::reach::CANDIDATES;
 use super::sites::Sites;
+use super::source::Source;
 use super::stand::Point;
 use super::values::Values;
+use crate::mem::Page;
 use abi::{Gpa, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use crossing::Crossings;
 use places::Known;
 
 /// Parts of a cache.
@@ -132,6 +137,7 @@ pub struct CodeCache {
     ways: Vec<Way>,
     keys: Vec<u32>,
     pages: Vec<u32>,
+    crossings: Crossings,
     sites: Sites,
     /// The block that the first word of each [`GRANULE`] of a part is in, counted from the part's first.
     granules: Vec<u16>,
@@ -214,6 +220,7 @@ impl CodeCache {
             ways: filled(way, PARTS * share.exits)?,
             keys: filled(NONE, buckets)?,
             pages: filled(NONE, buckets)?,
+            crossings: Crossings::new()?,
             sites: Sites::new()?,
             granules: filled(0, PARTS * words.div_ceil(GRANULE))?,
             stands: filled(Cell::new(Known::NOTHING), STANDS)?,
@@ -277,14 +284,18 @@ impl CodeCache {
     }
 
     /// Makes a block for `key`, whose page and address are those of `source`; there is none yet. `values` are the guest's
-    /// registers, as far as they are known. What lies in the way is dropped.
+    /// registers, as far as they are known. What lies in the way is dropped. The block goes when either of its pages is written.
     pub fn translate(
         &mut self,
         memory: &mut impl CodeMemory,
         key: Key,
-        source: Source,
+        mut source: Source,
         values: &mut Values,
     ) -> BlockId {
+        let room = |&(_, page): &(Page, Gpa)| {
+            self.crossings.has_room(page, |id, serial| Self::lives(&self.blocks, id, serial))
+        };
+        source.next = source.next.filter(room);
         let insns = build(&mut self.draft, &self.layout, source, &self.sites, values);
         self.made += 1;
         for (all, new) in self.accesses.iter_mut().zip(self.draft.accesses) {
@@ -338,6 +349,10 @@ impl CodeCache {
         Self::enlist(&mut self.blocks, &mut self.keys[by_key], id, |block| &mut block.by_key);
         Self::enlist(&mut self.blocks, &mut self.pages[by_page], id, |block| &mut block.by_page);
         self.mapped += usize::from(is_mapped(key.pc));
+        if let Some((_, page)) = source.next.filter(|_| self.draft.crosses) {
+            let Self { crossings, blocks, made, .. } = self;
+            crossings.add(page, id, *made as u32, |id, serial| Self::lives(blocks, id, serial));
+        }
         BlockId(id)
     }
 
@@ -463,7 +478,19 @@ impl CodeCache {
             }
             at = block.by_page[1];
         }
-        None
+        self.crossings.find(page, |id, serial| Self::lives(&self.blocks, id, serial))
+    }
+
+    /// Whether the block that was made as number `serial` is still there.
+    fn lives(blocks: &[Block], id: u32, serial: u32) -> bool {
+        let block = &blocks[id as usize];
+        block.alive && block.serial == serial
+    }
+
+    /// How many blocks depend on two pages.
+    #[cfg(test)]
+    pub(super) fn crossing(&self) -> usize {
+        self.crossings.count(|id, serial| Self::lives(&self.blocks, id, serial))
     }
 
     fn has_room(&self) -> bool {

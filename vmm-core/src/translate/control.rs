@@ -1,7 +1,8 @@
 //! Branches, jumps, and their delay slots.
 
 use super::asm::{self, K0, K1, NOP, S, T, ZERO, field, with};
-use super::build::{Builder, LINK, Scratch, Way, is_kept};
+use super::build::{Builder, LINK, Scratch, is_kept};
+use super::draft::Way;
 use super::form::{Form, Guest};
 use super::layout::{TABLE_ENTRIES, slot};
 use super::reach::{Held, Reach};
@@ -50,10 +51,7 @@ impl Builder<'_> {
 
     /// How the delay slot, instruction `index`, can be emitted, if it can.
     fn slot(&mut self, index: usize) -> Option<Slot> {
-        if !self.has(index) {
-            return None;
-        }
-        let guest = self.guest(index);
+        let guest = self.slot_at(index)?;
         let how = match guest.form {
             Form::Nothing => How::Same,
             Form::Plain { .. } if !guest.names_kept() => How::Same,

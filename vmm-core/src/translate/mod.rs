@@ -9,6 +9,7 @@ mod asm;
 mod build;
 mod cache;
 mod control;
+mod draft;
 mod form;
 mod layout;
 mod linked;
@@ -18,12 +19,12 @@ mod page;
 mod reach;
 mod registers;
 mod sites;
+mod source;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
 mod values;
 
-pub use build::Source;
 pub(crate) use cache::is_mapped;
 pub use cache::{BlockId, CodeCache, CodeMemory, ExitId, Key};
 pub(crate) use form::{Form, Quick, form_of, source};
@@ -32,5 +33,6 @@ pub(crate) use linked::LINK_REACH;
 pub(crate) use own::{Code, Own, OwnPair};
 #[cfg(test)]
 pub use page::PageImage;
+pub use source::Source;
 pub use stand::{Kind, Resume, Stand, after_slot};
 pub(crate) use values::Values;

@@ -1,7 +1,8 @@
 //! Writes of coprocessor 0's registers, in the VCPU page.
 
 use super::asm::{self, K0, K1, NOP, ZERO};
-use super::build::{Builder, Scratch, Way, is_kept};
+use super::build::{Builder, Scratch, is_kept};
+use super::draft::Way;
 use super::layout::slot;
 use super::reach::Held;
 use super::stand::Kind;

@@ -9,7 +9,7 @@ use crate::endian::Endian;
 use crate::interp::tests::machine::asm::*;
 use crate::interp::tests::machine::{DEVICE, MEMORY, Machine, START};
 use crate::interp::{self, Around};
-use crate::translate::tests::random::prepared;
+use crate::translate::tests::random::{CROSSING, prepared};
 use crate::translate::tests::rig::Rig;
 
 /// Guest instructions of a stream.
@@ -147,7 +147,8 @@ fn random_streams_run_as_interpreted() {
         std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
     };
     let (first, streams) = (number("TRANSLATE_SEED", 0), number("TRANSLATE_STREAMS", 100));
-    for seed in first..first + streams {
+    let crossing = CROSSING | first;
+    for seed in (first..first + streams).chain(crossing..crossing + streams / 2) {
         let (counters, ran) = stream(seed);
         completed += ran;
         all.made += counters.made;
@@ -166,6 +167,52 @@ fn random_streams_run_as_interpreted() {
         assert!(count > streams / 10, "{all:?}");
     }
     assert!(all.mains > 0 && completed > streams * 100, "{completed} {all:?}");
+}
+
+/// Counts to 2,000 with a branch at its page's end, whose slot is in the next page and counts too; twice, since it writes that slot
+/// between.
+#[test]
+fn a_branch_at_a_page_s_end_is_emitted_with_its_slot_and_made_anew_when_that_is_written() {
+    const ROUNDS: u64 = 2000;
+    const NEXT: u64 = 0xffff_ffff_8002_1000;
+    let program = [
+        i(0x19, 5, 0, 0),
+        i(0x19, 5, 5, 1),
+        bne(5, 6, -2),
+        // The next page.
+        i(0x19, 7, 7, 1),
+        bne(10, 0, 5),
+        NOP,
+        i(0x2b, 8, 9, 0),
+        i(0x19, 10, 10, 1),
+        beq(0, 0, -9),
+        NOP,
+        beq(0, 0, -1),
+        NOP,
+    ];
+    for endian in [Endian::Little, Endian::Big] {
+        let mut machine = Machine::new(CpuModel::honeycomb(), endian, &[]);
+        machine.cpu.write_cp0(13, 0, 1 << 27, 0);
+        machine.place(NEXT - 12, &program);
+        machine.cpu.set_pc(NEXT - 12);
+        for (number, value) in [(6, ROUNDS), (8, i(0x19, 7, 7, 2).into()), (9, NEXT)] {
+            machine.cpu.set_gpr(number, value);
+        }
+        let clock = Steps::default();
+        let shared = &raw const machine.memory;
+        // SAFETY: the machine outlives the fake and stays where it is; both use its memory through shared references.
+        let mut fake = Fake::new(endian, unsafe { &*shared }, &clock);
+        let mut direct = Direct::new();
+        let mut runs = 0;
+        while machine.cpu.pc() != NEXT + 28 {
+            runs += 1;
+            assert!(runs < ROUNDS && go(&mut machine, &mut direct, 200, &mut fake, &clock));
+        }
+        assert_eq!(machine.cpu.gpr(7), 3 * ROUNDS);
+        let translations = direct.translations().expect("it was translated");
+        assert!(translations.written > 0, "{translations:?}");
+        assert!(translations.interpreted < ROUNDS / 8, "{translations:?}");
+    }
 }
 
 /// `lld`, increment, `scd` until it succeeds, count; for ever. The base is not known where the block begins.

@@ -51,7 +51,7 @@ fn block(cache: &mut CodeCache, pc: u64) -> BlockId {
     let own = OwnPages::new(1).expect("memory for a page");
     let page = own.page(0).expect("the first");
     page.copy_in(0, &0x2421_0001u32.to_le_bytes().repeat(PAGE_SIZE as usize / 4));
-    let source = Source { pc, page, endian: Endian::Little };
+    let source = Source { pc, page, next: None, endian: Endian::Little };
     cache.translate(
         &mut Nowhere,
         Key { pc, page: Gpa(0x5000), flags: 0 },
@@ -99,4 +99,49 @@ fn an_access_is_learned_once_and_two_classes_are_mixed() {
     assert!(cache.note(fourth, 0x2000, 0x4000_0000_0000_0000));
     assert!(!cache.has_page(Gpa(0)) && !cache.invalidate(&mut Nowhere, Gpa(0)));
     assert_eq!(slot::constant(Class::Uncached), slot::constant(Class::Cached) + 8);
+}
+
+#[test]
+fn a_block_with_its_last_slot_in_the_next_page_goes_with_either() {
+    let own = OwnPages::new(2).expect("memory for two");
+    let [page, behind] = [0, 1].map(|number| own.page(number).expect("one of two"));
+    // bne $1, $0, -4; and additions behind it.
+    page.copy_in(PAGE_SIZE - 4, &0x1420_fffcu32.to_le_bytes());
+    behind.copy_in(0, &0x2421_0001u32.to_le_bytes().repeat(4));
+    let mut cache = CodeCache::new(LAYOUT, CodeCache::MIN_WORDS).expect("possible");
+    let start = 0xffff_ffff_8000_0000;
+    let make = |cache: &mut CodeCache, number: u64, next: Option<Gpa>| {
+        let pc = start + 0xff8 - 4 * number;
+        let mut source = Source { pc, page, next: None, endian: Endian::Little };
+        assert_eq!(source.beyond(), Some(start + PAGE_SIZE));
+        source.next = next.map(|gpa| (behind, gpa));
+        let key = Key { pc, page: Gpa(0x5000), flags: 0 };
+        cache.translate(&mut Nowhere, key, source, &mut Values::new(&[0; 32]));
+    };
+    for written in [0x5000, 0x6000] {
+        make(&mut cache, 0, Some(Gpa(0x6000)));
+        make(&mut cache, 1, None);
+        assert_eq!(cache.crossing(), 1);
+        assert!(cache.has_page(Gpa(0x6000)) && !cache.has_page(Gpa(0x7000)));
+        assert!(!cache.invalidate(&mut Nowhere, Gpa(0x7000)));
+        assert!(cache.invalidate(&mut Nowhere, Gpa(written)));
+        assert_eq!(cache.crossing(), 0);
+        assert!(!cache.has_page(Gpa(0x6000)));
+        cache.invalidate(&mut Nowhere, Gpa(0x5000));
+    }
+    // Where there are too many their last branches are the runtime's; when some have gone there is room again.
+    for number in 0..20 {
+        make(&mut cache, number, Some(Gpa(0x6000)));
+    }
+    let most = cache.crossing();
+    assert!((1..20).contains(&most), "{most}");
+    cache.invalidate(&mut Nowhere, Gpa(0x6000));
+    assert_eq!(cache.crossing(), 0);
+    make(&mut cache, 30, Some(Gpa(0x6000)));
+    assert_eq!(cache.crossing(), 1);
+    // Not where what is behind may be something else.
+    for pc in [0xffff_ffff_c000_0ff8, 0xffff_ffff_bfff_fff8, 0xc000_0000_0000_0ff8, start] {
+        let source = Source { pc, page, next: None, endian: Endian::Little };
+        assert_eq!(source.beyond(), None, "{pc:#x}");
+    }
 }

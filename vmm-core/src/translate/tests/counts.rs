@@ -23,6 +23,8 @@ pub struct Counts {
     pub guesses: u64,
     /// Blocks dropped because their page was written.
     pub rewritten: u64,
+    /// Blocks that depended on two pages at the end.
+    pub crossing: u64,
 }
 
 impl Counts {
@@ -41,6 +43,7 @@ impl Counts {
             stops,
             guesses: self.guesses + other.guesses,
             rewritten: self.rewritten + other.rewritten,
+            crossing: self.crossing + other.crossing,
         };
     }
 }

@@ -238,9 +238,15 @@ impl Rig {
             // It is watched from now on.
             self.forget_real();
         }
+        let mut source = Source { pc, page, next: None, endian: self.machine.cpu.endian() };
+        if let Some((next, page)) = source.beyond().and_then(|at| self.key(at)) {
+            if !self.cache.has_page(next.page) {
+                self.forget_real();
+            }
+            source.next = Some((page, next.page));
+        }
         let cpu = &self.machine.cpu;
         let gpr = core::array::from_fn(|number| cpu.gpr(number));
-        let source = Source { pc, page, endian: cpu.endian() };
         let mut values = Values::new(&gpr);
         let Self { cache, frames, outer, .. } = self;
         Some(cache.translate(&mut Code { frames, outer }, key, source, &mut values))
