@@ -481,9 +481,13 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
         }
         let in_slot = trapped.cause >> 31 != 0;
-        match vcpu.translate(va, access) {
-            // A fetch is the interpreter's: it knows when a vector can never be fetched.
-            Err(exception) if va != vcpu.pc.wrapping_add(4 * u64::from(in_slot)) => {
+        let here = va == vcpu.pc.wrapping_add(4 * u64::from(in_slot));
+        let fetched = here && access == Access::Read;
+        // A fetch of the kernel's is the interpreter's: it knows when a vector can never be fetched. (So is one in a slot, whose
+        // branch is executed first.)
+        let simple = !here || fetched && !in_slot && vcpu.mode == Mode::User;
+        match vcpu.translate(va, if fetched { Access::Execute } else { access }) {
+            Err(exception) if simple => {
                 direct.counters.faults += 1;
                 direct.missed = Some((va, access, vcpu.pc));
                 reflect(vcpu, exception, in_slot);

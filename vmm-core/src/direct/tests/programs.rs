@@ -168,3 +168,22 @@ fn stores_get_through_when_decoded_code_has_gone_by_itself() {
     assert_eq!(machine.cpu.gpr(3), u64::from(addiu(6, 0, 1)));
     assert_eq!(machine.cpu.gpr(4), 0x1234);
 }
+
+#[test]
+fn code_that_user_mode_has_no_translation_of_is_the_kernel_s_to_find_and_then_runs() {
+    // A jump to another page, whose translation the handler puts in.
+    let mut machine = prepared(&[r(0x08, 0, 8, 0), NOP], false);
+    machine.place(0xffff_ffff_8001_2000, &[addiu(6, 0, 7), beq(0, 0, -1), NOP]);
+    let handler = [dmtc0(12, 2, 0), dmtc0(13, 3, 0), 0x4200_0006, ERET];
+    machine.place(0xffff_ffff_8000_0080, &handler);
+    for (number, value) in [(8, 0x3_0000), (12, lo(0x1_2000, 2)), (13, lo(0x1_3000, 2))] {
+        machine.cpu.set_gpr(number, value);
+    }
+    let Ran { counters, .. } = run(&mut machine, ALL, 60);
+    assert_eq!(machine.cpu.gpr(6), 7);
+    // EPC, BadVAddr, Cause.
+    assert_eq!((machine.cp0(14, 0), machine.cp0(8, 0)), (0x3_0000, 0x3_0000));
+    assert_eq!(machine.cp0(13, 0) >> 2 & 31, 2);
+    // No interpreter was asked.
+    assert_eq!((counters.faults, counters.emulated), (1, 0), "{counters:?}");
+}

@@ -99,7 +99,12 @@ impl CodeCache {
 
     /// The first point at which emitted code can be entered behind instruction `insn` of a block.
     fn behind(&self, block: &Block, insn: u8) -> Option<&Point> {
-        self.inside(block).iter().find(|point| point.is_clean() && point.insn() == insn + 1)
+        let points = self.inside(block);
+        let from = points.partition_point(|point| point.insn() <= insn);
+        points[from..]
+            .iter()
+            .take_while(|point| point.insn() == insn + 1)
+            .find(|point| point.is_clean())
     }
 
     /// How many instructions are handed to the interpreter at a stand that is [`Kind::Plain`], of the word there.
