@@ -443,7 +443,7 @@ impl Builder<'_> {
             Form::WriteLo(place) => self.write_lo(rt, place),
             Form::WriteIndex if !is_kept(rt) => return self.write_index(rt, index),
             Form::WriteHi if !is_kept(rt) => self.write_hi(rt, index),
-            Form::WriteStatus if !is_kept(rt) => self.write_status(rt, index),
+            Form::WriteStatus => self.write_status(rt, index),
             Form::Disable if !is_kept(rt) => self.set_enable(rt, index, false),
             Form::Enable if !is_kept(rt) => {
                 self.set_enable(rt, index, true);

@@ -1,7 +1,7 @@
 //! Writes of coprocessor 0's registers, in the VCPU page.
 
 use super::asm::{self, K0, K1, NOP, ZERO};
-use super::build::{Builder, Scratch, is_kept};
+use super::build::{Builder, Scratch, is_kept, kept};
 use super::draft::Way;
 use super::layout::slot;
 use super::reach::Held;
@@ -96,7 +96,13 @@ impl Builder<'_> {
         self.page();
         self.alias = Held::NONE;
         self.put(asm::ld(K0, slot::STATUS, K1));
-        self.put(asm::xor(K0, K0, rt));
+        let mut from = rt;
+        if is_kept(rt) {
+            self.put(asm::ld(K1, kept(rt), K1));
+            self.k1 = Scratch::Unknown;
+            from = K1;
+        }
+        self.put(asm::xor(K0, K0, from));
         self.put(asm::sign_extend(K0, K0));
         // IE and EXL, KSU, IM, CU0.
         for (position, size) in [(0, 2), (3, 2), (8, 8), (28, 1)] {
@@ -104,12 +110,16 @@ impl Builder<'_> {
         }
         self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
         // Whatever KSU is, with EXL the mode stays.
-        self.put(asm::dext(K0, rt, 3, 2));
-        self.put(asm::dext(K1, rt, 1, 1));
+        self.put(asm::dext(K0, from, 3, 2));
+        self.put(asm::dext(K1, from, 1, 1));
         self.k1 = Scratch::Unknown;
         self.put(asm::movn(K0, ZERO, K1));
         self.branch(asm::bne(K0, ZERO), Way::Stop(Kind::Plain, index as u8));
-        self.put(asm::sign_extend(K0, rt));
+        if is_kept(rt) {
+            self.load_kept(rt);
+            from = K0;
+        }
+        self.put(asm::sign_extend(K0, from));
         self.page();
         self.put(asm::sd(K0, slot::STATUS, K1));
         self.look_at_pending(index);
