@@ -1,7 +1,8 @@
 //! Real misses that the L2TLB does not answer, answered from the guest's TLB and the pmap.
 
 use super::cpu::RealCpu;
-use super::l2tlb::{L2Tlb, common_tag, is_private, tag};
+use super::l2tlb::{L2Tlb, NOTHING_COMMON, common_tag, is_private, tag};
+use super::space::is_common;
 use crate::cpu::tlb::{Entry, LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::{CodeCache, CodeMap};
@@ -90,8 +91,10 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             return false;
         }
         let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
-        let pair = halves(vcpu.tlb.entry(index), va);
-        self.put(cpu, vcpu, va, pair, access, false)
+        let entry = vcpu.tlb.entry(index);
+        let common = self.common != NOTHING_COMMON && va >> 62 != 0 && is_common(entry);
+        let pair = halves(entry, va);
+        self.put(cpu, vcpu, va, pair, access, common)
     }
 
     /// As [`Fill::answer`], for translated code: `real` is an alias of the guest's address, or of the VCPU's own pages.
@@ -122,15 +125,17 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
                 return false;
             }
         }
-        let mapped = is_mapped(va);
-        let pair = if mapped {
+        let mut common = !is_mapped(va);
+        let pair = if !common {
             let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
-            halves(vcpu.tlb.entry(index), va)
+            let entry = vcpu.tlb.entry(index);
+            common = va >> 62 != 0 && is_common(entry);
+            halves(entry, va)
         } else {
             let even = physical & !(2 * PAGE_SIZE - 1);
             [(LO_V | LO_D, even), (LO_V | LO_D, even + PAGE_SIZE)]
         };
-        self.put(cpu, vcpu, real, pair, access, !mapped)
+        self.put(cpu, vcpu, real, pair, access, common)
     }
 
     /// Puts a pair of pages in at `va`: of each the guest's EntryLo, and its guest-physical address. Whether all address spaces

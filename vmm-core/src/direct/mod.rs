@@ -335,12 +335,15 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             direct.follow_notes(vcpu, |tag| cpu.forget_pair(tag));
             let asid = direct.spacing.real(&direct.l2, vcpu.asid(), cpu);
-            let entry = direct.entry(vcpu, asid, until);
+            // (A kernel that is reached by real addresses mostly has one large page of its own.)
+            let common =
+                if policy.kernel { direct.spacing.common(&direct.l2) } else { NOTHING_COMMON };
+            let entry = Entry { common, ..direct.entry(vcpu, asid, until) };
             direct.counters.entries += 1;
             direct.dirty |= direct.counters.entries.is_multiple_of(LOOK);
             let Direct { l2, pages, counters, .. } = direct;
             let (mem, code, count) = (self.mem, self.code, &mut counters.filled);
-            let (others, common) = (self.others, NOTHING_COMMON);
+            let others = self.others;
             let mut fill = Fill { mem, code, others, l2, pages, asid, common, count };
             if let Some((va, access, _)) = direct.missed.take_if(|missed| missed.2 == vcpu.pc) {
                 // Else the real CPU would miss it once more.
@@ -353,7 +356,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
                 // The link of an emulated load-linked is older than the real one.
                 vcpu.link = None;
             }
-            match self.handle(direct, vcpu, cpu, trapped, asid) {
+            match self.handle(direct, vcpu, cpu, trapped, (asid, common)) {
                 After::On => {}
                 After::Exit(exit) => return exit,
             }
@@ -404,7 +407,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
         vcpu: &mut Vcpu,
         cpu: &mut R,
         trapped: Trapped,
-        asid: u8,
+        space: (u8, u16),
     ) -> After {
         let in_slot = trapped.cause >> 31 != 0;
         let code = trapped.cause >> 2 & 31;
@@ -418,7 +421,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             1..=3 => {
                 let access = if code == 2 { Access::Read } else { Access::Write };
-                self.translation(direct, vcpu, cpu, trapped, access, asid)
+                self.translation(direct, vcpu, cpu, trapped, access, space)
             }
             8 | 9 | 12 | 13 => {
                 let (exception, count) = match code {
@@ -466,7 +469,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
         cpu: &mut R,
         trapped: Trapped,
         access: Access,
-        asid: u8,
+        (asid, common): (u8, u16),
     ) -> After {
         let va = trapped.bad_vaddr;
         // (A miss has been tried to be filled before.)
@@ -474,7 +477,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
             let Direct { l2, pages, counters, .. } = direct;
             let count = &mut counters.filled;
             let (mem, code) = (self.mem, self.code);
-            let (others, common) = (self.others, NOTHING_COMMON);
+            let others = self.others;
             let mut fill = Fill { mem, code, others, l2, pages, asid, common, count };
             if fill.answer(cpu, vcpu, va, access) {
                 return After::On;

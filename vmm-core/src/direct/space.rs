@@ -20,12 +20,19 @@ use super::cpu::RealCpu;
 use super::l2tlb::{COMMON, L2Tlb, tag};
 use super::spaces::{Asids, Claim, new_owner};
 use crate::cpu::Void;
+use crate::cpu::tlb::Entry;
 use crate::state::{StateError, check};
 use crate::translate::Class;
 use abi::PAGE_SIZE;
 
 /// Pairs of pages that are forgotten one by one; where there are more, the whole address space is.
 const PAIRS_MAX: u64 = 16;
+
+/// Whether all address spaces have in common what this entry of the guest's TLB says: when it goes, they are all given up.
+#[inline(always)]
+pub(super) const fn is_common(entry: &Entry) -> bool {
+    entry.global && entry.pair_mask() >= 2 * PAGE_SIZE * PAIRS_MAX
+}
 
 /// Real ASIDs by guest ASID.
 #[derive(Debug)]
