@@ -99,9 +99,12 @@ fn has_left(bytes: usize) -> bool {
 /// A VM of which so many VCPUs are to be run.
 fn candidate(vm: &config::Vm, vcpus: u32) -> Candidate {
     let kernel = low_ram(vm.kernel.base, vm.kernel.len);
+    let linked = image::is_supervisor_linked(kernel, Endian::NATIVE, vm.memory);
     Candidate {
         engine: vm.engine,
-        translatable: !image::is_supervisor_linked(kernel, Endian::NATIVE, vm.memory),
+        // (Where the VM's segments are as large as the machine's there is no room for what that takes.)
+        translatable: !linked || vm.cpu == config::Cpu::Honeycomb,
+        linked,
         memory: vm.memory,
         vcpus,
     }

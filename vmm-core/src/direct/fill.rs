@@ -7,7 +7,7 @@ use crate::cpu::tlb::{Entry, LO_D, LO_PFN_SHIFT, LO_V};
 use crate::cpu::{Access, Stale, Vcpu};
 use crate::interp::{CodeCache, CodeMap};
 use crate::mem::GuestMemory;
-use crate::translate::{Own, OwnPair, guest_address, is_mapped};
+use crate::translate::{Own, OwnPair, is_mapped};
 use abi::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -115,7 +115,7 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             let lo = pages.map(|page| page.map_or(0, at));
             return self.enter_common(cpu, real, lo, mask);
         }
-        let Some(va) = guest_address(real) else { return false };
+        let Some(va) = own.guest_address(real) else { return false };
         // With all that Status says about segments.
         let Ok(physical) = vcpu.translate(va, access) else { return false };
         if access == Access::Write {

@@ -37,7 +37,7 @@ pub(crate) use policy::is_supervisor;
 pub use spaces::{Asids, Claim, Spaces};
 pub use translated::CODE_WORDS;
 pub use translated::Translations;
-pub(crate) use translated::{code_words, heap as translation_heap};
+pub(crate) use translated::{can_translate_linked, code_words, heap as translation_heap};
 
 use crate::cpu::{Access, ExcCode, Exception, Mode, Notes, Status, Trap, Vcpu};
 use crate::interp::{self, Engine, POLL};
@@ -159,7 +159,7 @@ impl Direct {
     fn able(&mut self, vcpu: &mut Vcpu, policy: Policy) -> Policy {
         let wanted = policy.translated && !vcpu.verifies;
         if wanted && self.translation.is_none() && !self.untranslated {
-            self.translation = Translation::new(vcpu, self.most_words);
+            self.translation = Translation::new(vcpu, self.most_words, policy.kernel);
             self.untranslated = self.translation.is_none();
         }
         Policy { translated: policy.translated && self.translation.is_some(), ..policy }
@@ -296,7 +296,13 @@ impl<const BIG: bool> Engine<'_, BIG> {
             }
             if policy.may_translate(vcpu) {
                 match self.translated(direct, vcpu, cpu, policy, until) {
-                    Some(After::On) => continue,
+                    Some(After::On) => {
+                        if policy.kernel && vcpu.link.is_some() {
+                            // Of an emulated load-linked.
+                            direct.link_left = LINKED_BURST;
+                        }
+                        continue;
+                    }
                     Some(After::Exit(exit)) => return exit,
                     None => {}
                 }

@@ -11,7 +11,8 @@ pub struct Policy {
     pub kernel: bool,
     /// … and also while Status.EXL is set. (What of a handler is privileged is interpreted in stretches.)
     pub exceptions: bool,
-    /// Kernel mode, wherever its code lies, is translated where it is reached often ([`crate::translate`]).
+    /// Kernel mode, wherever its code lies, is translated where it is reached often ([`crate::translate`]). With `kernel`: only what
+    /// may run directly too, which is done where it is not reached often.
     pub translated: bool,
 }
 
@@ -52,6 +53,7 @@ impl Policy {
     #[must_use]
     pub(crate) fn may_translate(self, vcpu: &Vcpu) -> bool {
         let ready = !vcpu.in_slot && vcpu.pc & 3 == 0 && !vcpu.verifies;
+        let ready = ready && (!self.kernel || is_supervisor(vcpu.pc) && vcpu.link.is_none());
         self.translated && vcpu.mode == Mode::Kernel && ready
     }
 }

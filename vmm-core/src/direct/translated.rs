@@ -8,8 +8,9 @@ mod device;
 mod left;
 
 use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
-use crate::cpu::{Access, Cause, Status, Vcpu};
+use crate::cpu::{Access, Cause, CpuModel, Status, Vcpu};
 use crate::direct::fill::Fill;
+use crate::direct::is_supervisor;
 use crate::interp::{Engine, HOT_HEAP};
 use crate::translate::{
     BlockId, Class, Code, CodeCache, Form, Key, LINK_REACH, Layout, Own, Quick, Source, Values,
@@ -33,6 +34,11 @@ pub(crate) const fn code_words(pages: usize, most: usize) -> usize {
 /// table, and places that are counted and watched.
 pub(crate) const fn heap(words: usize) -> usize {
     words * 15 + (7 << 18) + HOT_HEAP
+}
+
+/// Whether a VCPU of this model may have kernels translated whose addresses are real ones.
+pub(crate) fn can_translate_linked(model: &CpuModel) -> bool {
+    Layout::of_identity(*model).is_some()
 }
 
 /// Rounds of looking for a block, while others go for it.
@@ -146,19 +152,25 @@ impl core::fmt::Debug for Translation {
 }
 
 impl Translation {
-    /// Of a VCPU that has none yet, with at most so many words of code; `None` if there is no memory for it.
-    pub fn new(vcpu: &mut Vcpu, most: usize) -> Option<Box<Self>> {
+    /// Of a VCPU that has none yet, with at most so many words of code, of a kernel whose addresses are real ones or of another;
+    /// `None` if there is no memory for it.
+    pub fn new(vcpu: &mut Vcpu, most: usize, identity: bool) -> Option<Box<Self>> {
+        let layout = if identity {
+            Layout::of_identity(vcpu.model)?
+        } else {
+            Layout {
+                page: 0xffff_ffff_c001_0000,
+                table: 0xffff_ffff_c010_0000,
+                code: 0xffff_ffff_c020_0000,
+                // A stock kernel's; that of others is found out.
+                main: Class::Cached,
+                identity: false,
+                model: vcpu.model,
+            }
+        };
         if !vcpu.code.begin_watch() {
             return None;
         }
-        let layout = Layout {
-            page: 0xffff_ffff_c001_0000,
-            table: 0xffff_ffff_c010_0000,
-            code: 0xffff_ffff_c020_0000,
-            // A stock kernel's; that of others is found out.
-            main: Class::Cached,
-            model: vcpu.model,
-        };
         let words = code_words(vcpu.code.pages(), most);
         let own = Own::new(layout, words, vcpu.endian)?;
         let cache = CodeCache::new(layout, words)?;
@@ -212,7 +224,8 @@ impl Translation {
     }
 
     fn note_begin(&mut self, pc: u64, address: u64) {
-        if !is_mapped(pc) {
+        // (Of those of a kernel whose addresses are real ones no mapped one is private, and none changes its meaning unseen.)
+        if !is_mapped(pc) || self.cache.layout().identity {
             let dropped = self.cache.dropped();
             self.begins[Begin::place(pc)] = Begin { pc, dropped, address };
         }
@@ -360,6 +373,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// Where to enter.
     fn find(&mut self) -> Option<Next> {
+        // A short vector, mostly.
+        if self.policy.kernel
+            && self.engine.code.watch().is_some_and(|watch| watch.hot.is_never(self.vcpu.pc))
+        {
+            return None;
+        }
         if self.engine.has_posts(self.vcpu) {
             self.engine.read_posts(self.vcpu);
         }
@@ -385,7 +404,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                             address
                         }
                     };
-                    let scratch = [0, self.t.cache.layout().main.constant()];
+                    let scratch = [0, self.t.cache.layout().between()];
                     self.t.next_at(self.vcpu, address, scratch)
                 }
             };
@@ -430,7 +449,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     }
 
     fn find_block(&mut self, slot: Option<u64>) -> Option<BlockId> {
-        let Self { engine, t, vcpu, .. } = &mut *self;
+        let Self { engine, t, vcpu, policy, .. } = &mut *self;
         let pc = vcpu.pc;
         if pc & 3 != 0 {
             return None;
@@ -441,7 +460,11 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             return Some(block);
         }
         let watch = engine.code.watch()?;
-        if !watch.hot.is_hot(pc) {
+        // (What runs directly is counted here alone.)
+        if policy.kernel {
+            watch.hot.reached(pc);
+        }
+        if !watch.hot.is_hot(pc) || policy.kernel && !is_supervisor(pc) {
             return None;
         }
         // Code in a private page would be another's in another address space.
@@ -451,7 +474,8 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         };
         // A vector mostly has a few instructions, many of them privileged ones, and ends in a jump: whoever has come into
         // the monitor with the exception interprets them for less than it takes to enter and leave once more.
-        let worth = if pc == vcpu.vector { VECTOR } else { 1 };
+        // (Not if that leads on in emitted code.)
+        let worth = if pc == vcpu.vector && !policy.kernel { VECTOR } else { 1 };
         let left = (PAGE_SIZE - pc % PAGE_SIZE) / 4;
         let is_emitted = |n| {
             let form = form_of(Engine::<BIG>::word(page, pc + 4 * n));

@@ -81,6 +81,12 @@ impl Hot {
         place.is(pc) && place.count() == THRESHOLD
     }
 
+    /// Whether it is never to be hot.
+    pub fn is_never(&self, pc: u64) -> bool {
+        let place = self.place(pc);
+        place.is(pc) && place.count() == NEVER
+    }
+
     /// It has been reached no more than once.
     pub fn cool(&self, pc: u64) {
         let place = self.place(pc);

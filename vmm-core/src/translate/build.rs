@@ -310,24 +310,48 @@ impl Builder<'_> {
 
     /// `$k1` is the address of the VCPU page.
     pub(super) fn page(&mut self) {
-        if self.k1 != Scratch::Page {
+        if self.layout.identity {
+            self.restore();
+        } else if self.k1 != Scratch::Page {
             self.put(asm::lui(K1, (self.layout.page >> 16) as u16));
             self.k1 = Scratch::Page;
         }
     }
 
-    /// `$k1` is the main constant.
+    /// `$k1` is as it is between blocks.
     pub(super) fn restore(&mut self) {
-        if self.k1 != Scratch::Main {
+        if self.k1 == Scratch::Main {
+            return;
+        }
+        if self.layout.identity {
+            self.page_address(K1);
+            self.k1 = Scratch::Main;
+        } else {
             self.page();
             self.put(asm::ld(K1, slot::MAIN, K1));
             self.k1 = Scratch::Main;
         }
     }
 
+    /// The scratch register `rt` is the address of the VCPU page.
+    pub(super) fn page_address(&mut self, rt: u32) {
+        let Layout { page, identity, .. } = *self.layout;
+        if identity {
+            self.put(asm::lui(rt, (page >> 48) as u16));
+            self.put(asm::ori(rt, rt, (page >> 32) as u16));
+            self.put(asm::dsll16(rt, rt));
+            self.put(asm::dsll16(rt, rt));
+        } else {
+            self.put(asm::lui(rt, (page >> 16) as u16));
+        }
+    }
+
     /// Loads a doubleword of the VCPU page into `rt`, by way of `$k0` unless `$k1` is its address.
     pub(super) fn load_place(&mut self, load: fn(u32, u16, u32) -> u32, rt: u32, place: u16) {
-        if self.k1 == Scratch::Page {
+        if self.layout.identity {
+            self.restore();
+        }
+        if self.layout.identity || self.k1 == Scratch::Page {
             self.put(load(rt, place, K1));
         } else {
             self.alias = Held::NONE;
@@ -493,7 +517,7 @@ impl Builder<'_> {
         match both.map(|at| field(new, at)) {
             Some(K1) => {
                 self.put(new);
-                self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
+                self.page_address(K0);
                 self.alias = Held::NONE;
                 self.put(asm::sd(K1, kept(result), K0));
             }

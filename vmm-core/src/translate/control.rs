@@ -57,7 +57,9 @@ impl Builder<'_> {
             Form::Plain { .. } if !guest.names_kept() => How::Same,
             Form::Load { .. } | Form::Store => {
                 let reach = self.reach(index, guest.word)?;
-                if !guest.names_kept() {
+                if !guest.names_kept() && reach == Reach::Identity {
+                    How::Same
+                } else if !guest.names_kept() {
                     How::Access(reach)
                 } else if guest.form == (Form::Load { keeps: true })
                     && is_kept(field(guest.word, T))
@@ -198,16 +200,28 @@ impl Builder<'_> {
             self.point(kind, index);
         }
         self.alias = Held::NONE;
+        if self.layout.identity {
+            self.restore();
+        }
         self.k1 = Scratch::Unknown;
         // The table's entry, by the low bits of the target: its PC, its code, the main constant. (Where the target is not
         // aligned it is some other doubleword of the entry, in which there is no such number.)
         const BITS: u32 = TABLE_ENTRIES.trailing_zeros() + 2;
-        self.put(asm::lui(K1, (self.layout.table >> 16) as u16));
-        self.put(asm::dins(K1, rs, 3, BITS));
-        self.put(asm::ld(K0, 0, K1));
-        self.branch(asm::bne(K0, rs), Way::Stop(kind, index as u8));
-        self.put(asm::ld(K0, 8, K1));
-        self.put(asm::ld(K1, 16, K1));
+        if self.layout.identity {
+            self.put(asm::ld(K0, slot::TABLE, K1));
+            self.put(asm::dins(K0, rs, 3, BITS));
+            self.put(asm::ld(K1, 0, K0));
+            self.branch(asm::bne(K1, rs), Way::Stop(kind, index as u8));
+            self.put(asm::ld(K1, 16, K0));
+            self.put(asm::ld(K0, 8, K0));
+        } else {
+            self.put(asm::lui(K1, (self.layout.table >> 16) as u16));
+            self.put(asm::dins(K1, rs, 3, BITS));
+            self.put(asm::ld(K0, 0, K1));
+            self.branch(asm::bne(K0, rs), Way::Stop(kind, index as u8));
+            self.put(asm::ld(K0, 8, K1));
+            self.put(asm::ld(K1, 16, K1));
+        }
         self.put(asm::jr(K0));
         self.put(last);
         Some(false)

@@ -27,6 +27,11 @@ const STATIC: u64 = 0xffff_ffff_d000_0000;
 /// … and how many bytes these are.
 const STATIC_SIZE: u64 = 1 << 28;
 
+/// Where the guest has no addresses, if its SEGBITS are [`SEGBITS`], and no class has a window: for what is to lie in nobody's way.
+const OUTSIDE: u64 = XSSEG + (3 << SEGBITS) + (1 << 38);
+/// Its end.
+const OUTSIDE_END: u64 = OUTSIDE + (1 << 28);
+
 /// A class of guest addresses: those that one constant takes into one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -139,6 +144,9 @@ pub struct Layout {
     pub code: u64,
     /// The class whose constant `$k1` holds between blocks.
     pub main: Class,
+    /// Every guest address that is reached is where it is in the real address space: for a kernel that is linked in a supervisor
+    /// segment. There are no classes then, and `$k1` holds the VCPU page's address between blocks.
+    pub identity: bool,
     /// What the VCPU is: which registers it has, and which of their bits.
     pub model: CpuModel,
 }
@@ -149,12 +157,41 @@ pub const TABLE_ENTRIES: usize = if cfg!(test) { 8192 } else { 32_768 };
 pub const TABLE_ENTRY: usize = 4;
 
 impl Layout {
+    /// That of a kernel whose addresses are real ones, on a VCPU whose segments are smaller than the real ones: its own pages lie
+    /// where its guest has no address. `None`: it has some everywhere.
+    #[must_use]
+    pub fn of_identity(model: CpuModel) -> Option<Self> {
+        let at = |offset| OUTSIDE + offset;
+        let layout = Self {
+            page: at(0),
+            table: at(0x10_0000),
+            code: at(0x20_0000),
+            main: Class::Compat,
+            identity: true,
+            model,
+        };
+        (model.segbits == SEGBITS).then_some(layout)
+    }
+
+    /// What `$k1` holds between blocks.
+    #[must_use]
+    pub const fn between(&self) -> u64 {
+        if self.identity { self.page } else { self.main.constant() }
+    }
+
+    /// The guest address behind a real one that is no own page's.
+    #[must_use]
+    pub fn guest_address(&self, real: u64) -> Option<u64> {
+        if self.identity { Some(real) } else { guest_address(real) }
+    }
+
     /// Whether everything lies where emitted code can reach it; `words` is the size of the code cache.
     #[must_use]
     pub fn is_possible(&self, words: usize) -> bool {
         let end = self.code.wrapping_add(4 * words as u64);
-        let inside = |start: u64, end: u64| start >= CKSSEG && end <= STATIC && start < end;
-        self.page & 0xffff == 0
+        let room = if self.identity { OUTSIDE..OUTSIDE_END } else { CKSSEG..STATIC };
+        let inside = |start: u64, end: u64| start >= room.start && end <= room.end && start < end;
+        self.page & if self.identity { 0xffff_ffff } else { 0xffff } == 0
             && self.table.is_multiple_of(8 * (TABLE_ENTRIES * TABLE_ENTRY) as u64)
             && self.code & 3 == 0
             && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
@@ -207,6 +244,8 @@ pub mod slot {
     pub const PENDING: u16 = 16;
     /// The main class's constant.
     pub const MAIN: u16 = 24;
+    /// The jump table's address.
+    pub const TABLE: u16 = 88;
     /// The constants of all classes.
     const CONSTANTS: u16 = 32;
     /// What EntryHi has to be for a probe of the TLB to find …

@@ -23,12 +23,12 @@ impl Builder<'_> {
             Some(reach) => reach,
             None => return false,
         };
-        self.alias(base, reach);
+        let word = with(word, S, self.alias(base, reach));
         if is_kept(rt) {
-            self.put(with(with(word, S, K0), T, K0));
+            self.put(with(word, T, K0));
             self.store_kept(rt);
         } else {
-            self.put(with(word, S, K0));
+            self.put(word);
         }
         self.linked = Held::new(base, reach);
         self.wrote(1 << rt);
@@ -44,19 +44,20 @@ impl Builder<'_> {
         if base == ZERO {
             return false;
         }
-        let reach = if self.linked.is(base) { self.linked.reach } else { Reach::Mixed };
-        self.alias(base, reach);
+        let any = if self.layout.identity { Reach::Identity } else { Reach::Mixed };
+        let reach = if self.linked.is(base) { self.linked.reach } else { any };
+        let word = with(word, S, self.alias(base, reach));
         if is_kept(rt) {
             self.page();
             self.put(asm::ld(K1, kept(rt), K1));
             self.k1 = Scratch::Unknown;
-            self.put(with(with(word, S, K0), T, K1));
+            self.put(with(word, T, K1));
             self.point(Kind::Stored, index);
-            self.put(asm::lui(K0, (self.layout.page >> 16) as u16));
+            self.page_address(K0);
             self.put(asm::sd(K1, kept(rt), K0));
             self.alias = Held::NONE;
         } else {
-            self.put(with(word, S, K0));
+            self.put(word);
         }
         self.wrote(1 << rt);
         true

@@ -116,6 +116,7 @@ impl Own {
         let page = pages.page(PAGE)?;
         let own = Self { layout, words, endian, pages, page, seldom: [!0; 6], probed: (!0, !0) };
         own.put(slot::MAIN, layout.main.constant());
+        own.put(slot::TABLE, layout.table);
         for class in Class::ALL {
             own.put(slot::constant(class), class.constant());
         }
@@ -173,6 +174,11 @@ impl Own {
         Some(OwnPair { pages: [self.pages.page(first), odd], mask: 0, writable })
     }
 
+    /// The guest address behind a real one that is none of theirs.
+    pub fn guest_address(&self, real: u64) -> Option<u64> {
+        self.layout.guest_address(real)
+    }
+
     /// The word of code at a real address.
     pub fn word(&self, address: u64) -> Option<u32> {
         let byte = address.wrapping_sub(self.layout.code);
@@ -189,7 +195,7 @@ impl Own {
         let Some((page, at)) = self.find(TABLE, entry) else { return };
         match address {
             Some(address) => {
-                for (n, word) in (0..).zip([pc, address, self.layout.main.constant()]) {
+                for (n, word) in (0..).zip([pc, address, self.layout.between()]) {
                     word.store(page, at + 8 * n, self.endian);
                 }
             }

@@ -25,6 +25,7 @@ impl PageImage {
         image.set(slot::K1, cpu.gpr(K0 + 1));
         image.set(slot::PENDING, (cpu.cp0().cause.bits() & LINES).into());
         image.set(slot::MAIN, layout.main.constant());
+        image.set(slot::TABLE, layout.table);
         for class in Class::ALL {
             image.set(slot::constant(class), class.constant());
         }

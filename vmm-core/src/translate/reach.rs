@@ -14,6 +14,8 @@ pub enum Reach {
     Mixed,
     /// One address, which is known, and has this alias, sign-extended.
     Static(u32),
+    /// The real address is the guest's.
+    Identity,
 }
 
 /// A register that accesses have had as their base, unchanged since, and what they reach.
@@ -53,6 +55,9 @@ pub const CANDIDATES: [Class; 2] = [Class::Cached, Class::Compat];
 impl Builder<'_> {
     /// What the access `word`, instruction `index`, reaches.
     pub(super) fn reach(&mut self, index: usize, word: u32) -> Option<Reach> {
+        if self.layout.identity {
+            return Some(Reach::Identity);
+        }
         let base = field(word, S);
         if let Some(certain) = self.values.certain(base).filter(|_| base != ZERO)
             && let Some(alias) = static_alias(certain.wrapping_add(offset(word)))
@@ -64,6 +69,9 @@ impl Builder<'_> {
 
     /// What the access of instruction `index` reaches, with base register `base`, of those that go by class.
     pub(super) fn reach_by_class(&mut self, index: usize, base: u32) -> Option<Reach> {
+        if self.layout.identity {
+            return Some(Reach::Identity);
+        }
         if base == ZERO {
             return None;
         }
@@ -130,6 +138,13 @@ impl Builder<'_> {
     /// The register that has the alias of what register `base` holds: `$k0`, or for a user address that one itself, once it is
     /// known to be one.
     pub(super) fn alias(&mut self, base: u32, reach: Reach) -> u32 {
+        if reach == Reach::Identity {
+            if is_kept(base) {
+                self.load_kept(base);
+                return K0;
+            }
+            return base;
+        }
         let user = reach == Reach::One(Class::User);
         if !self.holds(base, reach) {
             if user {

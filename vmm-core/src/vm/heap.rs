@@ -48,6 +48,8 @@ pub struct Pool {
     left: Arc<AtomicUsize>,
     /// Words of code that each VCPU may have: so many that all find room for theirs.
     code_words: usize,
+    /// All who can be translated find room for that.
+    enough: bool,
 }
 
 /// A part of a [`Pool`], given back when it is dropped.
@@ -67,7 +69,8 @@ impl Pool {
         let code_words =
             CODE_WORDS.into_iter().zip(wanted).find(fits).map_or(small, |(words, _)| words);
         let left = usize::try_from(bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
-        Self { left: Arc::new(AtomicUsize::new(left)), code_words }
+        let enough = wanted.last().is_some_and(|least| *least <= bytes);
+        Self { left: Arc::new(AtomicUsize::new(left)), code_words, enough }
     }
 
     /// Bytes that nobody has.
@@ -116,8 +119,11 @@ pub struct Lack {
 pub struct Candidate {
     /// What was asked for.
     pub engine: config::Engine,
-    /// Whether its kernel mode is something to translate: not of a kernel that is linked in a supervisor segment.
+    /// Whether its kernel mode can be translated.
     pub translatable: bool,
+    /// Its kernel is linked in a supervisor segment: it runs well without being translated, and is so only where all
+    /// find room for that.
+    pub linked: bool,
     /// Bytes of RAM.
     pub memory: u64,
     /// VCPUs to be run here.
@@ -133,7 +139,7 @@ impl Candidate {
 
     /// Whether it does not start where it can't be translated.
     const fn insists(&self) -> bool {
-        matches!(self.engine, config::Engine::Translator) && self.is_translated()
+        matches!(self.engine, config::Engine::Translator) && self.is_translated() && !self.linked
     }
 
     /// Heap that it must have at least to be started, in bytes.
@@ -167,6 +173,9 @@ impl Candidate {
             return Ok(admission(if interpreted { Engine::Interpreter } else { Engine::Direct }));
         }
         for code_words in [pool.code_words, small] {
+            if self.linked && !pool.enough {
+                break;
+            }
             let needed = self.most(code_words) - least;
             // (Whether there is that much is asked first: a grant is for whoever uses it. Who insists has the last one.)
             if has(least + needed)
@@ -176,8 +185,8 @@ impl Candidate {
                 return Ok(Admission { code_words, grant, ..admission(Engine::Translator) });
             }
         }
-        let lack = Some(Lack { needed: self.most(small) - least, left: Some(pool.left()) });
-        Ok(Admission { lack, ..admission(Engine::Direct) })
+        let lack = Lack { needed: self.most(small) - least, left: Some(pool.left()) };
+        Ok(Admission { lack: (!self.linked).then_some(lack), ..admission(Engine::Direct) })
     }
 }
 
@@ -192,12 +201,12 @@ mod tests {
     const SMALL: usize = CODE_WORDS[2];
 
     fn stock(engine: Wish) -> Candidate {
-        Candidate { engine, translatable: true, memory: 64 << 20, vcpus: 1 }
+        Candidate { engine, translatable: true, linked: false, memory: 64 << 20, vcpus: 1 }
     }
 
     /// So many bytes for translation, in caches of so many words at most.
     fn pool(bytes: usize, code_words: usize) -> Pool {
-        Pool { left: Arc::new(AtomicUsize::new(bytes)), code_words }
+        Pool { left: Arc::new(AtomicUsize::new(bytes)), code_words, enough: true }
     }
 
     /// What translating a stock VM takes.
@@ -264,6 +273,23 @@ mod tests {
         assert_eq!(admitted(translator, &nothing, small - 1), None);
         let more = Some((Engine::Translator, LARGE, true, false));
         assert_eq!(admitted(translator, &pool(64 * MB, LARGE), 64 * MB), more);
+    }
+
+    #[test]
+    fn who_runs_well_without_is_translated_where_all_find_room() {
+        for wish in [Wish::Auto, Wish::Translator] {
+            let linked = Candidate { linked: true, ..stock(wish) };
+            let most = linked.most(SMALL);
+            let mut pool = pool(64 * MB, SMALL);
+            let all = Some((Engine::Translator, SMALL, true, false));
+            assert_eq!(admitted(linked, &pool, most), all);
+            let not = Some((Engine::Direct, SMALL, false, false));
+            assert_eq!(admitted(linked, &pool, most - 1), not);
+            pool.enough = false;
+            assert_eq!(admitted(linked, &pool, most), not);
+        }
+        let [large, small] = [59, 39].map(|bytes| Pool::new(bytes, 10, [100, 60, 40]).enough);
+        assert!(large && !small);
     }
 
     #[test]

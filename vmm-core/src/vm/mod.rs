@@ -171,7 +171,9 @@ impl<M: GuestMemory> Vm<M> {
             Engine::Interpreter => Policy::NEVER,
             engine => {
                 let kernel = plan.is_supervisor_linked();
-                let translated = engine == Engine::Translator && !kernel;
+                // (Of a VCPU that has an address everywhere, only what has none that is real.)
+                let fits = !kernel || crate::direct::can_translate_linked(&params.model);
+                let translated = engine == Engine::Translator && fits;
                 Policy { user: true, kernel, exceptions: kernel, translated }
             }
         };
@@ -229,6 +231,7 @@ impl<M> Vm<M> {
     #[must_use]
     pub const fn kernel_engine(&self) -> &'static str {
         match self.policy {
+            Policy { kernel: true, translated: true, .. } => "direct, translated where it is hot",
             Policy { kernel: true, .. } => "direct",
             Policy { translated: true, .. } => "translated",
             _ => "interpreted",

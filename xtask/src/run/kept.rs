@@ -97,7 +97,8 @@ fn heap(plan: &Plan, vm: &config::Vm) -> (u64, u64) {
         Kernel::File(_) => false,
     });
     let candidate =
-        Candidate { engine: vm.engine, translatable: !linked, memory: vm.memory, vcpus: vm.vcpus };
+        // (What runs well without being translated is worth no more memory.)
+        Candidate { engine: vm.engine, translatable: !linked, linked, memory: vm.memory, vcpus: vm.vcpus };
     let pmap = vm.memory >> 8;
     (candidate.least() as u64 + pmap, candidate.most(CODE_WORDS[0]) as u64 + pmap)
 }

@@ -22,8 +22,11 @@ const DOOR: u64 = 0xffff_ffff_c000_0000;
 
 /// More places to point at: the monitor, its per-CPU pages, PROM and machine memory as the machine's
 /// own kernel mode would see them, this guest's mapped segments; and what a translator that takes it for cached memory makes
-/// its page of registers, its table of jumps, and the code itself.
-const DIRECT_PLACES: [u64; 17] = [
+/// its page of registers, its table of jumps, and the code itself; and where these are if real addresses are the guest's.
+const DIRECT_PLACES: [u64; 20] = [
+    0x4000_0340_0000_0000,
+    0x4000_0340_0010_0000,
+    0x4000_0340_0020_0000,
     0x27ff_fe7f_c001_0000,
     0x27ff_fe7f_c002_0000,
     0x27ff_fe7f_c010_0000,

@@ -1,7 +1,7 @@
 //! Translated code on the fake of a real CPU, through the same loop as on the machine.
 
 use super::fake::{Fake, Steps};
-use super::{MARGIN, assert_same};
+use super::{MARGIN, assert_same, lo, map};
 use crate::cpu::CpuModel;
 use crate::direct::tests::random::Random;
 use crate::direct::{self, Direct, Exit, Policy, Translations};
@@ -9,7 +9,7 @@ use crate::endian::Endian;
 use crate::interp::tests::machine::asm::*;
 use crate::interp::tests::machine::{DEVICE, MEMORY, Machine, START};
 use crate::interp::{self, Around};
-use crate::translate::tests::random::{CROSSING, prepared};
+use crate::translate::tests::random::{CROSSING, has_real_addresses, prepared};
 use crate::translate::tests::rig::Rig;
 
 /// Guest instructions of a stream.
@@ -17,7 +17,9 @@ const INSTRUCTIONS: u64 = 2500;
 /// How far the reference may be behind.
 const BEHIND: u64 = 64 * INSTRUCTIONS;
 
+/// Of a kernel that is linked elsewhere, and of one in a supervisor segment.
 const POLICY: Policy = Policy { user: true, kernel: false, exceptions: false, translated: true };
+const LINKED: Policy = Policy { user: true, kernel: true, exceptions: true, translated: true };
 
 fn is_like(one: &Machine, other: &Machine) -> bool {
     one.cpu.pc() == other.cpu.pc() && Rig::seen(&one.cpu) == Rig::seen(&other.cpu)
@@ -81,12 +83,23 @@ fn go(
     fake: &mut Fake<'_>,
     clock: &Steps,
 ) -> bool {
+    go_by(POLICY, machine, direct, steps, fake, clock)
+}
+
+fn go_by(
+    policy: Policy,
+    machine: &mut Machine,
+    direct: &mut Direct,
+    steps: u64,
+    fake: &mut Fake<'_>,
+    clock: &Steps,
+) -> bool {
     let Machine { cpu, memory, board } = machine;
     fake.limit = clock.0.get() + cpu.retired() + steps + MARGIN;
     let until = fake.limit - MARGIN;
     loop {
         let around = Around::alone(memory, board, clock);
-        match direct::run(direct, cpu, fake, around, POLICY, steps, until) {
+        match direct::run(direct, cpu, fake, around, policy, steps, until) {
             Exit::Time => return true,
             Exit::Interpret | Exit::Device if clock.0.get() + cpu.retired() >= until => {
                 return true;
@@ -110,6 +123,7 @@ fn stream(seed: u64) -> (Translations, u64) {
     let mut random = Random(!seed);
     let begin = reference.cpu.retired();
     let mut runs = 0;
+    let policy = if has_real_addresses(seed) { LINKED } else { POLICY };
     while reference.cpu.retired() - begin < INSTRUCTIONS && runs < INSTRUCTIONS {
         runs += 1;
         let steps = match random.next() % 4 {
@@ -117,7 +131,7 @@ fn stream(seed: u64) -> (Translations, u64) {
             1 | 2 => 1 + random.next() % 24,
             _ => 1 + random.next() % 300,
         };
-        let goes_on = go(&mut machine, &mut direct, steps, &mut fake, &clock);
+        let goes_on = go_by(policy, &mut machine, &mut direct, steps, &mut fake, &clock);
         let what = format!("seed {seed}, {steps} steps");
         catch_up(&mut reference, &machine, false, &what);
         if !goes_on {
@@ -141,7 +155,7 @@ fn stream(seed: u64) -> (Translations, u64) {
 
 #[test]
 fn random_streams_run_as_interpreted() {
-    let mut all = Translations::default();
+    let (mut all, mut linked) = (Translations::default(), Translations::default());
     let mut completed = 0;
     let number = |name: &str, default: u64| {
         std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -151,6 +165,16 @@ fn random_streams_run_as_interpreted() {
     for seed in (first..first + streams).chain(crossing..crossing + streams / 2) {
         let (counters, ran) = stream(seed);
         completed += ran;
+        if has_real_addresses(seed) {
+            linked.made += counters.made;
+            linked.chained += counters.chained;
+            linked.jumps += counters.jumps;
+            linked.interpreted += counters.interpreted;
+            linked.resumed += counters.resumed;
+            linked.quick += counters.quick;
+            linked.written += counters.written;
+            assert_eq!(counters.guesses + counters.mains, 0, "seed {seed}");
+        }
         all.made += counters.made;
         all.chained += counters.chained;
         all.jumps += counters.jumps;
@@ -165,6 +189,18 @@ fn random_streams_run_as_interpreted() {
         [all.made, all.chained, all.jumps, all.interpreted, all.resumed, all.guesses, all.written]
     {
         assert!(count > streams / 10, "{all:?}");
+    }
+    println!("of kernels in a supervisor segment: {linked:?}");
+    for count in [
+        linked.made,
+        linked.chained,
+        linked.jumps,
+        linked.interpreted,
+        linked.resumed,
+        linked.quick,
+        linked.written,
+    ] {
+        assert!(count > 0, "{linked:?}");
     }
     assert!(all.mains > 0 && completed > streams * 100, "{completed} {all:?}");
 }
@@ -277,6 +313,44 @@ fn a_store_conditional_to_watched_memory_gets_through() {
     let (count, direct) = counted(&COUNT, START + 0x800, 200);
     assert!(count > 100, "{count}");
     assert!(direct.counters().linked > 0 && direct.translations().is_some_and(|t| t.written > 0));
+}
+
+#[test]
+fn a_kernel_in_a_supervisor_segment_counts_in_emitted_code() {
+    const WINDOW: u64 = 0xffff_ffff_c000_0000;
+    // The counter in a page of its own, in that of the code, and where supervisor mode does not come.
+    for (at, least) in [
+        (WINDOW + 0x2_0000, 1000),
+        (WINDOW + START % 0x100_0000 + 0x800, 100),
+        (0xffff_ffff_8002_0008, 20),
+    ] {
+        for (value, base) in [(2, 4), (26, 27), (27, 4)] {
+            let mut machine =
+                Machine::new(CpuModel::honeycomb(), Endian::Little, &count_with(value, base));
+            let cpu = &mut machine.cpu;
+            cpu.write_cp0(13, 0, 1 << 27, 0);
+            // All memory, in one large page.
+            map(cpu, 6, WINDOW, 0, true, [lo(0, 6), 0]);
+            let mut entry = *cpu.tlb().entry(6);
+            entry.mask = 0x7f_e000;
+            cpu.set_tlb(6, entry);
+            cpu.set_gpr(6, at);
+            cpu.set_pc(WINDOW + START % 0x100_0000);
+            let clock = Steps::default();
+            let shared = &raw const machine.memory;
+            // SAFETY: the machine outlives the fake and stays where it is; both use its memory through shared references.
+            let mut fake = Fake::new(Endian::Little, unsafe { &*shared }, &clock);
+            let mut direct = Direct::new();
+            for n in 0..200 {
+                assert!(go_by(LINKED, &mut machine, &mut direct, 60 + n % 7, &mut fake, &clock));
+                let memory = machine.doubleword(at & 0xf_ffff);
+                let behind = memory - machine.cpu.gpr(5);
+                assert!(behind <= 1, "{memory} counted, {behind} behind");
+            }
+            let count = machine.doubleword(at & 0xf_ffff);
+            assert!(count > if value < 26 { least } else { least / 4 }, "{at:#x}: {count}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{Run, Way};
 use crate::cpu::Access;
 use crate::direct::{After, Exit, RealCpu, Trapped};
 use crate::isa::{Op, decode};
-use crate::translate::{guest_address, is_mapped};
+use crate::translate::is_mapped;
 use abi::{Gpa, PAGE_SIZE};
 
 /// A load's or store's size in bytes, and whether it is a load, and one that extends the sign.
@@ -42,7 +42,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             return None;
         }
         let Self { engine, t, vcpu, .. } = &mut *self;
-        let va = guest_address(trapped.bad_vaddr).filter(|va| !is_mapped(*va))?;
+        let va = t.own.guest_address(trapped.bad_vaddr).filter(|va| !is_mapped(*va))?;
         let physical = vcpu.translate(va, access).ok()?;
         if engine.mem.resolve(Gpa(physical & !(PAGE_SIZE - 1)), Access::Read).is_some() {
             return None;

@@ -53,7 +53,8 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             _ => {
                 // In a window it was the guest's own fault, a device, or a page that is watched.
                 let right = code <= 3 && guest_address(trapped.bad_vaddr).is_some();
-                let astray = (access || code == 13) && !right;
+                let guessed = !self.t.cache.layout().identity;
+                let astray = (access || code == 13) && !right && guessed;
                 self.by_interpreter(&stand, astray, in_slot)
             }
         };
@@ -288,7 +289,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
 
     /// Scratch registers as they are between blocks.
     fn clean(&self) -> [u64; 2] {
-        [0, self.t.cache.layout().main.constant()]
+        [0, self.t.cache.layout().between()]
     }
 
     /// Whether control has come to `pc`, with nothing else changed that emitted code depends on.
@@ -367,12 +368,12 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     /// looked for.
     fn goes_on(&mut self, stand: &Stand) -> bool {
         let dropped = self.t.cache.dropped();
-        let (target, again) = if let Some(exit) = stand.exit {
-            (self.t.cache.target(exit), self.vcpu.pc)
+        let (target, again, scratch) = if let Some(exit) = stand.exit {
+            (self.t.cache.target(exit), self.vcpu.pc, self.scratch())
         } else {
             let Some(again) = self.t.cache.look_up_again(stand) else { return false };
             let Some(target) = self.jump_target(stand) else { return false };
-            (target, again)
+            (target, again, self.clean())
         };
         let slot = match stand.kind {
             Kind::WithSlot | Kind::BegunWithSlot => Some(stand.pc.wrapping_add(4)),
@@ -394,6 +395,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             }
         }
         self.vcpu.pc = again;
+        (self.vcpu.gpr[K0], self.vcpu.gpr[K0 + 1]) = (scratch[0], scratch[1]);
         true
     }
 

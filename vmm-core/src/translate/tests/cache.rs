@@ -17,6 +17,7 @@ const LAYOUT: Layout = Layout {
     table: CKSSEG + 0x4_0000,
     code: CKSSEG + 0x10_0000,
     main: Class::Cached,
+    identity: false,
     model: CpuModel::honeycomb(),
 };
 

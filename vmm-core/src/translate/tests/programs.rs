@@ -12,7 +12,7 @@ const DATA: u64 = 0x9800_0000_0002_0000;
 fn rig(program: &[u32]) -> Rig {
     let mut machine = Machine::new(CpuModel::honeycomb(), Endian::Big, program);
     machine.cpu.write_cp0(13, 0, 1 << 27, 0);
-    Rig::new(machine, Class::Cached)
+    Rig::new(machine, Some(Class::Cached))
 }
 
 /// `ld $2, ($4); sd $2, 8($4); daddiu $4, 8; daddiu $5, -1; bne $5, $0, back; addu $6, $6, $2`

@@ -226,6 +226,12 @@ fn cross(random: &mut Random, code: u64, text: &mut Vec<u32>) {
     text.extend([NOP, back, NOP]);
 }
 
+/// Whether a stream's addresses are to be the real ones: as of a kernel in a supervisor segment, if its code is there.
+pub const fn has_real_addresses(seed: u64) -> bool {
+    let supervisor = seed >> 2 & 3 == 2;
+    seed & 1 == 0 && (supervisor && seed & 0x40 == 0 || seed % 7 == 4)
+}
+
 pub fn prepared(seed: u64) -> Machine {
     let mut random = Random(seed);
     let model = if seed & 1 == 0 { CpuModel::honeycomb() } else { CpuModel::mips64r2_generic() };
@@ -328,6 +334,14 @@ pub fn prepared(seed: u64) -> Machine {
     cpu.set_gpr(27, random.next());
     cpu.write_cp0(10, 0, asid.into(), 0);
     cpu.write_cp0(15, 1, 0xffff_ffff_8000_0000, 0);
+    if has_real_addresses(seed) && seed & 0x2000 == 0 {
+        // The handlers in a supervisor segment too, in a large page (EBase.WG).
+        map(cpu, 6, 0xffff_ffff_d000_0000, asid, true, [lo(0, 6), 0]);
+        let mut entry = *cpu.tlb().entry(6);
+        entry.mask = 0x7f_e000;
+        cpu.set_tlb(6, entry);
+        cpu.write_cp0(15, 1, 0xffff_ffff_d000_0800, 0);
+    }
     let segments = [0xe0u64, 0xa0, 0xc0, 0xe0][(seed >> 5) as usize & 3];
     // (Code in XKPHYS needs KX.)
     let segments = if seed & 0x380 == 0 && (seed >> 2) & 3 != 1 { 0x60 } else { segments };
@@ -360,6 +374,7 @@ fn catch_up(reference: &mut Machine, rig: &mut Rig, seed: u64) {
 /// A machine with a stream, to be translated.
 fn rig(seed: u64) -> Rig {
     let main = if seed & 4 == 0 { Class::Compat } else { Class::Cached };
+    let main = (!has_real_addresses(seed)).then_some(main);
     let mut rig = Rig::new(prepared(seed), main);
     // In some the real TLB is empty in the middle of whatever is emitted.
     if seed % 5 == 3 {

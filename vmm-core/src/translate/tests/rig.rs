@@ -46,6 +46,7 @@ pub const fn layout(main: Class, model: CpuModel) -> Layout {
         table: 0xffff_ffff_c008_0000,
         code: 0xffff_ffff_c010_0000,
         main,
+        identity: false,
         model,
     }
 }
@@ -175,7 +176,8 @@ enum Next {
 }
 
 impl Rig {
-    pub fn new(machine: Machine, main: Class) -> Self {
+    /// `main` is `None` if the guest's addresses are the real ones.
+    pub fn new(machine: Machine, main: Option<Class>) -> Self {
         let endian = machine.cpu.endian();
         let frames = Frames { words: vec![0; FRAMES as usize / 8], endian };
         for vector in [0x000, 0x080, 0x180] {
@@ -184,7 +186,11 @@ impl Rig {
         frames.clear_jumps();
         let mut outer = Vcpu::with_code_pages(CpuModel::mips64r2_generic(), endian, 64);
         outer.write_cp0(6, 0, WIRED.into(), 0);
-        let layout = layout(main, *machine.cpu.model());
+        let model = *machine.cpu.model();
+        let layout = match main {
+            Some(main) => layout(main, model),
+            None => Layout::of_identity(model).expect("no addresses everywhere"),
+        };
         let cache = CodeCache::new(layout, WORDS).expect("a possible layout");
         let counts = Counts::default();
         let mut rig = Self { machine, outer, frames, cache, counts, jolt: 0 };
@@ -320,7 +326,7 @@ impl Rig {
         let entry = self.cache.entry(block);
         self.load(entry);
         self.outer.set_gpr(26, 0x1122_3344_5566_7788);
-        self.outer.set_gpr(27, self.cache.layout().main.constant());
+        self.outer.set_gpr(27, self.cache.layout().between());
     }
 
     /// The real CPU gets the VCPU's registers, and goes on at `address`.
@@ -386,7 +392,7 @@ impl Rig {
 
     /// Fills the real TLB for `real`, if it is the alias of guest memory that may be accessed so.
     fn fill(&mut self, real: u64, access: Access) -> bool {
-        let Some(va) = guest_address(real) else { return false };
+        let Some(va) = self.cache.layout().guest_address(real) else { return false };
         let cpu = &self.machine.cpu;
         let Ok(physical) = cpu.translate(va, access) else { return false };
         let page = Gpa(physical & !(PAGE_SIZE - 1));
@@ -485,7 +491,8 @@ impl Rig {
             9 if !in_slot => return self.way_out(&stand, epc),
             code @ 1..=3 => {
                 let access = if code == 2 { Access::Read } else { Access::Write };
-                assert!(is_dead(real) || guest_address(real).is_some() || real < 1 << 40);
+                let known = guest_address(real).is_some() || self.cache.layout().identity;
+                assert!(is_dead(real) || known || real < 1 << 40);
                 if self.fill(real, access) {
                     self.outer.set_pc(epc);
                     return Next::Continue;
@@ -496,6 +503,7 @@ impl Rig {
         }
         self.counts.faults += 1;
         let right = matches!(cause.exc_code(), 1..=3) && guest_address(real).is_some();
+        let right = right || self.cache.layout().identity;
         self.by_interpreter(&stand, !right && cause.exc_code() != 12, in_slot)
     }
 
@@ -535,7 +543,7 @@ impl Rig {
                         Some(Resume::Clean(address)) => {
                             self.load(address);
                             self.outer.set_gpr(26, !0);
-                            self.outer.set_gpr(27, self.cache.layout().main.constant());
+                            self.outer.set_gpr(27, self.cache.layout().between());
                         }
                         None => return Next::Look,
                     }
@@ -572,7 +580,7 @@ impl Rig {
                 let Some(address) = self.cache.behind_stretch(stand) else { break };
                 self.load(address);
                 self.outer.set_gpr(26, !0);
-                self.outer.set_gpr(27, self.cache.layout().main.constant());
+                self.outer.set_gpr(27, self.cache.layout().between());
                 self.counts.resumed += 1;
                 return Next::Continue;
             }
@@ -610,11 +618,13 @@ impl Rig {
             {
                 self.counts.jumps += 1;
                 let entry = TABLE + 8 * (TABLE_ENTRY * Layout::table_index(target)) as u64;
-                let words = [target, self.cache.entry(to), self.cache.layout().main.constant()];
+                let words = [target, self.cache.entry(to), self.cache.layout().between()];
                 for (at, word) in (entry..).step_by(8).zip(words) {
                     self.frames.set64(at, word);
                 }
                 self.outer.set_pc(again);
+                self.outer.set_gpr(26, !0);
+                self.outer.set_gpr(27, self.cache.layout().between());
                 return Next::Continue;
             }
         }
