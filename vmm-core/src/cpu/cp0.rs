@@ -144,7 +144,6 @@ impl Cp0 {
     }
 
     /// What the next values of Random depend on.
-    #[cfg(test)]
     pub(crate) const fn random(&self) -> [u32; 2] {
         self.random
     }
@@ -223,6 +222,24 @@ impl Cp0 {
     }
 }
 
+/// The value of Random behind a state of its generator, which moves on.
+const fn following_random(state: &mut [u32; 2], size: u32, wired: u32) -> u32 {
+    let choices = size - wired;
+    if choices == 1 {
+        return size - 1;
+    }
+    let [seed, last] = state;
+    loop {
+        // The generator that the C standard shows, as in QEMU: the same sequence from reset.
+        *seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);
+        let index = (*seed >> 16) % choices + wired;
+        if index != *last {
+            *last = index;
+            return index;
+        }
+    }
+}
+
 const fn sign_extend(value: u32) -> u64 {
     value as i32 as u64
 }
@@ -245,21 +262,31 @@ impl Vcpu {
     /// The next value of Random: from Wired to the last entry, never twice the same while there is
     /// a choice.
     pub(crate) fn next_random(&mut self) -> u32 {
-        let size = self.model.tlb_entries;
-        let choices = size - self.cp0.wired;
-        if choices == 1 {
-            return size - 1;
-        }
-        let [seed, last] = &mut self.cp0.random;
-        loop {
-            // The generator that the C standard shows, as in QEMU: the same sequence from reset.
-            *seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);
-            let index = (*seed >> 16) % choices + self.cp0.wired;
-            if index != *last {
-                *last = index;
-                return index;
+        let (size, wired) = (self.model.tlb_entries, self.cp0.wired);
+        following_random(&mut self.cp0.random, size, wired)
+    }
+
+    /// The next entries that `tlbwr` replaces, with the generator's state before each and behind the last: as far as it makes no
+    /// difference for the present address space when they go.
+    pub(crate) fn victims<const N: usize>(
+        &self,
+        found: &mut [u16; N],
+        states: &mut [[u32; 2]],
+    ) -> usize {
+        let (size, wired) = (self.model.tlb_entries, self.cp0.wired);
+        let mut state = self.cp0.random;
+        for count in 0..N {
+            states[count] = state;
+            let index = following_random(&mut state, size, wired) as usize;
+            let entry = self.tlb.entry(index);
+            let here = entry.global || entry.asid == self.asid();
+            if here && !entry.invalid && self.tlb.is_copied(index) {
+                return count;
             }
+            found[count] = index as u16;
+            states[count + 1] = state;
         }
+        N
     }
 
     /// Reads register `reg`, `sel` at virtual time `now` as `dmfc0` does. (`mfc0` takes the low half

@@ -8,6 +8,7 @@ mod cp0;
 mod exception;
 mod fpr;
 mod model;
+pub(crate) mod presence;
 mod save;
 mod stale;
 mod status;
@@ -201,7 +202,11 @@ impl Vcpu {
         self.set_number(number);
         self.write_cp0(9, 0, 1, now);
         self.fcsr = Fcsr::from_bits(0);
+        let keeps = self.tlb.presence().is_some();
         self.tlb = Tlb::new(model.tlb_entries, model.segment_mask(), model.tlb_reset_invalid);
+        if keeps {
+            self.tlb.keep_presence();
+        }
         self.link = None;
         self.waiting = false;
         self.vector_faults = 0;

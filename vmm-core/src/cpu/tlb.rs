@@ -6,6 +6,7 @@
 
 use super::CpuModel;
 use super::cp0::page_mask;
+use super::presence::Presence;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,6 +20,9 @@ const KINDS: usize = 2 * 9;
 const HINTS: usize = 1024;
 /// Offset bits of the smallest pair of pages.
 const PAIR_MASK: u64 = 0x1fff;
+/// Marks of an entry: what it translates may have been copied; it may be written unseen.
+const COPIED: u8 = 1;
+const VICTIM: u8 = 2;
 
 /// EntryLo.G.
 pub const LO_G: u64 = 1;
@@ -102,6 +106,12 @@ pub struct Tlb {
     /// Live private entries at kernel addresses: while there are none, a hint for such an address is the
     /// answer in every address space.
     private_kernel: u32,
+    /// Of each entry.
+    marks: Vec<u8>,
+    /// None that is marked as a victim has been copied since.
+    victims_stand: bool,
+    /// Which user addresses have no entry, if somebody wants to know.
+    presence: Option<Box<Presence>>,
 }
 
 /// The answer to a lookup.
@@ -153,6 +163,9 @@ impl Tlb {
             hints: no_hints(),
             changes: 0,
             private_kernel: 0,
+            marks: vec![0; size],
+            victims_stand: false,
+            presence: None,
         };
         if !reset_invalid {
             for index in 0..size {
@@ -191,6 +204,57 @@ impl Tlb {
         &self.entries[index]
     }
 
+    /// From now on it is kept which user addresses have no entry, for somebody new; `false`: there is no memory for that.
+    pub(crate) fn keep_presence(&mut self) -> bool {
+        if self.presence.is_none()
+            && let Some(mut presence) = Presence::new()
+        {
+            self.entries.iter().for_each(|entry| presence.enter(entry));
+            self.presence = Some(Box::new(presence));
+        }
+        self.presence.as_mut().map(|presence| presence.tell_all()).is_some()
+    }
+
+    /// That, if it is kept.
+    pub(crate) fn presence(&mut self) -> Option<&mut Presence> {
+        self.presence.as_deref_mut()
+    }
+
+    /// What entry `index` translates is copied.
+    #[inline]
+    pub(crate) fn note_copied(&mut self, index: usize) {
+        let mark = &mut self.marks[index];
+        self.victims_stand &= *mark & VICTIM == 0;
+        *mark |= COPIED;
+    }
+
+    /// Whether what entry `index` translates may have been copied.
+    #[inline]
+    pub(crate) fn is_copied(&self, index: usize) -> bool {
+        self.marks[index] & COPIED != 0
+    }
+
+    /// Entries of these indices are to be written unseen, and the `old` ones are not: it is noted if they are copied first.
+    pub(crate) fn mark_victims(&mut self, old: &[u16], new: &[u16]) {
+        for &index in old {
+            self.marks[usize::from(index)] &= !VICTIM;
+        }
+        for &index in new {
+            self.marks[usize::from(index)] |= VICTIM;
+        }
+    }
+
+    /// None of them has been copied.
+    pub(crate) const fn let_victims_stand(&mut self) {
+        self.victims_stand = true;
+    }
+
+    /// Whether none of them has been since.
+    #[inline]
+    pub(crate) const fn victims_stand(&self) -> bool {
+        self.victims_stand
+    }
+
     /// The chain of entries of one kind for a virtual page number, in address space `space` (256: in all).
     #[inline]
     fn bucket(&self, vpn: u64, kind: usize, space: u64) -> usize {
@@ -227,6 +291,9 @@ impl Tlb {
                 at = next;
             }
         }
+        if let Some(presence) = &mut self.presence {
+            presence.leave(&entry);
+        }
         self.private_kernel -= u32::from(is_private_kernel(&entry));
         self.counts[kind] -= 1;
         if self.counts[kind] == 0 {
@@ -234,8 +301,8 @@ impl Tlb {
         }
     }
 
-    /// Replaces entry `index`, which must be below [`Tlb::len`]. Whether some of what the new one translates may have
-    /// been translated by others than the one replaced.
+    /// Replaces entry `index`, which must be below [`Tlb::len`]; nothing of the new one is copied. Whether some of what it translates
+    /// may have been translated by others than the one replaced.
     pub fn write(&mut self, index: usize, entry: Entry) -> bool {
         self.changes += 1;
         let kernel = entry.vpn >> 63 == 1;
@@ -247,6 +314,7 @@ impl Tlb {
         let covers = !alone || entry.global && self.private_kernel > 0;
         self.unlink(index);
         self.entries[index] = entry;
+        self.marks[index] &= !COPIED;
         if !small {
             for hint in self.hints.iter() {
                 hint.set(Hint::NONE);
@@ -254,6 +322,9 @@ impl Tlb {
         }
         if entry.invalid {
             return false;
+        }
+        if let Some(presence) = &mut self.presence {
+            presence.enter(&entry);
         }
         let kind = kind(entry.mask, entry.global);
         let bucket = self.bucket_of(&entry, kind);
@@ -305,6 +376,9 @@ impl Tlb {
     /// Searches, and leaves a hint.
     #[inline(never)]
     fn ask(&self, va: u64, asid: u8) -> Option<usize> {
+        if self.presence.as_ref().is_some_and(|presence| presence.is_absent(va, asid)) {
+            return None;
+        }
         let found = self.search(va, asid);
         let index = found.map_or(NONE, |index| index as u16);
         self.hint(va, asid).set(Hint { pair: va >> 13, asid, index });

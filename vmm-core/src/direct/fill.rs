@@ -94,7 +94,11 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
         let entry = vcpu.tlb.entry(index);
         let common = self.common != NOTHING_COMMON && va >> 62 != 0 && is_common(entry);
         let pair = halves(entry, va);
-        self.put(cpu, vcpu, va, pair, access, common)
+        let copied = self.put(cpu, vcpu, va, pair, access, common);
+        if copied {
+            vcpu.tlb.note_copied(index);
+        }
+        copied
     }
 
     /// As [`Fill::answer`], for translated code: `real` is an alias of the guest's address, or of the VCPU's own pages.
@@ -116,6 +120,11 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
             return self.enter_common(cpu, real, lo, mask);
         }
         let Some(va) = own.guest_address(real) else { return false };
+        let mapped = is_mapped(va);
+        // The TLB is to get that first.
+        if mapped && own.has_posts() {
+            return false;
+        }
         // With all that Status says about segments.
         let Ok(physical) = vcpu.translate(va, access) else { return false };
         if access == Access::Write {
@@ -125,17 +134,23 @@ impl<M: GuestMemory + ?Sized> Fill<'_, M> {
                 return false;
             }
         }
-        let mut common = !is_mapped(va);
-        let pair = if !common {
-            let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
-            let entry = vcpu.tlb.entry(index);
-            common = va >> 62 != 0 && is_common(entry);
-            halves(entry, va)
-        } else {
+        if !mapped {
             let even = physical & !(2 * PAGE_SIZE - 1);
-            [(LO_V | LO_D, even), (LO_V | LO_D, even + PAGE_SIZE)]
-        };
-        self.put(cpu, vcpu, real, pair, access, common)
+            let pair = [(LO_V | LO_D, even), (LO_V | LO_D, even + PAGE_SIZE)];
+            return self.put(cpu, vcpu, real, pair, access, true);
+        }
+        let Some(index) = vcpu.tlb.lookup(va, vcpu.cp0.entry_hi as u8) else { return false };
+        let entry = vcpu.tlb.entry(index);
+        let common = va >> 62 != 0 && is_common(entry);
+        let pair = halves(entry, va);
+        let copied = self.put(cpu, vcpu, real, pair, access, common);
+        if copied {
+            vcpu.tlb.note_copied(index);
+            if !vcpu.tlb.victims_stand() {
+                own.stop_posts();
+            }
+        }
+        copied
     }
 
     /// Puts a pair of pages in at `va`: of each the guest's EntryLo, and its guest-physical address. Whether all address spaces

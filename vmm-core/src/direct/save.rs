@@ -50,7 +50,7 @@ impl Direct {
     /// A saved state, of the restored `vcpu`. `find`: where in the machine memory of the VM lies, if that is known.
     pub(crate) fn restore(
         words: &mut Restorer<'_>,
-        vcpu: &Vcpu,
+        vcpu: &mut Vcpu,
         find: &mut dyn FnMut(Gpa) -> Option<Mpa>,
     ) -> Result<Self, StateError> {
         let mut direct = Self::new();
@@ -66,6 +66,7 @@ impl Direct {
             let va = address(tag).filter(|_| live.contains(tag as u8));
             let va = va.ok_or(StateError::Value("a translation's address"))?;
             let Some(index) = vcpu.tlb.lookup(va, guests[usize::from(tag as u8)]) else { continue };
+            vcpu.tlb.note_copied(index);
             let lo = halves(vcpu.tlb.entry(index), va).map(|(lo, gpa)| {
                 let mpa = if lo & LO_V == 0 { None } else { find(Gpa(gpa)) };
                 mpa.map_or(0, |mpa| mpa.page() << LO_PFN_SHIFT | CACHED | LO_V)
@@ -142,7 +143,7 @@ mod tests {
 
     fn restored(
         words: &[u64],
-        vcpu: &Vcpu,
+        vcpu: &mut Vcpu,
         mut find: impl FnMut(Gpa) -> Option<Mpa>,
     ) -> Result<Direct, StateError> {
         let mut words = Restorer(words);
@@ -155,7 +156,7 @@ mod tests {
         let (mut vcpu, mut direct) = full();
         let mut words = Vec::new();
         direct.save(&mut vcpu, &mut words).unwrap();
-        let other = restored(&words, &vcpu, find).unwrap();
+        let other = restored(&words, &mut vcpu, find).unwrap();
         assert_eq!((count(&direct), count(&other)), (FULL as usize, PAIRS_MAX));
         let newest = FULL - PAIRS_MAX as u64;
         for n in newest..FULL {
@@ -164,10 +165,10 @@ mod tests {
         }
         // Of even pages nobody knows where they are.
         let odd = |gpa: Gpa| find(gpa).filter(|_| gpa.0 & PAGE_SIZE != 0);
-        let other = restored(&words, &vcpu, odd).unwrap();
+        let other = restored(&words, &mut vcpu, odd).unwrap();
         let known = other.l2.lookup(tag(newest << 13, LIVE));
         assert_eq!(known, Some([0, lo(2 * newest + 1)]));
-        assert_eq!(count(&restored(&words, &vcpu, |_| None).unwrap()), 0);
+        assert_eq!(count(&restored(&words, &mut vcpu, |_| None).unwrap()), 0);
     }
 
     #[test]
@@ -194,18 +195,18 @@ mod tests {
             (0x4000, 0, false),
         ] {
             words[tag_at] = tag(va, asid);
-            assert_eq!(restored(&words, &vcpu, find).is_ok(), good, "{va:#x} {asid}");
+            assert_eq!(restored(&words, &mut vcpu, find).is_ok(), good, "{va:#x} {asid}");
         }
         words[tag_at] = tag(0x4000, LIVE) | 1 << 50;
-        assert!(restored(&words, &vcpu, find).is_err(), "an address that is too wide");
+        assert!(restored(&words, &mut vcpu, find).is_err(), "an address that is too wide");
         // What the guest's TLB does not have, and what it has, half of it.
         words[tag_at] = tag(0x3ff_ffff_e000, LIVE);
-        assert_eq!(count(&restored(&words, &vcpu, find).unwrap()), 0);
+        assert_eq!(count(&restored(&words, &mut vcpu, find).unwrap()), 0);
         words[tag_at] = tag(1 << 38, LIVE);
-        let pair = restored(&words, &vcpu, find).unwrap().l2.lookup(words[tag_at]);
+        let pair = restored(&words, &mut vcpu, find).unwrap().l2.lookup(words[tag_at]);
         assert_eq!(pair, Some([0, lo(7)]));
         // Two guest address spaces with one number.
         words[9] |= u64::from(LIVE);
-        assert!(restored(&words, &vcpu, find).is_err());
+        assert!(restored(&words, &mut vcpu, find).is_err());
     }
 }

@@ -8,7 +8,7 @@ mod device;
 mod left;
 
 use super::{After, Direct, Entry, LINKED_BURST, LOOK, Policy, RealCpu};
-use crate::cpu::{Access, Cause, CpuModel, Status, Vcpu};
+use crate::cpu::{Access, Cause, CpuModel, Status, Vcpu, presence};
 use crate::direct::fill::Fill;
 use crate::direct::is_supervisor;
 use crate::interp::{Engine, HOT_HEAP};
@@ -31,9 +31,9 @@ pub(crate) const fn code_words(pages: usize, most: usize) -> usize {
 }
 
 /// Bytes of heap that translation takes with so many words: the code, some ten bytes a word to know what it means, the jump
-/// table, and places that are counted and watched.
+/// table, and places that are counted, watched and filtered.
 pub(crate) const fn heap(words: usize) -> usize {
-    words * 15 + (7 << 18) + HOT_HEAP
+    words * 15 + (7 << 18) + HOT_HEAP + presence::PLACES
 }
 
 /// Whether a VCPU of this model may have kernels translated whose addresses are real ones.
@@ -72,6 +72,8 @@ pub struct Translations {
     pub interpreted: u64,
     /// Instructions about the TLB executed without it.
     pub quick: u64,
+    /// Writes of the TLB that emitted code has posted.
+    pub posted: u64,
     /// Of the interpreter's, those after which emitted code went on where it was.
     pub resumed: u64,
     /// Sites whose class was not what had been guessed.
@@ -91,6 +93,7 @@ impl Translations {
         f("interpreted", self.interpreted);
         f("resumed", self.resumed);
         f("quick", self.quick);
+        f("posted", self.posted);
         f("wrong guesses", self.guesses);
         f("code written", self.written);
         f("main classes", self.mains);
@@ -159,7 +162,7 @@ impl Translation {
             Layout::of_identity(vcpu.model)?
         } else {
             Layout {
-                page: 0xffff_ffff_c001_0000,
+                page: 0xffff_ffff_c002_0000,
                 table: 0xffff_ffff_c010_0000,
                 code: 0xffff_ffff_c020_0000,
                 // A stock kernel's; that of others is found out.
@@ -168,7 +171,7 @@ impl Translation {
                 model: vcpu.model,
             }
         };
-        if !vcpu.code.begin_watch() {
+        if !vcpu.code.begin_watch() || !vcpu.tlb.keep_presence() {
             return None;
         }
         let words = code_words(vcpu.code.pages(), most);
@@ -317,8 +320,16 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             };
             let trapped = cpu.enter(vcpu, l2, &entry, &mut answer);
             vcpu.in_slot = false;
-            // A store to a page that may be written, but could not until now.
-            if trapped.cause >> 2 & 31 == 1 && answer(cpu, vcpu, trapped.bad_vaddr, Access::Write) {
+            let code = trapped.cause >> 2 & 31;
+            if own.has_posts() {
+                t.counters.posted += t.own.take_posts(vcpu);
+                self.follow();
+                // The TLB may have what was missed, or let it be written.
+                if matches!(code, 1..=3) {
+                    continue;
+                }
+            } else if code == 1 && answer(cpu, vcpu, trapped.bad_vaddr, Access::Write) {
+                // A store to a page that may be written, but could not until now.
                 continue;
             }
             let way = match self.device(trapped, until) {
@@ -467,11 +478,6 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         if !watch.hot.is_hot(pc) || policy.kernel && !is_supervisor(pc) {
             return None;
         }
-        // Code in a private page would be another's in another address space.
-        let private = || {
-            let index = vcpu.tlb.lookup(pc, vcpu.asid());
-            index.is_none_or(|index| !vcpu.tlb.entry(index).global)
-        };
         // A vector mostly has a few instructions, many of them privileged ones, and ends in a jump: whoever has come into
         // the monitor with the exception interprets them for less than it takes to enter and leave once more.
         // (Not if that leads on in emitted code.)
@@ -484,9 +490,16 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
             !jumps && !returns && !matches!(form, Form::Interpret | Form::Ends)
         };
         let unfit = left < worth || !(0..worth).all(is_emitted);
-        if unfit || is_mapped(pc) && private() {
+        // Code in a private page would be another's in another address space; that of a global one is made for its entry.
+        let entry = is_mapped(pc).then(|| vcpu.tlb.lookup(pc, vcpu.asid()));
+        let private =
+            entry.is_some_and(|entry| entry.is_none_or(|entry| !vcpu.tlb.entry(entry).global));
+        if unfit || private {
             watch.hot.never(pc);
             return None;
+        }
+        if let Some(entry) = entry.flatten() {
+            vcpu.tlb.note_copied(entry);
         }
         watch.pages.watch(page, gpa);
         let mut source = Source { pc, page, next: None, endian: vcpu.endian };

@@ -2,8 +2,9 @@
 //! VCPU before it calls one of these.
 
 use super::{Context, Flow, word};
+use crate::cpu::presence;
 use crate::cpu::tlb::{Entry, LO_G, LO_PFN_SHIFT};
-use crate::cpu::{CC_RESOLUTION, ExcCode, Exception, Status, Trap, Vcpu};
+use crate::cpu::{CC_RESOLUTION, CpuModel, ExcCode, Exception, Status, Trap, Vcpu};
 use crate::isa::{Insn, Op, Reg};
 
 /// Result of a system instruction.
@@ -259,34 +260,42 @@ pub fn tlbr(cpu: &mut Vcpu) -> Outcome {
 /// What EntryHi, EntryLo0, EntryLo1 and PageMask describe.
 fn described(cpu: &Vcpu) -> Entry {
     let cp0 = &cpu.cp0;
-    let mask = u64::from(cp0.page_mask);
-    let global = cp0.entry_lo[0] & cp0.entry_lo[1] & LO_G;
+    entry(&cpu.model, cp0.entry_hi, cp0.entry_lo, cp0.page_mask)
+}
+
+/// The entry that registers with these contents, which a model allows, describe.
+pub(crate) fn entry(model: &CpuModel, entry_hi: u64, entry_lo: [u64; 2], page_mask: u32) -> Entry {
+    let mask = u64::from(page_mask);
+    let global = entry_lo[0] & entry_lo[1] & LO_G;
     // A bigger page has no use for the low bits of its frame number; the two G bits become one.
     let unused = mask >> 13 << LO_PFN_SHIFT;
     Entry {
-        vpn: cp0.entry_hi & VPN2 & cpu.model.segment_mask(),
+        vpn: entry_hi & VPN2 & model.segment_mask(),
         mask,
-        asid: cpu.asid(),
+        asid: entry_hi as u8,
         global: global != 0,
-        invalid: cp0.entry_hi & EHINV != 0,
-        lo: cp0.entry_lo.map(|lo| lo & !unused & !LO_G | global),
+        invalid: entry_hi & EHINV != 0,
+        lo: entry_lo.map(|lo| lo & !unused & !LO_G | global),
     }
 }
 
-fn write_entry(cpu: &mut Vcpu, index: usize) {
-    let old = *cpu.tlb.entry(index);
-    let new = described(cpu);
+/// Entry `index`, which there is, becomes `new`, which is possible.
+pub(crate) fn write_entry(cpu: &mut Vcpu, index: usize, new: Entry) {
+    let (old, copied) = (*cpu.tlb.entry(index), cpu.tlb.is_copied(index));
     let covers = cpu.tlb.write(index, new);
-    forget(cpu, &old);
+    forget(cpu, &old, copied);
     // Where nothing else was, nothing has been copied.
     if covers {
-        forget(cpu, &new);
+        forget(cpu, &new, true);
     }
 }
 
-/// Copies of what an entry has translated are void.
-fn forget(cpu: &mut Vcpu, entry: &Entry) {
-    cpu.stale.entry(entry);
+/// Copies of what an entry has translated are void. Whether an engine may have `copied` it is known of user addresses only: what
+/// it has made of others is its own affair.
+fn forget(cpu: &mut Vcpu, entry: &Entry, copied: bool) {
+    if copied || !presence::is_user(entry.vpn) {
+        cpu.stale.entry(entry);
+    }
     if !entry.invalid {
         cpu.soft.flush_pair(entry.vpn, entry.pair_mask());
     }
@@ -298,7 +307,7 @@ fn forget(cpu: &mut Vcpu, entry: &Entry) {
 /// Coprocessor 0 unusable.
 pub fn tlbwi(cpu: &mut Vcpu) -> Outcome {
     need_cop0(cpu)?;
-    write_entry(cpu, indexed(cpu));
+    write_entry(cpu, indexed(cpu), described(cpu));
     Ok(Flow::Changed)
 }
 
@@ -309,7 +318,7 @@ pub fn tlbwi(cpu: &mut Vcpu) -> Outcome {
 pub fn tlbwr(cpu: &mut Vcpu) -> Outcome {
     need_cop0(cpu)?;
     let index = cpu.next_random() as usize;
-    write_entry(cpu, index);
+    write_entry(cpu, index, described(cpu));
     Ok(Flow::Changed)
 }
 

@@ -82,6 +82,30 @@ pub const fn sd(rt: u32, offset: u16, base: u32) -> u32 {
     i(0x3f, rt, base, offset)
 }
 
+/// `lbu rt, offset(base)`
+#[must_use]
+pub const fn lbu(rt: u32, offset: u16, base: u32) -> u32 {
+    i(0x24, rt, base, offset)
+}
+
+/// `sb rt, offset(base)`
+#[must_use]
+pub const fn sb(rt: u32, offset: u16, base: u32) -> u32 {
+    i(0x28, rt, base, offset)
+}
+
+/// `daddiu rt, rs, imm`
+#[must_use]
+pub const fn daddiu(rt: u32, rs: u32, imm: u16) -> u32 {
+    i(0x19, rt, rs, imm)
+}
+
+/// `and rd, rs, rt`
+#[must_use]
+pub const fn and(rd: u32, rs: u32, rt: u32) -> u32 {
+    r(0x24, rd, rs, rt)
+}
+
 /// `xor rd, rs, rt`
 #[must_use]
 pub const fn xor(rd: u32, rs: u32, rt: u32) -> u32 {
@@ -100,10 +124,10 @@ pub const fn sign_extend(rd: u32, rt: u32) -> u32 {
     r(0, rd, 0, rt)
 }
 
-/// `dsll rd, rt, 16`
+/// `dsll rd, rt, amount`, below 32
 #[must_use]
-pub const fn dsll16(rd: u32, rt: u32) -> u32 {
-    r(0x38, rd, 0, rt) | 16 << 6
+pub const fn dsll(rd: u32, rt: u32, amount: u32) -> u32 {
+    r(0x38, rd, 0, rt) | amount << 6
 }
 
 /// `dsrl32 rd, rt, amount - 32`
@@ -160,6 +184,18 @@ pub const fn bne(rs: u32, rt: u32) -> u32 {
     i(0x05, rt, rs, 0)
 }
 
+/// `beq rs, rt`, likewise
+#[must_use]
+pub const fn beq(rs: u32, rt: u32) -> u32 {
+    i(0x04, rt, rs, 0)
+}
+
+/// `bltz rs`, likewise
+#[must_use]
+pub const fn bltz(rs: u32) -> u32 {
+    i(0x01, 0, rs, 0)
+}
+
 /// `jr rs`
 #[must_use]
 pub const fn jr(rs: u32) -> u32 {
@@ -196,7 +232,7 @@ mod tests {
         assert_eq!(op(xor(K0, 1, K1)), Op::Xor);
         assert_eq!(op(or(1, 2, 3)), Op::Or);
         assert_eq!(op(sign_extend(1, 2)), Op::Sll);
-        assert_eq!((op(dsll16(1, 1)), decode(dsll16(1, 1)).imm), (Op::Dsll, 16));
+        assert_eq!((op(dsll(1, 1, 16)), decode(dsll(1, 1, 16)).imm), (Op::Dsll, 16));
         assert_eq!((op(dsrl(1, 2, 40)), decode(dsrl(1, 2, 40)).imm), (Op::Dsrl, 40));
         assert_eq!(op(tne(1, 2)), Op::Tne);
         for (word, wanted, position, width) in [
@@ -209,7 +245,11 @@ mod tests {
             let insn = decode(word);
             assert_eq!((insn.op, insn.position(), insn.width()), (wanted, position, width));
         }
-        assert_eq!(op(bne(1, 2)), Op::Bne);
+        assert_eq!(
+            [lbu(1, 8, K1), sb(1, 8, K1), daddiu(1, 2, 8), and(1, 2, 3)].map(op),
+            [Op::Lbu, Op::Sb, Op::Daddiu, Op::And]
+        );
+        assert_eq!([bne(1, 2), beq(1, 2), bltz(1)].map(op), [Op::Bne, Op::Beq, Op::Bltz]);
         assert_eq!(op(jr(3)), Op::Jr);
         assert_eq!(op(BREAK), Op::Break);
         assert_eq!(op(numbered_break(3)), Op::Break);

@@ -211,9 +211,9 @@ impl Builder<'_> {
                     self.point_apart(kind, insn.into());
                     self.put(BREAK);
                 }
-                Way::Probe(insn) => {
+                Way::Quick(quick, insn) => {
                     self.point_apart(Kind::Plain, insn.into());
-                    self.put(asm::numbered_break(Quick::Probe.number()));
+                    self.put(asm::numbered_break(quick.number()));
                 }
             }
         }
@@ -294,6 +294,23 @@ impl Builder<'_> {
         self.put(word);
     }
 
+    /// The next word is a branch to a place of the block that comes later; it is to be given to [`Builder::land`].
+    pub(super) fn skip(&mut self, word: u32) -> usize {
+        let from = self.draft.len;
+        self.put(word);
+        from
+    }
+
+    /// A branch leads to the next word.
+    pub(super) fn land(&mut self, from: usize) {
+        let to = self.draft.len;
+        if let Some(place) = self.draft.words.get_mut(from)
+            && let Some(word) = asm::branch_to(*place, from, to)
+        {
+            *place = word;
+        }
+    }
+
     /// To the runtime, which goes on behind what it has had interpreted.
     fn hand_over(&mut self, word: u32) {
         self.put(word);
@@ -339,8 +356,8 @@ impl Builder<'_> {
         if identity {
             self.put(asm::lui(rt, (page >> 48) as u16));
             self.put(asm::ori(rt, rt, (page >> 32) as u16));
-            self.put(asm::dsll16(rt, rt));
-            self.put(asm::dsll16(rt, rt));
+            self.put(asm::dsll(rt, rt, 16));
+            self.put(asm::dsll(rt, rt, 16));
         } else {
             self.put(asm::lui(rt, (page >> 16) as u16));
         }
@@ -464,6 +481,8 @@ impl Builder<'_> {
                 self.put(asm::sd(from, place, K1));
             }
             Form::Quick(Quick::Probe) => self.probe(index),
+            Form::Quick(Quick::WriteRandom) => self.write_random(index),
+            Form::Quick(Quick::WriteIndexed) => self.write_indexed(index),
             Form::WriteLo(place) => self.write_lo(rt, place),
             Form::WriteIndex if !is_kept(rt) => return self.write_index(rt, index),
             Form::WriteHi if !is_kept(rt) => self.write_hi(rt, index),
@@ -548,9 +567,9 @@ impl Builder<'_> {
         } else {
             self.put(asm::lui(K0, half(3)));
             self.put(asm::ori(K0, K0, half(2)));
-            self.put(asm::dsll16(K0, K0));
+            self.put(asm::dsll(K0, K0, 16));
             self.put(asm::ori(K0, K0, half(1)));
-            self.put(asm::dsll16(K0, K0));
+            self.put(asm::dsll(K0, K0, 16));
             asm::ori(rd, K0, half(0))
         };
         self.alias = Held::NONE;

@@ -1,5 +1,6 @@
 //! What a block is made into: of fixed size, and without its place yet.
 
+use super::form::Quick;
 use super::stand::{Kind, Point};
 
 /// Guest instructions in a block, at most.
@@ -35,8 +36,8 @@ pub enum Way {
     Slotted(u64, u8),
     /// To the runtime, the guest standing so.
     Stop(Kind, u8),
-    /// To the runtime, which executes the `tlbp` that this instruction is.
-    Probe(u8),
+    /// To the runtime, which executes this instruction.
+    Quick(Quick, u8),
 }
 
 /// A block being made: without its place yet.

@@ -136,7 +136,7 @@ pub fn is_dead(real: u64) -> bool {
 /// Where a VCPU's own pages lie in the real CKSSEG, and what its code mostly accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// The VCPU page; a multiple of 64 KB.
+    /// The VCPU page, and what lies in the same 64 KB; a multiple of 128 KB.
     pub page: u64,
     /// The jump table; a multiple of its size.
     pub table: u64,
@@ -151,6 +151,8 @@ pub struct Layout {
     pub model: CpuModel,
 }
 
+/// Bytes at the VCPU page's address that are the VCPU's.
+pub const PAGE_BYTES: u64 = 0x1_0000;
 /// Entries of the jump table.
 pub const TABLE_ENTRIES: usize = if cfg!(test) { 8192 } else { 32_768 };
 /// Doublewords of an entry: guest PC, address of the code, main constant, nothing.
@@ -191,10 +193,10 @@ impl Layout {
         let end = self.code.wrapping_add(4 * words as u64);
         let room = if self.identity { OUTSIDE..OUTSIDE_END } else { CKSSEG..STATIC };
         let inside = |start: u64, end: u64| start >= room.start && end <= room.end && start < end;
-        self.page & if self.identity { 0xffff_ffff } else { 0xffff } == 0
+        self.page & if self.identity { 0xffff_ffff } else { 0x1_ffff } == 0
             && self.table.is_multiple_of(8 * (TABLE_ENTRIES * TABLE_ENTRY) as u64)
             && self.code & 3 == 0
-            && inside(self.page, self.page.saturating_add(abi::PAGE_SIZE))
+            && inside(self.page, self.page.saturating_add(PAGE_BYTES))
             && inside(
                 self.table,
                 self.table.saturating_add(8 * (TABLE_ENTRIES * TABLE_ENTRY) as u64),
@@ -248,18 +250,48 @@ pub mod slot {
     pub const TABLE: u16 = 88;
     /// The constants of all classes.
     const CONSTANTS: u16 = 32;
-    /// What EntryHi has to be for a probe of the TLB to find …
-    pub const PROBED_HI: u16 = 96;
-    /// … what is found then: Index.
-    pub const PROBED_INDEX: u16 = 104;
+    /// The address of the last of [`POSTS`].
+    pub const POSTED: u16 = 96;
+    /// Not zero: the filter of user addresses without an entry does not tell.
+    pub const UNTOLD: u16 = 104;
+    /// What was found for the address that was faulted at last, as in a post: EntryHi …
+    pub const FAULT_HI: u16 = 112;
+    /// … Index …
+    pub const FAULT_INDEX: u16 = 120;
+    /// … and that if the entry may be written unseen, else what Index never is.
+    pub const FAULT_AGAIN: u16 = MIXED + 8 * MIXED_COUNT;
     /// CP0 registers, as `dmfc0` reads them.
     pub const CP0: u16 = 128;
     /// Constants by bits 63:59 of an address ([`super::Layout::mixed`]).
     pub const MIXED: u16 = 512;
     /// How many of them there are.
     pub const MIXED_COUNT: u16 = 32;
+    /// The entries that the next `tlbwr`s replace; negative: that is not to be posted.
+    pub const VICTIMS: u16 = FAULT_AGAIN + 8;
+    /// How many are given at most; one more is always negative.
+    pub const VICTIM_COUNT: usize = 8;
+    /// TLB writes that are posted. The first is none: it is what a probe of EntryHi has found.
+    pub const POSTS: u16 = VICTIMS + 8 * (VICTIM_COUNT as u16 + 1);
+    /// How many there are at most, with the first one.
+    pub const POST_COUNT: usize = 2 * VICTIM_COUNT + 1;
+    /// Bytes of one.
+    pub const POST_BYTES: u16 = 56;
+    /// In a post: EntryHi, or what it never is …
+    pub const POST_HI: u16 = 0;
+    /// … EntryLo0 and EntryLo1, the first one negative if nothing has been written …
+    pub const POST_LO: [u16; 2] = [8, 16];
+    /// … the entry that has been written or found, as Index has it …
+    pub const POST_INDEX: u16 = 24;
+    /// … the same if it may be written again unseen, else what Index never is …
+    pub const POST_AGAIN: u16 = 32;
+    /// … where the next of [`VICTIMS`] is …
+    pub const POST_VICTIM: u16 = 40;
+    /// … and whether this is none any more: negative.
+    pub const POST_BEYOND: u16 = 48;
     /// Doublewords used.
-    pub const COUNT: usize = MIXED as usize / 8 + MIXED_COUNT as usize;
+    pub const COUNT: usize = (POSTS as usize + POST_BYTES as usize * (POST_COUNT + 1)) / 8;
+    /// The filter of user addresses without an entry: bytes, each zero if none has come to it. From the page's start.
+    pub const FILTER: u64 = 0x8000;
 
     /// The registers that have places in the page: number and selector.
     pub const REGISTERS: [(u8, u8); 28] = [
@@ -470,13 +502,22 @@ mod tests {
 
     #[test]
     fn places_are_all_different_and_in_the_page() {
-        let mut seen = vec![slot::K0, slot::K1, slot::PENDING, slot::MAIN];
+        let mut seen = vec![
+            slot::K0,
+            slot::K1,
+            slot::PENDING,
+            slot::MAIN,
+            slot::POSTED,
+            slot::UNTOLD,
+            slot::FAULT_HI,
+            slot::FAULT_INDEX,
+        ];
         seen.extend(Class::ALL.map(slot::constant));
         seen.extend(slot::REGISTERS.map(|(number, select)| {
             slot::register(number.into(), select.into()).expect("it has one").0
         }));
         assert!(seen.iter().max() < Some(&slot::MIXED));
-        assert!(8 * slot::COUNT as u64 <= abi::PAGE_SIZE);
+        assert!(8 * slot::COUNT as u64 <= abi::PAGE_SIZE.min(slot::FILTER));
         assert_eq!(slot::register(12, 0), Some((slot::STATUS, true)));
         assert_eq!(slot::register(4, 2), Some((slot::USER_LOCAL, true)));
         assert_eq!(slot::register(0, 0), Some((slot::INDEX, true)));
@@ -484,6 +525,14 @@ mod tests {
         assert_eq!(lo, slot::ENTRY_LO.map(|place| Some((place, true))));
         assert_eq!(slot::register(10, 0), Some((slot::ENTRY_HI, true)));
         seen.extend((0..slot::MIXED_COUNT).map(|n| slot::MIXED + 8 * n));
+        seen.push(slot::FAULT_AGAIN);
+        seen.extend((0..=slot::VICTIM_COUNT as u16).map(|n| slot::VICTIMS + 8 * n));
+        let posts = 0..=slot::POST_COUNT as u16;
+        seen.extend(posts.map(|n| slot::POSTS + slot::POST_BYTES * n));
+        assert_eq!(
+            seen.iter().max().map(|max| usize::from(max + slot::POST_BYTES)),
+            Some(8 * slot::COUNT)
+        );
         let count = seen.len();
         seen.sort_unstable();
         seen.dedup();

@@ -16,6 +16,7 @@ mod linked;
 mod own;
 #[cfg(test)]
 mod page;
+mod posts;
 mod reach;
 mod registers;
 mod sites;

@@ -3,14 +3,17 @@
 //! The guest can write the first two. So nothing is read from the jump table, and what is read from the VCPU page
 //! is what the guest could have written to the registers themselves.
 
+mod posts;
+
 use super::cache::CodeMemory;
-use super::layout::{Class, Layout, TABLE_ENTRIES, TABLE_ENTRY, slot};
+use super::layout::{Class, Layout, PAGE_BYTES, TABLE_ENTRIES, TABLE_ENTRY, slot};
 use crate::cpu::{Status, Vcpu};
 use crate::emulate::Data;
 use crate::endian::Endian;
 use crate::interp::Hot;
 use crate::mem::{OwnPages, Page};
 use abi::PAGE_SIZE;
+use posts::Posting;
 
 /// Page numbers: of the VCPU page, the jump table, the code. Each has chunks of its own.
 const PAGE: usize = 0;
@@ -24,8 +27,6 @@ const TABLE_PAGES: usize = TABLE_ENTRIES * ENTRY_BYTES / PAGE_SIZE as usize;
 const ENTRY_BYTES: usize = 8 * TABLE_ENTRY;
 /// The PC of an entry that is none: not aligned.
 const NO_PC: u64 = !0;
-/// What EntryHi never is.
-const NO_ENTRY_HI: u64 = !0;
 /// Guest `$k0`, and Cause.IP.
 const K0: usize = 26;
 const LINES: u32 = 0xff00;
@@ -47,8 +48,8 @@ pub(crate) struct Own {
     page: Page,
     /// The registers that seldom change, as they are in the page.
     seldom: [u64; 6],
-    /// EntryHi, and how often the TLB had changed, when what a probe finds was put there.
-    probed: (u64, u64),
+    /// What emitted code knows of the TLB.
+    posting: Posting,
 }
 
 /// A pair of pages as the real TLB may have it.
@@ -114,7 +115,8 @@ impl Own {
         let code = (4 * words as u64).div_ceil(2 * PAGE_SIZE) as usize * 2;
         let pages = OwnPages::new(CODE + code)?;
         let page = pages.page(PAGE)?;
-        let own = Self { layout, words, endian, pages, page, seldom: [!0; 6], probed: (!0, !0) };
+        let posting = Posting::NOTHING;
+        let own = Self { layout, words, endian, pages, page, seldom: [!0; 6], posting };
         own.put(slot::MAIN, layout.main.constant());
         own.put(slot::TABLE, layout.table);
         for class in Class::ALL {
@@ -123,6 +125,7 @@ impl Own {
         for bits in 0..slot::MIXED_COUNT {
             own.put(slot::MIXED + 8 * bits, layout.mixed(bits.into()));
         }
+        own.begin_posts();
         own.clear_jumps();
         Some(own)
     }
@@ -154,7 +157,7 @@ impl Own {
     pub fn pair(&self, real: u64) -> Option<OwnPair> {
         let Layout { page, table, code, .. } = self.layout;
         let ranges = [
-            (page, PAGE_SIZE, PAGE, true),
+            (page, PAGE_BYTES, PAGE, true),
             (table, TABLE_PAGES as u64 * PAGE_SIZE, TABLE, true),
             (code, 4 * self.words as u64, CODE, false),
         ];
@@ -162,9 +165,11 @@ impl Own {
             |(start, size, ..): &(u64, u64, usize, bool)| real.wrapping_sub(*start) < *size;
         let (start, size, first, writable) = ranges.into_iter().find(inside)?;
         let chunks = (real - start) / (2 * CHUNK_SIZE) * 2;
-        if start.is_multiple_of(2 * CHUNK_SIZE) && (chunks + 2) * CHUNK_SIZE <= size {
+        let (one, two) = ((chunks + 1) * CHUNK_SIZE == size, (chunks + 2) * CHUNK_SIZE <= size);
+        if start.is_multiple_of(2 * CHUNK_SIZE) && (one || two) {
             let first = first + chunks as usize * OwnPages::CHUNK;
-            let pages = [first, first + OwnPages::CHUNK].map(|first| self.pages.page(first));
+            let second = if two { self.pages.page(first + OwnPages::CHUNK) } else { None };
+            let pages = [self.pages.page(first), second];
             return Some(OwnPair { pages, mask: CHUNK_MASK, writable });
         }
         let even = (real - start) / (2 * PAGE_SIZE) * 2;
@@ -222,21 +227,9 @@ impl Own {
         }
     }
 
-    /// Emitted code finds what a probe of the TLB finds.
-    pub fn lend_probe(&mut self, cpu: &Vcpu) {
-        let entry_hi = cpu.cp0().entry_hi;
-        let now = (entry_hi, cpu.tlb().changes());
-        if self.probed != now {
-            self.probed = now;
-            let found = cpu.tlb().lookup(entry_hi, cpu.asid());
-            self.put(slot::PROBED_HI, if found.is_some() { entry_hi } else { NO_ENTRY_HI });
-            self.put(slot::PROBED_INDEX, found.unwrap_or(0) as u64);
-        }
-    }
-
     /// Emitted code finds the VCPU's registers.
     pub fn lend(&mut self, cpu: &mut Vcpu) {
-        self.lend_probe(cpu);
+        self.lend_tlb(cpu);
         let cp0 = cpu.cp0();
         let sign_extend = |value: u32| value as i32 as u64;
         for (place, value) in [
@@ -360,7 +353,11 @@ mod tests {
                 cpu.set_gpr(K0 + (value >> 8 & 1) as usize, value);
                 own.lend(&mut cpu);
                 let mut image = PageImage::of(&mut cpu, &layout);
-                for (n, &word) in image.words.iter().enumerate() {
+                let registers = &image.words[..usize::from(slot::VICTIMS) / 8];
+                // (What was faulted at is the runtime's to remember.)
+                let places = [slot::FAULT_HI, slot::FAULT_INDEX, slot::FAULT_AGAIN];
+                let fault = |n: usize| places.map(|place| usize::from(place) / 8).contains(&n);
+                for (n, &word) in registers.iter().enumerate().filter(|(n, _)| !fault(*n)) {
                     assert_eq!(own.get(8 * n as u16), word, "doubleword {n}");
                 }
                 // What a guest may have done to it.
@@ -394,7 +391,7 @@ mod tests {
         let size = 4 * CodeCache::MIN_WORDS as u64;
         let (mut seen, mut large) = (Vec::new(), 0);
         for (start, size, writable) in [
-            (layout.page, PAGE_SIZE, true),
+            (layout.page, PAGE_BYTES, true),
             (layout.table, (TABLE_PAGES as u64) * PAGE_SIZE, true),
             (layout.code, size, false),
         ] {

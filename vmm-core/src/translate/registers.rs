@@ -54,23 +54,6 @@ impl Builder<'_> {
         true
     }
 
-    /// `tlbp`, of what is known to be found; else it is the runtime's.
-    pub(super) fn probe(&mut self, index: usize) {
-        self.page();
-        self.alias = Held::NONE;
-        self.put(asm::ld(K0, slot::ENTRY_HI, K1));
-        self.put(asm::ld(K1, slot::PROBED_HI, K1));
-        self.k1 = Scratch::Unknown;
-        self.branch(asm::bne(K0, K1), Way::Probe(index as u8));
-        self.page();
-        self.put(asm::ld(K0, slot::PROBED_INDEX, K1));
-        self.put(asm::sd(K0, slot::INDEX, K1));
-        self.point(Kind::Plain, index + 1);
-        // The runtime goes on here.
-        self.restore();
-        self.point(Kind::Plain, index + 1);
-    }
-
     /// EntryHi becomes what `rt` holds, unless that is another address space: what user addresses mean would change.
     pub(super) fn write_hi(&mut self, rt: u32, index: usize) {
         self.page();

@@ -10,7 +10,10 @@ use crate::isa::{Insn, Op};
 pub enum Kind {
     /// The guest is about to execute the instruction at its PC.
     Plain,
-    /// Likewise, but for that some of what the instruction writes (and does not read) is written
+    /// Likewise, but scratch registers have been made from what the VCPU page said: whoever has changed that begins the
+    /// instruction anew.
+    Posting,
+    /// As [`Kind::Plain`], but for that some of what the instruction writes (and does not read) is written
     /// already: it is to be executed before anyone looks at the registers.
     Begun,
     /// The guest is about to execute the branch at its PC; if something is executed, then the branch

@@ -302,7 +302,7 @@ impl Runner {
         words.count(&mut runner.warped)?;
         words.bool(&mut is_direct)?;
         if is_direct {
-            runner.direct = Some(Box::new(Direct::restore(&mut words, &runner.vcpu, find)?));
+            runner.direct = Some(Box::new(Direct::restore(&mut words, &mut runner.vcpu, find)?));
         }
         if !words.0.is_empty() {
             return Err(StateError::Long);

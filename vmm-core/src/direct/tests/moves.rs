@@ -308,7 +308,7 @@ fn carry(vcpu: &mut Vcpu, direct: &mut Direct, memory: &Movable, away: bool) {
     let mut words = Restorer(&words);
     other.restore(&mut words).unwrap();
     let find = &mut |gpa: Gpa| memory.lookup(gpa.0).map(Mpa);
-    let restored = Direct::restore(&mut words, &other, find).unwrap();
+    let restored = Direct::restore(&mut words, &mut other, find).unwrap();
     assert!(words.0.is_empty());
     if away {
         (*vcpu, *direct) = (other, restored);

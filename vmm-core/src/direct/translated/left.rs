@@ -125,7 +125,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                     _ => system::tlbp(vcpu),
                 };
                 t.own.lend_index(vcpu);
-                t.own.lend_probe(vcpu);
+                t.own.lend_tlb(vcpu);
             }
         }
         vcpu.retired += 1;
@@ -206,7 +206,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
         self.t.own.take_back(vcpu);
         vcpu.set_pc(stand.pc);
         let after = match stand.kind {
-            Kind::Plain | Kind::WithSlot | Kind::Link => After::On,
+            Kind::Plain | Kind::Posting | Kind::WithSlot | Kind::Link => After::On,
             Kind::Begun => self.steps(1),
             Kind::BegunWithSlot => self.with_slot(),
             Kind::Stored => {
@@ -281,6 +281,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                 }
                 after
             }
+            Kind::Posting => self.steps(1),
             Kind::WithSlot => self.with_slot(),
             // Settled by executing it.
             Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone | Kind::Stored => After::On,

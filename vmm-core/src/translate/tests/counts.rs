@@ -18,13 +18,15 @@ pub struct Counts {
     pub chained: u64,
     pub jumps: u64,
     /// Places of each kind at which it was stopped.
-    pub stops: [u64; 7],
+    pub stops: [u64; 8],
     /// Blocks made anew because an access was of another class.
     pub guesses: u64,
     /// Blocks dropped because their page was written.
     pub rewritten: u64,
     /// Blocks that depended on two pages at the end.
     pub crossing: u64,
+    /// Writes of the TLB that were posted.
+    pub posted: u64,
 }
 
 impl Counts {
@@ -44,6 +46,7 @@ impl Counts {
             guesses: self.guesses + other.guesses,
             rewritten: self.rewritten + other.rewritten,
             crossing: self.crossing + other.crossing,
+            posted: self.posted + other.posted,
         };
     }
 }

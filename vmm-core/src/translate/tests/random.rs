@@ -7,8 +7,8 @@ use crate::direct::tests::random::Random;
 use crate::direct::tests::{assert_same, lo, machine, map};
 use crate::endian::Endian;
 use crate::interp::Exit;
-use crate::interp::tests::machine::Machine;
 use crate::interp::tests::machine::asm::*;
+use crate::interp::tests::machine::{MEMORY, Machine};
 use crate::isa::{Op, decode};
 use crate::translate::Class;
 
@@ -24,6 +24,9 @@ const BASE: u32 = 28;
 /// Registers with addresses of data, and of code.
 const DATA: [u32; 8] = [16, 17, 18, 19, 20, 21, 22, 29];
 const TARGETS: [u32; 3] = [24, 25, 30];
+
+/// The address space.
+const ASID: u8 = 5;
 
 const TLBP: u32 = 0x4200_0008;
 const TLBWI: u32 = 0x4200_0002;
@@ -232,6 +235,48 @@ pub const fn has_real_addresses(seed: u64) -> bool {
     seed & 1 == 0 && (supervisor && seed & 0x40 == 0 || seed % 7 == 4)
 }
 
+/// A user page comes into the TLB, as a kernel has it do: its pair is probed, and written where it was found, or anywhere; then
+/// perhaps its other half. Sometimes something is left out, or done twice.
+fn map_a_page(random: &mut Random, out: &mut Vec<u32>) {
+    let (hi, lo) = (reg(random), reg(random));
+    let pair = random.next() % 6;
+    let asid = if random.next().is_multiple_of(16) { 4 } else { u64::from(ASID) };
+    let ehinv = if random.next().is_multiple_of(32) { 0x400 } else { 0 };
+    let above = if random.next().is_multiple_of(32) { 0xc002 } else { 2 };
+    if random.next().is_multiple_of(2) {
+        // What was faulted at.
+        out.push(mfc0(hi, 8, 0) | 1 << 21);
+        out.extend([0x3a, 0x38].map(|shift| hi << 16 | hi << 11 | 13 << 6 | shift));
+        out.push(i(0x0d, hi, hi, (asid | ehinv) as i32));
+    } else {
+        out.push(i(0x0f, hi, 0, above));
+        out.push(i(0x0d, hi, hi, (pair << 13 | asid | ehinv) as i32));
+    }
+    out.push(dmtc0(hi, 10, 0));
+    for round in 0..1 + random.next() % 3 {
+        if round == 0 || random.next() & 1 == 0 {
+            out.extend([TLBP].repeat((random.next() % 4).min(1) as usize));
+        }
+        for half in [2, 3] {
+            let flags = random.pick(&[6, 6, 2, 0, 7]);
+            out.push(i(0x0d, lo, 0, (0x20 + random.next() as i32 % 16) << 6 | flags));
+            out.push(if random.next().is_multiple_of(8) { NOP } else { dmtc0(lo, half, 0) });
+        }
+        out.push(random.pick(if round == 0 {
+            &[TLBWR, TLBWR, TLBWI]
+        } else {
+            &[TLBWI, TLBWI, TLBWR]
+        }));
+        if random.next() & 1 == 0 {
+            let (data, target) = (random.pick(&DATA), reg(random));
+            out.push(i(random.pick(&[0x37, 0x23, 0x3f]), target, data, 8));
+        }
+    }
+    if random.next() & 1 == 0 {
+        out.push(mfc0(lo, 0, 0));
+    }
+}
+
 pub fn prepared(seed: u64) -> Machine {
     let mut random = Random(seed);
     let model = if seed & 1 == 0 { CpuModel::honeycomb() } else { CpuModel::mips64r2_generic() };
@@ -242,8 +287,14 @@ pub fn prepared(seed: u64) -> Machine {
     }
     let code = CODE + SEGMENTS[(seed >> 2) as usize & 3];
     let mut text = Vec::new();
+    // In some, pages of user mode come and go.
+    let maps = seed % 9 == 4;
     while text.len() < 1024 {
-        words(&mut random, code, &mut text);
+        if maps && random.next().is_multiple_of(6) {
+            map_a_page(&mut random, &mut text);
+        } else {
+            words(&mut random, code, &mut text);
+        }
     }
     text.truncate(1024);
     let crossing = seed & CROSSING != 0;
@@ -272,12 +323,12 @@ pub fn prepared(seed: u64) -> Machine {
     }
     machine.place(0xffff_ffff_8001_0000, &text);
     let cpu = &mut machine.cpu;
-    let asid = 5;
+    let asid = ASID;
     let behind = if crossing { lo(CODE + 0x1000, 6) } else { lo(CODE, 2) };
     // Code, then data: dirty, clean, invalid, a device, of several segments.
     map(cpu, 7, SEGMENTS[2] + CODE, asid, seed & 16 == 0, [lo(CODE, 6), behind]);
     map(cpu, 8, 0x2_0000, asid, false, [lo(0x2_0000, 6), lo(0x2_1000, 2)]);
-    map(cpu, 9, 0x2_2000, asid, true, [lo(0x2_2000, 6), 0]);
+    map(cpu, 9, 0x2_2000, asid, !maps, [lo(0x2_2000, 6), 0]);
     map(cpu, 10, 0x2_4000, asid, false, [lo(0x1000_0000, 6), lo(0x2_2000, 6)]);
     map(cpu, 11, 0xffff_ffff_c002_0000, asid, true, [lo(0x2_0000, 6), lo(0x2_3000, 6)]);
     map(cpu, 12, 0x4000_0000_0002_0000, asid, false, [lo(0x2_4000, 6), lo(0x2_5000, 6)]);
@@ -355,13 +406,13 @@ pub fn prepared(seed: u64) -> Machine {
 }
 
 /// In a loop that changes only what [`Rig::is_like`] does not look at, the reference may be a few rounds
-/// behind.
-fn catch_up(reference: &mut Machine, rig: &mut Rig, seed: u64) {
+/// behind; `end`: of what memory is compared. (All of it takes long.)
+fn catch_up(reference: &mut Machine, rig: &mut Rig, seed: u64, end: u64) {
     let pc = rig.machine.cpu.pc();
     let mut first = None;
     for _ in 0..64 * INSTRUCTIONS {
         if rig.is_like(reference) {
-            match rig.hidden_difference(reference) {
+            match rig.hidden_difference(reference, end) {
                 None => return,
                 Some(difference) => first = first.or(Some(difference)),
             }
@@ -424,13 +475,13 @@ fn stream(seed: u64, counts: &mut Counts) -> u64 {
             break;
         }
         if random.next().is_multiple_of(5) {
-            catch_up(&mut reference, &mut rig, seed);
+            catch_up(&mut reference, &mut rig, seed, MEMORY / 4);
             let lines = random.pick(&[0, 0, 1, 2, 0x20]);
             reference.board.lines = lines;
             rig.machine.board.lines = lines;
         }
     }
-    catch_up(&mut reference, &mut rig, seed);
+    catch_up(&mut reference, &mut rig, seed, MEMORY);
     for machine in [&mut reference, &mut rig.machine] {
         let now = machine.cpu.retired();
         machine.cpu.update_interrupts(machine.board.lines, now);
@@ -466,6 +517,7 @@ fn random_streams_run_as_interpreted() {
     ] {
         assert!(count > 100, "{counts:?}");
     }
+    assert!(counts.posted > 30, "{counts:?}");
 }
 
 #[test]
@@ -481,7 +533,8 @@ fn a_branch_at_a_page_s_end_runs_as_interpreted() {
 #[test]
 fn streams_that_once_went_astray_run_as_interpreted() {
     let mut counts = Counts::default();
-    for seed in [20_020_510, 20_062_832, 20_089_529, 20_099_817] {
+    // (The last two only seemed to: one waits in the middle of a stretch, the other stores beyond what is always compared.)
+    for seed in [20_020_510, 20_062_832, 20_089_529, 20_099_817, 20_249_825, 20_379_599] {
         assert!(stream(seed, &mut counts) > 0);
     }
 }
@@ -499,7 +552,7 @@ fn an_interrupt_before_any_word_comes_between_two_instructions() {
             if !rig.go(words) {
                 break;
             }
-            catch_up(&mut reference, &mut rig, seed);
+            catch_up(&mut reference, &mut rig, seed, MEMORY / 4);
             // The VCPU stands where the interpreter has stood: there it is interrupted.
             let pc = rig.machine.cpu.pc();
             for machine in [&mut reference, &mut rig.machine] {
@@ -509,9 +562,9 @@ fn an_interrupt_before_any_word_comes_between_two_instructions() {
                 continue;
             }
             delivered += u64::from(rig.machine.cpu.cp0().epc == pc && rig.machine.cpu.pc() != pc);
-            catch_up(&mut reference, &mut rig, seed);
+            catch_up(&mut reference, &mut rig, seed, MEMORY / 4);
             if rig.go(40) {
-                catch_up(&mut reference, &mut rig, seed);
+                catch_up(&mut reference, &mut rig, seed, MEMORY / 4);
             }
         }
     }

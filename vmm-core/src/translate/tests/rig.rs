@@ -7,14 +7,14 @@ use crate::cpu::tlb::{Entry, LO_D, LO_V};
 use crate::cpu::{Access, Cause, CpuModel, Mode, Status, Vcpu};
 use crate::emulate::Data;
 use crate::endian::Endian;
-use crate::interp::tests::machine::{MEMORY, Machine};
+use crate::interp::tests::machine::Machine;
 use crate::interp::{self, Exit};
 use crate::isa::{Op, decode};
 use crate::mem::{GuestMemory, Page};
 use crate::time::Clock;
 use crate::translate::{
     BlockId, Class, CodeCache, CodeMemory, Key, Kind, Layout, PageImage, Resume, Source, Stand,
-    TABLE_ENTRIES, TABLE_ENTRY, Values, after_slot, guest_address, is_dead,
+    TABLE_ENTRIES, TABLE_ENTRY, Values, after_slot, guest_address, is_dead, is_mapped, slot,
 };
 use abi::{Gpa, PAGE_SIZE};
 use core::ptr::NonNull;
@@ -42,7 +42,7 @@ const _: () = assert!(4 * WORDS as u64 <= FRAMES - CODE);
 /// Where things lie for a main class.
 pub const fn layout(main: Class, model: CpuModel) -> Layout {
     Layout {
-        page: 0xffff_ffff_c001_0000,
+        page: 0xffff_ffff_c002_0000,
         table: 0xffff_ffff_c008_0000,
         code: 0xffff_ffff_c010_0000,
         main,
@@ -70,6 +70,17 @@ impl Frames {
         self.page(at & !(PAGE_SIZE - 1)).expect("a frame")
     }
 
+    /// The VCPU page.
+    fn image(&self) -> PageImage {
+        PageImage { words: core::array::from_fn(|n| self.get64(PAGE + 8 * n as u64)) }
+    }
+
+    fn set_image(&self, image: &PageImage) {
+        for (at, &word) in (PAGE..).step_by(8).zip(&image.words) {
+            self.set64(at, word);
+        }
+    }
+
     /// No entry of the jump table leads anywhere.
     fn clear_jumps(&self) {
         for n in 0..TABLE_ENTRIES as u64 {
@@ -83,6 +94,10 @@ impl Frames {
 
     fn get64(&self, at: u64) -> u64 {
         u64::load(self.at(at), at % PAGE_SIZE, self.endian)
+    }
+
+    fn set8(&self, at: u64, value: u8) {
+        value.store(self.at(at), at % PAGE_SIZE, self.endian);
     }
 
     fn set32(&self, at: u64, value: u32) {
@@ -165,6 +180,8 @@ pub struct Rig {
     pub counts: Counts,
     /// After so many words the real TLB is emptied, each time: whatever comes next faults. 0: never.
     pub jolt: u64,
+    /// The guest can't go on: it waits.
+    ended: bool,
 }
 
 /// Where the real CPU is to be set off.
@@ -193,7 +210,8 @@ impl Rig {
         };
         let cache = CodeCache::new(layout, WORDS).expect("a possible layout");
         let counts = Counts::default();
-        let mut rig = Self { machine, outer, frames, cache, counts, jolt: 0 };
+        let mut rig = Self { machine, outer, frames, cache, counts, jolt: 0, ended: false };
+        assert!(rig.machine.cpu.tlb.keep_presence());
         rig.forget_real();
         rig
     }
@@ -205,7 +223,7 @@ impl Rig {
         let layout = *self.cache.layout();
         let lo = |at: u64, flags| at >> 12 << 6 | 3 << 3 | LO_V | flags;
         let wired = [
-            (layout.page, 0, [lo(PAGE, LO_D), 0]),
+            (layout.page, BIG_PAGES, [lo(PAGE, LO_D), 0]),
             (layout.table, HUGE_PAGES, [lo(TABLE, LO_D), 0]),
             (layout.code, BIG_PAGES, [lo(CODE, 0), lo(CODE + 0x1_0000, 0)]),
         ];
@@ -237,6 +255,12 @@ impl Rig {
     /// The block for the guest's code at `pc`, found or made.
     fn block(&mut self, pc: u64) -> Option<BlockId> {
         let (key, page) = self.key(pc)?;
+        let cpu = &mut self.machine.cpu;
+        if is_mapped(pc)
+            && let Some(index) = cpu.tlb().lookup(pc, cpu.asid())
+        {
+            cpu.tlb.note_copied(index);
+        }
         if let Some(block) = self.cache.find(key) {
             return Some(block);
         }
@@ -281,7 +305,8 @@ impl Rig {
             insn.map(|insn| machine.cpu.gpr(insn.a.index() % 32).wrapping_add(insn.simm()));
         let stored = stored.and_then(|va| machine.cpu.translate(va, Access::Write).ok());
         let asid = machine.cpu.asid();
-        let ended = machine.run(1) == Exit::Limit;
+        let goes_on = machine.run(1) == Exit::Limit && !machine.cpu.waiting;
+        self.ended |= !goes_on;
         if let (Some(insn), Some(gpa)) = (insn, stored)
             && matches!(
                 insn.op,
@@ -310,7 +335,7 @@ impl Rig {
             frames.clear_jumps();
             self.forget_real();
         }
-        ended
+        goes_on
     }
 
     /// The guest's instruction at `pc`.
@@ -332,9 +357,11 @@ impl Rig {
     /// The real CPU gets the VCPU's registers, and goes on at `address`.
     fn load(&mut self, address: u64) {
         let Self { machine, outer, frames, cache, .. } = self;
-        let image = PageImage::of(&mut machine.cpu, cache.layout());
-        for (at, &word) in (PAGE..).step_by(8).zip(&image.words) {
-            frames.set64(at, word);
+        frames.set_image(&PageImage::of(&mut machine.cpu, cache.layout()));
+        if let Some(presence) = machine.cpu.tlb.presence() {
+            presence.tell_changes(|place, any| {
+                frames.set8(PAGE + slot::FILTER + place as u64, any.into())
+            });
         }
         for number in (1..32).filter(|number| !(26..28).contains(number)) {
             outer.set_gpr(number, machine.cpu.gpr(number));
@@ -355,13 +382,14 @@ impl Rig {
         }
         let (hi, lo) = outer.hi_lo();
         machine.cpu.set_hi_lo(hi, lo);
-        let words = core::array::from_fn(|n| frames.get64(PAGE + 8 * n as u64));
-        PageImage { words }.take_back(&mut machine.cpu);
+        let image = frames.image();
+        self.counts.posted += u64::from(image.take_posts(&mut machine.cpu));
+        image.take_back(&mut machine.cpu);
         let k1 = outer.gpr(27);
         machine.cpu.set_pc(stand.pc);
         self.counts.stops[stand.kind as usize] += 1;
         match stand.kind {
-            Kind::Plain | Kind::WithSlot | Kind::Link => {}
+            Kind::Plain | Kind::Posting | Kind::WithSlot | Kind::Link => {}
             Kind::Begun => {
                 self.interpret();
             }
@@ -393,7 +421,16 @@ impl Rig {
     /// Fills the real TLB for `real`, if it is the alias of guest memory that may be accessed so.
     fn fill(&mut self, real: u64, access: Access) -> bool {
         let Some(va) = self.cache.layout().guest_address(real) else { return false };
-        let cpu = &self.machine.cpu;
+        let mut image = self.frames.image();
+        let cpu = &mut self.machine.cpu;
+        self.counts.posted += u64::from(image.take_posts(cpu));
+        if is_mapped(va)
+            && let Some(index) = cpu.tlb().lookup(va, cpu.asid())
+        {
+            cpu.tlb.note_copied(index);
+        }
+        image.stop_posts();
+        self.frames.set_image(&image);
         let Ok(physical) = cpu.translate(va, access) else { return false };
         let page = Gpa(physical & !(PAGE_SIZE - 1));
         if self.machine.memory.resolve(page, access).is_none() {
@@ -471,6 +508,9 @@ impl Rig {
                 return true;
             }
             next = self.exception();
+            if self.ended {
+                return false;
+            }
         }
         // An exception was the last thing.
         if matches!(next, Next::Continue) {
@@ -551,6 +591,9 @@ impl Rig {
                     return Next::Continue;
                 }
             }
+            Kind::Posting => {
+                self.interpret();
+            }
             Kind::WithSlot => self.interpret_pair(),
             // Settled by executing it.
             Kind::Begun | Kind::BegunWithSlot | Kind::SlotDone | Kind::Stored => {}
@@ -565,7 +608,9 @@ impl Rig {
         let (dropped, flags) = (self.cache.dropped(), Self::flags(&self.machine.cpu));
         let mut left = end.wrapping_sub(stand.pc);
         while !self.interrupted() {
-            self.interpret();
+            if !self.interpret() {
+                break;
+            }
             let cpu = &self.machine.cpu;
             let stays = cpu.mode() == Mode::Kernel
                 && flags == Self::flags(cpu)
@@ -637,8 +682,8 @@ impl Rig {
         cpu.pc() == other.pc() && Self::seen(cpu) == Self::seen(other)
     }
 
-    /// The first difference in what is not looked at there.
-    pub fn hidden_difference(&self, other: &Machine) -> Option<String> {
+    /// The first difference in what is not looked at there; in memory below `end`.
+    pub fn hidden_difference(&self, other: &Machine, end: u64) -> Option<String> {
         let (cpu, theirs) = (&self.machine.cpu, &other.cpu);
         if let Some(number) = (0..32).find(|&number| cpu.fpr(number) != theirs.fpr(number)) {
             return Some(format!("$f{number}"));
@@ -654,7 +699,7 @@ impl Rig {
             return Some("Random".into());
         }
         let differs = |gpa: &u64| self.machine.doubleword(*gpa) != other.doubleword(*gpa);
-        let gpa = (0..MEMORY / 4).step_by(8).find(differs)?;
+        let gpa = (0..end).step_by(8).find(differs)?;
         let (ours, theirs) = (self.machine.doubleword(gpa), other.doubleword(gpa));
         Some(format!("{gpa:#x}: {ours:#x}, not {theirs:#x}"))
     }
