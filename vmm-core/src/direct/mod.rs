@@ -109,6 +109,8 @@ pub struct Direct {
     /// How many instructions may still be interpreted for the sake of a link that the real CPU does
     /// not know.
     link_left: u64,
+    /// Instructions interpreted when somebody looked around last.
+    looked: u64,
     stretches: Stretches,
     counters: Counters,
     /// Translated code, where there is some.
@@ -134,6 +136,7 @@ impl Direct {
             linked: (0, 0),
             missed: None,
             link_left: 0,
+            looked: 0,
             stretches: Stretches::new(),
             counters: Counters::default(),
             translation: None,
@@ -383,6 +386,8 @@ impl<const BIG: bool> Engine<'_, BIG> {
         let exit = self.run_polled(vcpu, limit, next_poll);
         self.policy = Policy::NEVER;
         direct.dirty |= vcpu.timer_deadline() != direct.timer || vcpu.device_touched;
+        // (Who comes and goes before it is time to look would never look.)
+        direct.dirty |= vcpu.retired.wrapping_sub(direct.looked) >= POLL;
         exit
     }
 
@@ -390,6 +395,7 @@ impl<const BIG: bool> Engine<'_, BIG> {
     fn look_around(&mut self, direct: &mut Direct, vcpu: &mut Vcpu, until: u64) -> Option<Exit> {
         (vcpu.attention, vcpu.device_touched) = (false, false);
         direct.dirty = false;
+        direct.looked = vcpu.retired;
         if let Some(exit) = self.poll(vcpu) {
             return Some(exit.into());
         }

@@ -206,6 +206,13 @@ fn random_streams_run_as_interpreted() {
     assert!(all.mains > 0 && all.posted > 0 && completed > streams * 100, "{completed} {all:?}");
 }
 
+/// A guest of which hot code can't be translated goes into the interpreter and comes back again and again: the time is looked at
+/// nonetheless. (It ran for ever once.)
+#[test]
+fn who_comes_and_goes_is_stopped_in_time() {
+    assert!(stream(43_001_771).1 > 0);
+}
+
 /// Counts to 2,000 with a branch at its page's end, whose slot is in the next page and counts too; twice, since it writes that slot
 /// between.
 #[test]
