@@ -125,6 +125,9 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
                     _ => system::tlbp(vcpu),
                 };
                 t.own.lend_index(vcpu);
+                if quick == Quick::Probe {
+                    t.own.let_post();
+                }
                 t.own.lend_tlb(vcpu);
             }
         }
@@ -138,6 +141,7 @@ impl<R: RealCpu, const BIG: bool> Run<'_, '_, R, BIG> {
     fn exception_return(&mut self, stand: &Stand) -> After {
         let vcpu = &mut *self.vcpu;
         self.t.own.take_back(vcpu);
+        self.t.own.end_posts();
         vcpu.set_pc(stand.pc);
         vcpu.retired += 1;
         match system::eret(vcpu) {

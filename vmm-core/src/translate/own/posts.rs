@@ -20,6 +20,8 @@ pub(super) struct Posting {
     told: [u64; 3],
     /// … and EntryHi.
     probed: u64,
+    /// Emitted code knows more than what a probe of EntryHi finds: it has begun to change the TLB.
+    full: bool,
     /// Writes may be posted at all.
     ready: bool,
     /// The entries that `tlbwr` replaces next …
@@ -42,6 +44,7 @@ impl Posting {
     pub const NOTHING: Self = Self {
         told: [!0; 3],
         probed: !0,
+        full: false,
         ready: false,
         victims: [0; VICTIMS],
         count: 0,
@@ -129,14 +132,53 @@ impl Own {
         }
         self.know_nothing();
         self.posting.told = [!0; 3];
+        if !self.posting.full {
+            // (The guest has made that up.)
+            return posts;
+        }
         let small = cpu.cp0().page_mask == 0;
         let told = cpu.tlb.presence().is_some_and(|presence| presence.is_complete());
         self.lend_victims(cpu, told && small);
         posts
     }
 
+    /// Emitted code will change the TLB, it seems: from now on it may post that.
+    pub const fn let_post(&mut self) {
+        (self.posting.full, self.posting.told) = (true, [!0; 3]);
+    }
+
+    /// Emitted code does something else now: what it would have to know to post anything is not kept up any more.
+    pub fn end_posts(&mut self) {
+        if self.posting.full {
+            self.posting.full = false;
+            self.posting.told = [!0; 3];
+            self.stop_posts();
+            self.put(slot::UNTOLD, 1);
+            self.put(slot::FAULT_HI, NO_ENTRY_HI);
+        }
+    }
+
     /// Emitted code finds what the TLB has, as far as it asks. (Nothing is posted.)
     pub fn lend_tlb(&mut self, cpu: &mut Vcpu) {
+        if self.posting.full { self.lend_all(cpu) } else { self.lend_probe(cpu) }
+    }
+
+    /// It finds what a probe of EntryHi finds.
+    fn lend_probe(&mut self, cpu: &Vcpu) {
+        let (entry_hi, changes) = (cpu.cp0().entry_hi, cpu.tlb().changes());
+        if self.posting.probed == entry_hi && self.posting.told[0] == changes {
+            return;
+        }
+        (self.posting.probed, self.posting.told[0]) = (entry_hi, changes);
+        let found = cpu.tlb().lookup(entry_hi, cpu.asid()).map(|index| index as u16);
+        self.put(place(0, slot::POST_HI), if found.is_some() { entry_hi } else { NO_ENTRY_HI });
+        self.put(place(0, slot::POST_INDEX), found.unwrap_or(0).into());
+        if (cpu.cp0().bad_vaddr ^ entry_hi) >> 13 == 0 {
+            self.posting.fault = found.map(|index| (entry_hi, index));
+        }
+    }
+
+    fn lend_all(&mut self, cpu: &mut Vcpu) {
         let cp0 = cpu.cp0();
         let (entry_hi, [state, last]) = (cp0.entry_hi, cp0.random().map(u64::from));
         let now = [
